@@ -1,0 +1,102 @@
+"""The boundary every ring kernel fills. `numpy_kernel` defines the meaning; `native_kernel` must agree to the bit.
+
+Ring elements are `numpy.uint64`; arithmetic wraps mod 2^64. Bits travel in *planes*: bit `i` of plane word `w`
+belongs to element `64*w + i` of the flattened tensor. A message of P planes over n elements is a flat uint64 array of
+`P * plane_words(n)` words in **block-major** order: elements are cut in blocks of `BLOCK_WORDS` words (1024 elements),
+the last block being shorter; a block holds its P rows one after the other. So a block of all planes is contiguous and
+stays in the first-level cache. Bits beyond n in the last word are unspecified: mask them before counting.
+"""
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+
+BLOCK_WORDS = 16
+
+
+def plane_words(n: int) -> int:
+    """Words that one plane of n bits takes."""
+    return (n + 63) // 64
+
+
+class Kernel(ABC):
+    """Arithmetic and bit operations on ring elements, stateless and thread safe.
+
+    All methods accept arrays of any strides, return fresh C-contiguous arrays, and raise `errors.KernelError` for
+    arrays of another dtype or of shapes that do not fit.
+    """
+
+    name: str
+
+    @abstractmethod
+    def matmul(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """a (..., m, k) times b (..., k, n) mod 2^64; leading axes broadcast as in numpy.matmul."""
+
+    @abstractmethod
+    def conv(
+        self,
+        x: np.ndarray,
+        w: np.ndarray,
+        strides: Sequence[int],
+        padding: Sequence[tuple[int, int]],
+        dilation: Sequence[int],
+        groups: int,
+    ) -> np.ndarray:
+        """Cross-correlation of x (batch, *space, channels) with w (*window, channels/groups, filters), zero padded.
+
+        Space has 1, 2 or 3 axes. `padding` is (before, after) per space axis. Filters are cut in `groups` runs, run g
+        sees channels [g*c/groups, (g+1)*c/groups). Returns (batch, *out, filters).
+        """
+
+    @abstractmethod
+    def random(self, key: bytes, nonce: int, count: int) -> np.ndarray:
+        """`count` words of AES-128-CTR: block j is AES(key, nonce as 64 bits big endian || j as 64 bits big endian).
+
+        Bytes of the stream are read as little endian uint64. Source: NIST SP 800-38A (CTR), FIPS 197 (AES).
+        """
+
+    @abstractmethod
+    def to_planes(self, x: np.ndarray, bits: int, shift: int = 0) -> np.ndarray:
+        """Bits shift .. shift+bits-1 of each element of x (flattened), as a message of `bits` planes."""
+
+    @abstractmethod
+    def from_planes(self, planes: np.ndarray, bits: int, n: int, shift: int = 0) -> np.ndarray:
+        """n ring elements whose bits shift .. shift+bits-1 are the planes and whose other bits are 0."""
+
+    @abstractmethod
+    def digits_deal(self, r: np.ndarray, width: int, share0: np.ndarray) -> np.ndarray:
+        """Helper: one-hot planes of the base-16 digits of r's low `width` bits, XOR `share0`.
+
+        Digit i covers bits 4i..min(4i+3, width-1); its planes are [digit == v] for v = 1 .. 2^(bits of the digit) - 1
+        (v = 0 is left out). `share0` is evaluator 0's random share, same layout; the result is evaluator 1's.
+        """
+
+    @abstractmethod
+    def digits_compare(
+        self, c: np.ndarray, width: int, share: np.ndarray, party: int, masks: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Evaluator: from public c and its share of r's digits, shares of [c_i < r_i] and [c_i == r_i], masked.
+
+        Returns (opened, kept): `opened` = this party's share of the wires of tree level 1 XOR `masks` (same layout,
+        see `tree.level_wires`); `kept` = shares of each group's top `less` wire.
+        """
+
+    @abstractmethod
+    def tree_deal(self, masks: np.ndarray, width: int, n: int, level: int, share0: np.ndarray) -> np.ndarray:
+        """Helper: all products of wire masks that level `level` needs, XOR `share0`; layout `tree.level_products`."""
+
+    @abstractmethod
+    def tree_combine(
+        self, opened: np.ndarray, kept: np.ndarray, products: np.ndarray, own_masks: np.ndarray,
+        width: int, n: int, level: int, party: int, next_masks: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Evaluator: one level of the 4-ary prefix, G = g3 + e3 g2 + e3 e2 g1 + e3 e2 e1 g0 and E = e3 e2 e1 e0.
+
+        `opened` holds the masked wires (both parties' messages XORed), `products` this party's share of the mask
+        products, `own_masks` its share of the masks. Returns (opened, kept) for the next level as `digits_compare`
+        does, or, after the last level, (share of [c < r] XOR next_masks, empty): one plane.
+        """
+
+    @abstractmethod
+    def exp2_public(self, c: np.ndarray, fraction: int, offset: int, scale: int) -> np.ndarray:
+        """round(2^(c/2^fraction + offset + scale)) for c < 2^(fraction+5), bit-exact on every machine (integer tables)."""

@@ -1,0 +1,228 @@
+"""The reference kernel: NumPy, slow, and the definition of what every other kernel computes."""
+from collections.abc import Sequence
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from private_keras.errors import KernelError
+from private_keras.ring import exp2_table, planes, tree
+from private_keras.ring.kernel import Kernel, plane_words
+
+U = np.uint64
+
+
+def _ring(*arrays: np.ndarray) -> None:
+    for a in arrays:
+        if not isinstance(a, np.ndarray) or a.dtype != np.uint64:
+            raise KernelError(f"Expected uint64 arrays of ring elements. Received: {getattr(a, 'dtype', type(a).__name__)}")
+
+
+class NumpyKernel(Kernel):
+    """See `kernel.Kernel`."""
+
+    name = "numpy"
+
+    def matmul(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        _ring(a, b)
+        if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
+            raise KernelError(f"matmul needs (..., m, k) and (..., k, n). Received: {a.shape} and {b.shape}")
+        return np.matmul(a, b)
+
+    def conv(
+        self, x: np.ndarray, w: np.ndarray, strides: Sequence[int], padding: Sequence[tuple[int, int]],
+        dilation: Sequence[int], groups: int,
+    ) -> np.ndarray:
+        _ring(x, w)
+        space = x.ndim - 2
+        channels, filters = x.shape[-1], w.shape[-1]
+        if not (
+            1 <= space <= 3 and w.ndim == x.ndim and len(strides) == len(padding) == len(dilation) == space
+            and groups >= 1 and channels == w.shape[-2] * groups and filters % groups == 0
+        ):
+            raise KernelError(f"conv shapes do not fit: x {x.shape}, w {w.shape}, groups {groups}")
+        x = np.pad(x, [(0, 0), *[tuple(p) for p in padding], (0, 0)])
+        out_space = []
+        for i in range(space):
+            extent = x.shape[1 + i] - dilation[i] * (w.shape[i] - 1)
+            if extent <= 0:
+                raise KernelError(f"conv window {w.shape[:space]} is larger than the padded input {x.shape[1:-1]}")
+            out_space.append((extent - 1) // strides[i] + 1)
+        out = np.zeros((x.shape[0], *out_space, filters), U)
+        per, fper = channels // groups, filters // groups
+        for tap in np.ndindex(*w.shape[:space]):
+            window = tuple(
+                slice(t * d, t * d + (o - 1) * s + 1, s) for t, d, o, s in zip(tap, dilation, out_space, strides, strict=True)
+            )
+            seen = x[(slice(None), *window)]
+            for g in range(groups):
+                out[..., g * fper : (g + 1) * fper] += seen[..., g * per : (g + 1) * per] @ w[tap][:, g * fper : (g + 1) * fper]
+        return out
+
+    def random(self, key: bytes, nonce: int, count: int) -> np.ndarray:
+        if len(key) != 16:
+            raise KernelError(f"AES-128 needs a key of 16 bytes. Received: {len(key)} bytes")
+        if not 0 <= nonce < 1 << 64 or count < 0:
+            raise KernelError("nonce must be a 64-bit word and count must not be negative")
+        encryptor = Cipher(algorithms.AES(key), modes.CTR(nonce.to_bytes(8, "big") + bytes(8))).encryptor()
+        return np.frombuffer(encryptor.update(bytes(8 * count)), "<u8").astype(U)
+
+    def to_planes(self, x: np.ndarray, bits: int, shift: int = 0) -> np.ndarray:
+        _ring(x)
+        return planes.from_rows(_slice(x.ravel(), bits, shift))
+
+    def from_planes(self, planes_: np.ndarray, bits: int, n: int, shift: int = 0) -> np.ndarray:
+        rows = planes.unpack_bits(planes.to_rows(planes_, bits, n), n)
+        out = np.zeros(n, U)
+        for i in range(bits):
+            out |= rows[i].astype(U) << U(i + shift)
+        return out
+
+    def digits_deal(self, r: np.ndarray, width: int, share0: np.ndarray) -> np.ndarray:
+        _ring(r, share0)
+        bits = _slice(r.ravel(), width, 0)
+        rows = []
+        for i, size in enumerate(tree.digit_bits(width)):
+            digit = bits[4 * i : 4 * i + size]
+            rows += [_digit_is(digit, v) for v in range(1, 1 << size)]
+        return planes.from_rows(np.stack(rows)) ^ share0
+
+    def digits_compare(
+        self, c: np.ndarray, width: int, share: np.ndarray, party: int, masks: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        _ring(c, share, masks)
+        n = c.size
+        hot = planes.to_rows(share, tree.digit_planes(width), n)
+        bits = _slice(c.ravel(), width, 0)
+        members, at = [], 0
+        for i, size in enumerate(tree.digit_bits(width)):
+            digit = bits[4 * i : 4 * i + size]
+            zero = _digit_is(digit, 0)
+            less = np.zeros_like(zero)
+            # [c_i == r_i] = [c_i == 0] xor XOR_v hot_v ([c_i == v] xor [c_i == 0]), since hot_0 = 1 xor XOR_v hot_v.
+            equal = zero.copy() if party == 0 else np.zeros_like(zero)
+            for v in range(1, 1 << size):
+                h = hot[at]
+                less ^= h & _digit_below(digit, v)
+                equal ^= h & (_digit_is(digit, v) ^ zero)
+                at += 1
+            members.append((less, equal))
+        return _open_level(members, width, 0, n, masks)
+
+    def tree_deal(self, masks: np.ndarray, width: int, n: int, level: int, share0: np.ndarray) -> np.ndarray:
+        _ring(masks, share0)
+        rows = planes.to_rows(masks, tree.opened_planes(width, level), n)
+        out, at = [], 0
+        for group in tree.levels(width)[level]:
+            if group.size == 1:
+                continue
+            mask = dict(zip(group.wires, rows[at : at + len(group.wires)], strict=True))
+            at += len(group.wires)
+            out += [np.bitwise_and.reduce([mask[w] for w in subset]) for subset in group.products]
+        return planes.from_rows(np.stack(out)) ^ share0
+
+    def tree_combine(
+        self, opened: np.ndarray, kept: np.ndarray, products: np.ndarray, own_masks: np.ndarray,
+        width: int, n: int, level: int, party: int, next_masks: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        _ring(opened, kept, products, own_masks, next_masks)
+        groups = tree.levels(width)[level]
+        hats = planes.to_rows(opened, tree.opened_planes(width, level), n)
+        lams = planes.to_rows(own_masks, tree.opened_planes(width, level), n)
+        prods = planes.to_rows(products, tree.product_planes(width, level), n)
+        keep = planes.to_rows(kept, sum(_kept(g) for g in groups), n)
+        members, at, at_product, at_kept = [], 0, 0, 0
+        for group in groups:
+            g_top = keep[at_kept]
+            if group.size == 1:
+                members.append((g_top, keep[at_kept + 1] if group.need_equal else None))
+                at_kept += _kept(group)
+                continue
+            at_kept += 1
+            count = len(group.wires)
+            hat = dict(zip(group.wires, hats[at : at + count], strict=True))
+            dealt = {(w,): lam for w, lam in zip(group.wires, lams[at : at + count], strict=True)}
+            at += count
+            count = len(group.products)
+            dealt |= dict(zip(group.products, prods[at_product : at_product + count], strict=True))
+            at_product += count
+            less = g_top.copy()
+            for term in group.terms:
+                less ^= _conjunction(term, hat, dealt, party)
+            members.append((less, _conjunction(group.equal, hat, dealt, party) if group.need_equal else None))
+        return _open_level(members, width, level + 1, n, next_masks)
+
+    def exp2_public(self, c: np.ndarray, fraction: int, offset: int, scale: int) -> np.ndarray:
+        _ring(c)
+        if fraction > exp2_table.FRACTION or fraction < 0:
+            raise KernelError(f"exp2 takes at most {exp2_table.FRACTION} fractional bits. Received: {fraction}")
+        coarse, fine = exp2_table.tables()
+        c = c << U(exp2_table.FRACTION - fraction)
+        low = c & U((1 << exp2_table.HALF) - 1)
+        high = (c >> U(exp2_table.HALF)) & U((1 << exp2_table.HALF) - 1)
+        # Mantissa 2^62 * 2^frac in [2^62, 2^63): the upper half of a 64 x 64 bit product, shifted back.
+        a, b = coarse[high], fine[low]
+        mantissa = _multiply_shift(a, b, 62)
+        shift = (c >> U(exp2_table.FRACTION)).astype(np.int64) + (offset + scale - 62)
+        right = np.clip(-shift, 0, 63).astype(U)
+        half = np.where(right > 0, U(1) << (np.maximum(right, 1) - U(1)), U(0))
+        shrunk = np.where(-shift > 63, U(0), (mantissa + half) >> right)
+        return np.where(shift > 0, mantissa << np.clip(shift, 0, 63).astype(U), shrunk)
+
+
+def _multiply_shift(a: np.ndarray, b: np.ndarray, shift: int) -> np.ndarray:
+    """floor(a * b / 2^shift) of 64-bit words whose result fits 64 bits, by 32-bit halves."""
+    m = U(0xFFFFFFFF)
+    a0, a1, b0, b1 = a & m, a >> U(32), b & m, b >> U(32)
+    low = a0 * b0
+    mid = a1 * b0 + (low >> U(32))
+    mid2 = a0 * b1 + (mid & m)
+    high = a1 * b1 + (mid >> U(32)) + (mid2 >> U(32))
+    bottom = (mid2 << U(32)) | (low & m)
+    return (high << U(64 - shift)) | (bottom >> U(shift))
+
+
+def _slice(x: np.ndarray, bits: int, shift: int) -> np.ndarray:
+    """(bits, words) planes of a flat array."""
+    if not (bits >= 1 and shift >= 0 and bits + shift <= 64):
+        raise KernelError(f"bits {shift} .. {shift + bits - 1} are not bits of a 64-bit word")
+    return np.stack([planes.pack_bits(((x >> U(i + shift)) & U(1)).astype(bool)) for i in range(bits)])
+
+
+def _digit_is(digit: np.ndarray, value: int) -> np.ndarray:
+    return np.bitwise_and.reduce([digit[i] if value >> i & 1 else ~digit[i] for i in range(len(digit))])
+
+
+def _digit_below(digit: np.ndarray, value: int) -> np.ndarray:
+    return np.bitwise_or.reduce([_digit_is(digit, u) for u in range(value)])
+
+
+def _kept(group: tree.Group) -> int:
+    return 2 if group.size == 1 and group.need_equal else 1
+
+
+def _open_level(members: list, width: int, level: int, n: int, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if len(members) == 1:
+        return members[0][0] ^ masks, np.zeros(0, U)
+    wires, kept, at = [], [], 0
+    for group in tree.levels(width)[level]:
+        inside = members[at : at + group.size]
+        at += group.size
+        kept.append(inside[-1][0])
+        if group.size == 1:
+            if group.need_equal:
+                kept.append(inside[0][1])
+            continue
+        share = {f"g{i}": less for i, (less, _) in enumerate(inside)} | {f"e{i}": equal for i, (_, equal) in enumerate(inside)}
+        wires += [share[w] for w in group.wires]
+    return planes.from_rows(np.stack(wires)) ^ masks, planes.from_rows(np.stack(kept))
+
+
+def _conjunction(term: tuple[str, ...], hat: dict, dealt: dict, party: int) -> np.ndarray:
+    """Share of the AND of wires w = hat_w xor mask_w: XOR over subsets of prod(hat outside) * prod(mask inside)."""
+    # Expand with the first wire's subsets in term order; the empty subset is public and added by evaluator 0.
+    total = np.bitwise_and.reduce([hat[w] for w in term]) if party == 0 else np.zeros_like(hat[term[0]])
+    for subset, share in dealt.items():
+        if set(subset) <= set(term):
+            outside = [hat[w] for w in term if w not in subset]
+            total = total ^ (np.bitwise_and.reduce([share, *outside]) if outside else share)
+    return total
