@@ -1,0 +1,1 @@
+"""Secret sharing from one party's view. Knows no plan, no Keras and no sockets (only `transport.Channel`)."""

@@ -1,0 +1,184 @@
+"""The boundary every protocol fills. All code above it (functions, executor) is written once, for all of them.
+
+Written from one party's view: an object is one party in one job. Every party of a job calls the same methods in the same
+order with the same shapes and public arguments; that order, fixed by the plan, is what matches messages and randomness.
+
+Public values are plain uint64 arrays of ring elements. Real numbers appear nowhere: scales are the caller's business.
+Values must satisfy |z| < 2^62 wherever a method compares or truncates.
+"""
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from private_keras.ring.kernel import Kernel
+
+Bilinear = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Linear = Callable[..., np.ndarray]
+
+
+class Share:
+    """A secret tensor of ring elements, as this party holds it. Opaque above the protocol; only `shape` may be read."""
+
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+class Bits:
+    """A secret tensor of bits, as this party holds it. Opaque above the protocol; only `shape` may be read."""
+
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Rounds and payload bytes, declared or measured. `sent[i, j]` is bytes from party i to party j.
+
+    `ahead` is the part of the bytes that depends on no input, so that it can be sent before the inputs exist.
+    """
+
+    rounds: int = 0
+    sent: tuple[tuple[tuple[int, int], int], ...] = ()
+    ahead: int = 0
+
+    @property
+    def bytes(self) -> int:
+        return sum(n for _, n in self.sent)
+
+    def __add__(self, other: "Cost") -> "Cost":
+        sent = dict(self.sent)
+        for pair, n in other.sent:
+            sent[pair] = sent.get(pair, 0) + n
+        return Cost(self.rounds + other.rounds, tuple(sorted(sent.items())), self.ahead + other.ahead)
+
+    def __sub__(self, other: "Cost") -> "Cost":
+        sent = dict(self.sent)
+        for pair, n in other.sent:
+            sent[pair] = sent.get(pair, 0) - n
+        return Cost(self.rounds - other.rounds, tuple((p, n) for p, n in sorted(sent.items()) if n), self.ahead - other.ahead)
+
+
+class Protocol(ABC):
+    """One party of one job.
+
+    Attributes:
+        name: the protocol's name in `cluster.json`.
+        parties: number of servers.
+        party: this server's index.
+        kernel: ring arithmetic.
+        cost: what the steps so far have declared; tests hold the channels' counters to it.
+    """
+
+    name: str
+    parties: int
+    party: int
+    kernel: Kernel
+    cost: Cost
+
+    # --- in and out -----------------------------------------------------------------------------------------------
+    @abstractmethod
+    def constant(self, values: np.ndarray) -> Share:
+        """A public tensor as a share. Local."""
+
+    @abstractmethod
+    def output(self, x: Share) -> np.ndarray:
+        """This party's contribution to an opening, re-randomised: contributions of all parties add up to the value.
+
+        uint64, of x's shape; all zero for a party that contributes nothing. Leaks to whoever gets all contributions:
+        the value, and nothing else. Local.
+        """
+
+    # --- linear, local --------------------------------------------------------------------------------------------
+    @abstractmethod
+    def linear(self, fn: Linear, shape: tuple[int, ...], *xs: Share) -> Share:
+        """A Z_2^64-linear map of one or several tensors: reshape, gather, concatenate, sum, product with a public tensor.
+
+        `fn` maps plain arrays to a plain array of `shape`; it must be linear, fn(a + b) = fn(a) + fn(b), and must not
+        modify its arguments. Local.
+        """
+
+    @abstractmethod
+    def add_public(self, x: Share, values: np.ndarray) -> Share:
+        """x + values, values broadcast to x's shape. Local."""
+
+    # --- interactive ----------------------------------------------------------------------------------------------
+    @abstractmethod
+    def mask(self, *xs: Share) -> None:
+        """Brings all xs into the form that products and comparisons start from, together in one round.
+
+        Methods below do this by themselves; calling it on several tensors first saves rounds. Costs nothing for tensors
+        that are in this form already. Changes the representation in place, not the value.
+        """
+
+    @abstractmethod
+    def bilinear(self, op: Bilinear, shape: tuple[int, ...], x: Share, y: Share) -> Share:
+        """op(x, y) for a bilinear op (multiply with broadcasting, matmul, conv), of result `shape`; no truncation."""
+
+    @abstractmethod
+    def truncate(self, x: Share, bits: int) -> Share:
+        """x / 2^bits, rounded stochastically: error below one unit, expectation exact, for |x| < 2^62. 1 <= bits <= 60."""
+
+    @abstractmethod
+    def relu(self, x: Share, bits: int = 0) -> Share:
+        """max(x, 0) / 2^bits, rounded as by `truncate`; bits = 0 for none."""
+
+    @abstractmethod
+    def compare(self, x: Share, thresholds: Sequence[int], width: int = 62) -> Bits:
+        """[x >= t] for each public integer t, together; bits of shape (len(thresholds), *x.shape).
+
+        `width`: |x - t| < 2^width is known to hold for all t; narrower is cheaper. Never assume it, prove it.
+        """
+
+    @abstractmethod
+    def below(self, x: Share, width: int) -> Bits:
+        """The wrap bit that `exp2_masked` needs: see there. Shape x.shape."""
+
+    @abstractmethod
+    def exp2_masked(self, x: Share, fraction: int, integer_bits: int, offset: int, scale: int) -> Share:
+        """2^(x/2^fraction + offset), times 2^scale, for 0 <= x < 2^(fraction + integer_bits); one secret factor dealt.
+
+        fraction <= 18. The result is below 2^(2^integer_bits + offset + scale), which must be at most 2^62.
+        """
+
+    @abstractmethod
+    def multiply_bits(self, bits: Bits, x: Share) -> Share:
+        """bits * x elementwise; x broadcasts to bits.shape. No truncation."""
+
+    @abstractmethod
+    def bits_to_share(self, bits: Bits) -> Share:
+        """Bits as integers 0 and 1."""
+
+    @abstractmethod
+    def piecewise(self, x: Share, bits: Bits, coefficients: np.ndarray) -> Share:
+        """sum_j b_j * q_j(x) + q_first(x), for b_j = bits[j - 1]; exact in the ring, no truncation.
+
+        Args:
+            x: any shape.
+            bits: (pieces - 1, *x.shape), from `compare` on x.
+            coefficients: int64/uint64 (pieces, degree + 1), lowest degree first, degree 1 or 2. Row 0 is the first piece;
+                row j is the difference to piece j - 1.
+        """
+
+    @abstractmethod
+    def bits_and(self, bits: Bits, axis: int) -> Bits:
+        """AND over one axis of length 1 to 16."""
+
+    @abstractmethod
+    def bits_not(self, bits: Bits) -> Bits:
+        """1 - bits. Local."""
+
+    @abstractmethod
+    def bits_linear(self, fn: Linear, shape: tuple[int, ...], *bits: Bits) -> Bits:
+        """Rearranges bits (reshape, gather, concatenate): `fn` moves elements of boolean arrays and computes nothing. Local."""
+
+    @abstractmethod
+    def one_hot(self, x: Share, depth: int) -> Share:
+        """[x == j] for j in 0 .. depth-1 as a new last axis, for integers 0 <= x < depth. No comparison is needed."""
