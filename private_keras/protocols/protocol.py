@@ -138,10 +138,6 @@ class Protocol(ABC):
         """
 
     @abstractmethod
-    def below(self, x: Share, width: int) -> Bits:
-        """The wrap bit that `exp2_masked` needs: see there. Shape x.shape."""
-
-    @abstractmethod
     def exp2_masked(self, x: Share, fraction: int, integer_bits: int, offset: int, scale: int) -> Share:
         """2^(x/2^fraction + offset), times 2^scale, for 0 <= x < 2^(fraction + integer_bits); one secret factor dealt.
 

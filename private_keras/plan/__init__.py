@@ -1,0 +1,1 @@
+"""The program: a plan is data. Knows no protocol, no network and no Keras."""
