@@ -18,8 +18,8 @@ class SimulatedShare(Share):
     """The value itself."""
 
     def __init__(self, value: np.ndarray):
-        self.value = value
-        self.shape = value.shape
+        self.value = np.asarray(value)
+        self.shape = self.value.shape
 
 
 class SimulatedBits(Bits):

@@ -1,0 +1,289 @@
+"""Servers 0 and 1, from their own view: what they hold, what they open to each other, what they compute.
+
+Server 0 draws its half of every dealt value from the key it shares with the helper; server 1 receives the helper's
+correction. Everything that crosses between the evaluators is masked by a fresh draw that the other one cannot make.
+"""
+from collections.abc import Sequence
+
+import numpy as np
+
+from private_keras.protocols.protocol import Bilinear, Linear
+from private_keras.protocols.simulate import evaluate, exp2_scale
+from private_keras.protocols.trio import costs
+from private_keras.protocols.trio.party import OFFSET, Party, U, conjunction_groups, subsets
+from private_keras.protocols.trio.shares import TrioBits, TrioShare
+from private_keras.ring import planes, tree
+from private_keras.ring.kernel import plane_words
+
+HELPER = 2
+
+
+class Evaluator(Party):
+    """See `Protocol` for the methods, docs/security.md for the simulation argument."""
+
+    def __init__(self, party, kernel, channels, keys):
+        super().__init__(party, kernel, channels, keys)
+        self.other = 1 - party
+
+    # --- messages -------------------------------------------------------------------------------------------------
+    def _exchange(self, mine: np.ndarray) -> np.ndarray:
+        theirs = np.empty_like(mine)
+        self._channels[self.other].exchange(self.step(self.other), mine, theirs)
+        return theirs
+
+    def _dealt(self, *counts: int) -> list[np.ndarray]:
+        """This party's shares of values that the helper deals in one message, one flat array per count."""
+        if self.party == 0:
+            return [self.draw(HELPER, n) for n in counts]
+        message = np.empty(sum(counts), U)
+        self._channels[HELPER].receive(self.step(HELPER), message)
+        return np.split(message, np.cumsum(counts)[:-1])
+
+    def _public(self, values: np.ndarray) -> np.ndarray:
+        """A public value as an additive share: evaluator 0 holds it, evaluator 1 holds zero."""
+        return values if self.party == 0 else np.zeros_like(values)
+
+    # --- forms ----------------------------------------------------------------------------------------------------
+    def masked(self, m: np.ndarray, l: np.ndarray) -> TrioShare:  # noqa: E741
+        """A client's input: m = x + l0 + l1, and this party's l."""
+        return TrioShare(m.shape, m=m, l=l, masked=True)
+
+    def _additive(self, x: TrioShare) -> np.ndarray:
+        if x.masked:
+            return np.asarray(x.m - x.l if self.party == 0 else U(0) - x.l)
+        return x.z
+
+    def constant(self, values: np.ndarray) -> TrioShare:
+        return TrioShare(values.shape, m=values, l=np.broadcast_to(U(0), values.shape), masked=True)
+
+    def output(self, x: TrioShare) -> np.ndarray:
+        blind = self.draw(self.other, x.size).reshape(x.shape)
+        z = self._additive(x)
+        return np.asarray(z + blind if self.party == 0 else z - blind)
+
+    def linear(self, fn: Linear, shape: tuple[int, ...], *xs: TrioShare) -> TrioShare:
+        if all(x.masked for x in xs):
+            return TrioShare(shape, m=fn(*(x.m for x in xs)), l=fn(*(x.l for x in xs)), masked=True)
+        return TrioShare(shape, z=fn(*(self._additive(x) for x in xs)), masked=False)
+
+    def add_public(self, x: TrioShare, values: np.ndarray) -> TrioShare:
+        if x.masked:
+            return TrioShare(x.shape, m=x.m + values, l=x.l, masked=True)
+        return TrioShare(x.shape, z=x.z + values if self.party == 0 else x.z, masked=False)
+
+    def mask(self, *xs: TrioShare) -> None:
+        todo = list({id(x): x for x in xs if not x.masked}.values())
+        total = sum(x.size for x in todo)
+        if not todo:
+            return
+        fresh = self.draw(HELPER, total)
+        mine = np.concatenate([x.z.ravel() for x in todo]) + fresh if len(todo) > 1 else todo[0].z.ravel() + fresh
+        opened = mine + self._exchange(mine)
+        at = 0
+        for x in todo:
+            x.m = opened[at : at + x.size].reshape(x.shape)
+            x.l = fresh[at : at + x.size].reshape(x.shape)
+            x.z, x.masked = None, True
+            at += x.size
+        self.cost += costs.exchange(total)
+
+    # --- products -------------------------------------------------------------------------------------------------
+    def bilinear(self, op: Bilinear, shape: tuple[int, ...], x: TrioShare, y: TrioShare) -> TrioShare:
+        # x y = (mx - lx)(my - ly); the helper deals lx ly. [masked evaluation: ASTRA, eprint 2019/429]
+        self.mask(x, y)
+        size = int(np.prod(shape, dtype=np.int64))
+        (g,) = self._dealt(size)
+        first = y.m - y.l if self.party == 0 else U(0) - y.l
+        z = np.asarray(op(x.m, np.asarray(first)))
+        z -= op(x.l, y.m)
+        z += g.reshape(shape)
+        self.cost += costs.dealt(size)
+        return TrioShare(shape, z=z, masked=False)
+
+    # --- one opening ----------------------------------------------------------------------------------------------
+    def _truncated(self, c: np.ndarray, bits: int, word: np.ndarray, carry: np.ndarray, public: bool) -> np.ndarray:
+        """[public] * ((c >> bits) - 2^(62-bits)) - word + (1 - c_63) 2^(64-bits) carry, all flat."""
+        y = U(0) - word
+        if public:
+            y += c >> U(bits)
+            y -= U(1 << (OFFSET - bits))
+        y += np.where(c >> U(63) == 0, carry << U(64 - bits), U(0))
+        return y
+
+    def _carry_share(self, n: int, bits: int, raw: np.ndarray) -> np.ndarray:
+        """Share mod 2^bits of the mask's top bit: drawn in full words by evaluator 0, received as planes by 1."""
+        return raw >> U(64 - bits) if self.party == 0 else self.kernel.from_planes(raw, bits, n)
+
+    def truncate(self, x: TrioShare, bits: int) -> TrioShare:
+        self.mask(x)
+        n = x.size
+        r, top = self._dealt(n, n if self.party == 0 else plane_words(n) * bits)
+        c = x.m.ravel() + U(1 << OFFSET)
+        z = self._truncated(c, bits, r, self._carry_share(n, bits, top), self.party == 0)
+        self.cost += costs.carry(n, bits)
+        return TrioShare(x.shape, z=z.reshape(x.shape), masked=False)
+
+    def _less(self, cs: list[np.ndarray], width: int, *, top: bool) -> list[np.ndarray]:
+        """Masked planes [c mod 2^width < r mod 2^width] (xor the top bits, if asked), one per public c; 3 rounds.
+
+        Dealer-assisted multi-input AND over one-hot digits; see `ring.tree` for the wires.
+        """
+        n, words = cs[0].size, plane_words(cs[0].size)
+        depth = len(tree.levels(width))
+        product_words = [words * tree.product_planes(width, level) for level in range(depth)]
+        counts = [words * tree.digit_planes(width)] + product_words * len(cs)
+        digits, *products = self._dealt(*counts)
+        mask_words = [words * tree.opened_planes(width, level) for level in range(depth)] + [words]
+        masks = [[self.draw(HELPER, count) for count in mask_words] for _ in cs]
+        state = [
+            self.kernel.digits_compare(c, width, digits, self.party, masks[t][0]) for t, c in enumerate(cs)
+        ]
+        for level in range(depth):
+            mine = [opened for opened, _ in state]
+            theirs = self._exchange(np.concatenate(mine)).reshape(len(cs), -1)
+            state = [
+                self.kernel.tree_combine(
+                    mine[t] ^ theirs[t], state[t][1], products[t * depth + level], masks[t][level],
+                    width, n, level, self.party, masks[t][level + 1],
+                )
+                for t in range(len(cs))
+            ]
+        mine = np.stack([opened for opened, _ in state])
+        if self.party == 0 and top:
+            for t, c in enumerate(cs):
+                mine[t] ^= self.kernel.to_planes(c, 1, width)
+        self.cost += costs.compare(n, len(cs), width)
+        return list(mine ^ self._exchange(mine))
+
+    def relu(self, x: TrioShare, bits: int = 0) -> TrioShare:
+        self.mask(x)
+        n, words = x.size, plane_words(x.size)
+        c = x.m.ravel() + U(1 << OFFSET)
+        (hat,) = self._less([c], OFFSET, top=True)
+        if not bits:
+            lam, lam_l = self._dealt(n, n)
+            value = (x.m - x.l).ravel() if self.party == 0 else (U(0) - x.l).ravel()
+            kept = x.m.ravel() * lam - lam_l
+            self.cost += costs.dealt(2 * n)
+        else:
+            narrow = n if self.party == 0 else words * bits
+            r, lam, lam_r, top, lam_top = self._dealt(n, n, n, narrow, narrow)
+            value = self._truncated(c, bits, r, self._carry_share(n, bits, top), self.party == 0)
+            public = (c >> U(bits)) - U(1 << (OFFSET - bits))
+            kept = self._truncated(c, bits, lam_r, self._carry_share(n, bits, lam_top), False) + public * lam
+            self.cost += costs.carry(n, bits) + costs.carry(n, bits) + costs.dealt(n)
+        z = np.where(planes.unpack_bits(hat, n), value - kept, kept)
+        return TrioShare(x.shape, z=z.reshape(x.shape), masked=False)
+
+    def compare(self, x: TrioShare, thresholds: Sequence[int], width: int = OFFSET) -> TrioBits:
+        self.mask(x)
+        m = x.m.ravel()
+        cs = [m + U(((1 << width) - int(t)) & 0xFFFFFFFFFFFFFFFF) for t in thresholds]
+        hats = self._less(cs, width, top=True)
+        return TrioBits(np.stack([planes.unpack_bits(hat, x.size) for hat in hats]).reshape(len(hats), *x.shape))
+
+    def exp2_masked(self, x: TrioShare, fraction: int, integer_bits: int, offset: int, scale: int) -> TrioShare:
+        self.mask(x)
+        n, bits = x.size, fraction + integer_bits
+        c = x.m.ravel() & U((1 << bits) - 1)
+        (hat,) = self._less([c], bits, top=False)
+        d, lam_d = self._dealt(n, n)
+        rest = scale - exp2_scale(integer_bits, scale)
+        low = self.kernel.exp2_public(c, fraction, offset, rest)
+        high = self.kernel.exp2_public(c, fraction, offset + (1 << integer_bits), rest)
+        step = (high - low) * lam_d
+        z = np.where(planes.unpack_bits(hat, n), high * d - step, low * d + step)
+        self.cost += costs.dealt(2 * n)
+        return TrioShare(x.shape, z=z.reshape(x.shape), masked=False)
+
+    # --- bits -----------------------------------------------------------------------------------------------------
+    def multiply_bits(self, bits: TrioBits, x: TrioShare) -> TrioShare:
+        self.mask(x)
+        lam, lam_l = (a.reshape(bits.shape) for a in self._dealt(bits.size, bits.size))
+        kept = x.m * lam - lam_l
+        value = self._additive(x)
+        self.cost += costs.dealt(2 * bits.size)
+        return TrioShare(bits.shape, z=np.where(bits.word, value - kept, kept), masked=False)
+
+    def bits_to_share(self, bits: TrioBits) -> TrioShare:
+        (lam,) = self._dealt(bits.size)
+        lam = lam.reshape(bits.shape)
+        one = U(1) if self.party == 0 else U(0)
+        self.cost += costs.dealt(bits.size)
+        return TrioShare(bits.shape, z=np.where(bits.word, one - lam, lam), masked=False)
+
+    def piecewise(self, x: TrioShare, bits: TrioBits, coefficients: np.ndarray) -> TrioShare:
+        self.mask(x)
+        rows = coefficients.astype(U)
+        degree, n, pieces = rows.shape[1] - 1, x.size, len(rows)
+        m, l = x.m.ravel(), x.l.ravel()  # noqa: E741
+        square, *dealt = self._dealt(n if degree == 2 else 0, *[n] * ((degree + 1) * (pieces - 1)))
+        total = self._polynomial(rows[0], m, l, square)
+        for j in range(1, pieces):
+            words = dealt[(j - 1) * (degree + 1) : j * (degree + 1)]
+            kept = evaluate(rows[j], m) * words[0] - _slope(rows[j], m) * words[1]
+            if degree == 2:
+                kept += rows[j][2] * words[2]
+            value = self._polynomial(rows[j], m, l, square)
+            total += np.where(bits.word[j - 1].ravel(), value - kept, kept)
+        self.cost += costs.dealt(n * ((degree == 2) + (degree + 1) * (pieces - 1)))
+        return TrioShare(x.shape, z=total.reshape(x.shape), masked=False)
+
+    def _polynomial(self, row: np.ndarray, m: np.ndarray, l: np.ndarray, square: np.ndarray) -> np.ndarray:  # noqa: E741
+        """Share of q(m - l) = q(m) - q'(m) l + a2 l^2."""
+        out = U(0) - _slope(row, m) * l
+        if self.party == 0:
+            out += evaluate(row, m)
+        if len(row) == 3:
+            out += row[2] * square
+        return out
+
+    def bits_and(self, bits: TrioBits, axis: int) -> TrioBits:
+        hats = np.moveaxis(bits.word, axis, 0)
+        shape, count = hats.shape[1:], hats.shape[0]
+        n = int(np.prod(shape, dtype=np.int64))
+        words = plane_words(n)
+        current = planes.pack_bits(hats.reshape(count, n))
+        for groups in conjunction_groups(count):
+            dealt = self._dealt(*[words * ((1 << len(g)) - 1) for g in groups if len(g) > 1])
+            rows = {}
+            for index, (group, message) in enumerate(zip([g for g in groups if len(g) > 1], dealt, strict=True)):
+                rows[index] = self._and_group(current[group], message.reshape(-1, words))
+            own = self.draw(HELPER, words * len(rows)).reshape(len(rows), words)
+            mine = np.stack([rows[i] for i in range(len(rows))]) ^ own
+            opened = mine ^ self._exchange(mine)
+            passed = [current[g[0]] for g in groups if len(g) == 1]
+            current = np.concatenate([opened, np.stack(passed)]) if passed else opened
+            self.cost += costs.dealt(sum(map(len, dealt))) + costs.exchange(words * len(rows))
+        return TrioBits(planes.unpack_bits(current[0], n).reshape(shape))
+
+    def _and_group(self, hats: np.ndarray, dealt: np.ndarray) -> np.ndarray:
+        """Share of AND_i (hat_i xor lam_i) = XOR over subsets S of prod(hat outside S) * prod(lam in S)."""
+        size = len(hats)
+        total = np.bitwise_and.reduce(hats) if self.party == 0 else np.zeros_like(hats[0])
+        for subset, share in zip(subsets(size), dealt, strict=True):
+            outside = [hats[i] for i in range(size) if i not in subset]
+            total = total ^ (np.bitwise_and.reduce([share, *outside]) if outside else share)
+        return total
+
+    def bits_not(self, bits: TrioBits) -> TrioBits:
+        return TrioBits(~bits.word)
+
+    def bits_linear(self, fn: Linear, shape: tuple[int, ...], *bits: TrioBits) -> TrioBits:
+        return TrioBits(fn(*(b.word for b in bits)))
+
+    def one_hot(self, x: TrioShare, depth: int) -> TrioShare:
+        # The low bits of m are x + l mod 2^k: rotating the dealt one-hot vector of l by them gives that of x.
+        self.mask(x)
+        size = 1 << max(1, (depth - 1).bit_length())
+        (hot,) = self._dealt(x.size * size)
+        at = (x.m.ravel()[:, None] - np.arange(depth, dtype=U)) & U(size - 1)
+        z = np.take_along_axis(hot.reshape(x.size, size), at.astype(np.int64), axis=1)
+        self.cost += costs.dealt(x.size * size)
+        return TrioShare((*x.shape, depth), z=z.reshape(*x.shape, depth), masked=False)
+
+
+def _slope(row: np.ndarray, m: np.ndarray) -> np.ndarray:
+    """q'(m) in the ring."""
+    slope = np.full_like(m, row[1])
+    return slope + (row[2] * m << U(1)) if len(row) == 3 else slope

@@ -1,0 +1,193 @@
+"""Server 2, from its own view: it walks the plan over the masks alone and deals what the evaluators need.
+
+It receives nothing in a job, from nobody. All it sends are corrections value - F(key shared with evaluator 0), to
+evaluator 1, where `value` is a function of masks; so it can run ahead of the inputs, as far as the wire buffers.
+"""
+from collections.abc import Sequence
+
+import numpy as np
+
+from private_keras.protocols.protocol import Bilinear, Linear
+from private_keras.protocols.simulate import exp2_scale
+from private_keras.protocols.trio import costs
+from private_keras.protocols.trio.party import OFFSET, U, Party, conjunction_groups, subsets
+from private_keras.protocols.trio.shares import TrioBits, TrioShare
+from private_keras.ring import planes, tree
+from private_keras.ring.kernel import plane_words
+
+
+class Helper(Party):
+    """See `Protocol` for the methods. Shares hold only masks: `l` in the masked form, nothing in the additive one."""
+
+    def __init__(self, kernel, channels, keys):
+        super().__init__(2, kernel, channels, keys)
+
+    # --- messages -------------------------------------------------------------------------------------------------
+    def _send(self, parts: list[np.ndarray]) -> None:
+        self._channels[1].send(self.step(1), np.concatenate(parts) if len(parts) > 1 else parts[0])
+
+    def _deal(self, *values: np.ndarray) -> None:
+        """Shares ring elements: evaluator 0's part is drawn, evaluator 1's sent; one message."""
+        self._send([value.ravel() - self.draw(0, value.size) for value in values])
+
+    def _carry(self, top: np.ndarray, bits: int) -> np.ndarray:
+        """Correction of a 0/1 word shared mod 2^bits, as planes."""
+        drawn = self.draw(0, top.size) >> U(64 - bits)
+        return self.kernel.to_planes(top - drawn, bits)
+
+    # --- forms ----------------------------------------------------------------------------------------------------
+    def masked(self, m: None, l: np.ndarray) -> TrioShare:  # noqa: E741
+        """A client's input: the whole mask l = l0 + l1; m is not for the helper."""
+        return TrioShare(l.shape, l=l, masked=True)
+
+    def constant(self, values: np.ndarray) -> TrioShare:
+        return TrioShare(values.shape, l=np.broadcast_to(U(0), values.shape), masked=True)
+
+    def output(self, x: TrioShare) -> np.ndarray:
+        return np.zeros(x.shape, U)
+
+    def linear(self, fn: Linear, shape: tuple[int, ...], *xs: TrioShare) -> TrioShare:
+        if all(x.masked for x in xs):
+            return TrioShare(shape, l=fn(*(x.l for x in xs)), masked=True)
+        return TrioShare(shape, masked=False)
+
+    def add_public(self, x: TrioShare, values: np.ndarray) -> TrioShare:
+        return x
+
+    def mask(self, *xs: TrioShare) -> None:
+        todo = list({id(x): x for x in xs if not x.masked}.values())
+        total = sum(x.size for x in todo)
+        if not todo:
+            return
+        fresh = self.draw(0, total)
+        fresh += self.draw(1, total)
+        at = 0
+        for x in todo:
+            x.l, x.masked = fresh[at : at + x.size].reshape(x.shape), True
+            at += x.size
+        self.cost += costs.exchange(total)
+
+    # --- products -------------------------------------------------------------------------------------------------
+    def bilinear(self, op: Bilinear, shape: tuple[int, ...], x: TrioShare, y: TrioShare) -> TrioShare:
+        self.mask(x, y)
+        product = op(x.l, y.l)
+        self._deal(product)
+        self.cost += costs.dealt(product.size)
+        return TrioShare(shape, masked=False)
+
+    # --- one opening ----------------------------------------------------------------------------------------------
+    def truncate(self, x: TrioShare, bits: int) -> TrioShare:
+        self.mask(x)
+        r = x.l.ravel()
+        word = (r >> U(bits)) - self.draw(0, r.size)
+        self._send([word, self._carry(r >> U(63), bits)])
+        self.cost += costs.carry(x.size, bits)
+        return TrioShare(x.shape, masked=False)
+
+    def _less(self, r: np.ndarray, count: int, width: int, *, top: bool) -> list[np.ndarray]:
+        """Deals for `count` comparisons of public words with r; returns the masks of their results, as planes."""
+        n, words = r.size, plane_words(r.size)
+        depth = len(tree.levels(width))
+        share0 = [self.draw(0, words * tree.digit_planes(width))]
+        share0 += [self.draw(0, words * tree.product_planes(width, i)) for _ in range(count) for i in range(depth)]
+        mask_words = [words * tree.opened_planes(width, level) for level in range(depth)] + [words]
+        message, results = [self.kernel.digits_deal(r, width, share0[0])], []
+        for t in range(count):
+            masks = [self.draw(0, k) ^ own for k, own in [(k, self.draw(1, k)) for k in mask_words]]
+            for level in range(depth):
+                dealt = share0[1 + t * depth + level]
+                message.append(self.kernel.tree_deal(masks[level], width, n, level, dealt))
+            results.append(masks[-1] ^ self.kernel.to_planes(r, 1, width) if top else masks[-1])
+        self._send(message)
+        self.cost += costs.compare(n, count, width)
+        return results
+
+    def relu(self, x: TrioShare, bits: int = 0) -> TrioShare:
+        self.mask(x)
+        r = x.l.ravel()
+        (lam,) = self._less(r, 1, OFFSET, top=True)
+        lam = planes.unpack_bits(lam, x.size).astype(U)
+        if not bits:
+            self._deal(lam, lam * r)
+            self.cost += costs.dealt(2 * x.size)
+        else:
+            high = r >> U(bits)
+            words = [value - self.draw(0, value.size) for value in (high, lam, lam * high)]
+            top = r >> U(63)
+            self._send([*words, self._carry(top, bits), self._carry(lam * top, bits)])
+            self.cost += costs.carry(x.size, bits) + costs.carry(x.size, bits) + costs.dealt(x.size)
+        return TrioShare(x.shape, masked=False)
+
+    def compare(self, x: TrioShare, thresholds: Sequence[int], width: int = OFFSET) -> TrioBits:
+        self.mask(x)
+        lams = self._less(x.l.ravel(), len(thresholds), width, top=True)
+        return TrioBits(np.stack([planes.unpack_bits(lam, x.size) for lam in lams]).reshape(len(lams), *x.shape))
+
+    def exp2_masked(self, x: TrioShare, fraction: int, integer_bits: int, offset: int, scale: int) -> TrioShare:
+        self.mask(x)
+        bits = fraction + integer_bits
+        r = x.l.ravel() & U((1 << bits) - 1)
+        (lam,) = self._less(r, 1, bits, top=False)
+        d = self.kernel.exp2_public(U(1 << bits) - r, fraction, -(1 << integer_bits), exp2_scale(integer_bits, scale))
+        self._deal(d, planes.unpack_bits(lam, x.size).astype(U) * d)
+        self.cost += costs.dealt(2 * x.size)
+        return TrioShare(x.shape, masked=False)
+
+    # --- bits -----------------------------------------------------------------------------------------------------
+    def multiply_bits(self, bits: TrioBits, x: TrioShare) -> TrioShare:
+        self.mask(x)
+        lam = bits.word.astype(U)
+        self._deal(lam, lam * x.l)
+        self.cost += costs.dealt(2 * bits.size)
+        return TrioShare(bits.shape, masked=False)
+
+    def bits_to_share(self, bits: TrioBits) -> TrioShare:
+        self._deal(bits.word.astype(U))
+        self.cost += costs.dealt(bits.size)
+        return TrioShare(bits.shape, masked=False)
+
+    def piecewise(self, x: TrioShare, bits: TrioBits, coefficients: np.ndarray) -> TrioShare:
+        self.mask(x)
+        degree, n, pieces = coefficients.shape[1] - 1, x.size, len(coefficients)
+        r = x.l.ravel()
+        powers = [np.ones_like(r), r, r * r][: degree + 1]
+        words = [powers[2]] if degree == 2 else [np.zeros(0, U)]
+        for j in range(1, pieces):
+            lam = bits.word[j - 1].ravel().astype(U)
+            words += [lam * power for power in powers]
+        self._deal(*words)
+        self.cost += costs.dealt(n * ((degree == 2) + (degree + 1) * (pieces - 1)))
+        return TrioShare(x.shape, masked=False)
+
+    def bits_and(self, bits: TrioBits, axis: int) -> TrioBits:
+        lams = np.moveaxis(bits.word, axis, 0)
+        shape, count = lams.shape[1:], lams.shape[0]
+        n = int(np.prod(shape, dtype=np.int64))
+        words = plane_words(n)
+        current = planes.pack_bits(lams.reshape(count, n))
+        for groups in conjunction_groups(count):
+            message = [
+                np.concatenate([np.bitwise_and.reduce(current[group][list(s)]) for s in subsets(len(group))])
+                for group in groups if len(group) > 1
+            ]
+            self._send([part ^ self.draw(0, part.size) for part in message])
+            size = words * len(message)
+            fresh = (self.draw(0, size) ^ self.draw(1, size)).reshape(len(message), words)
+            passed = [current[g[0]] for g in groups if len(g) == 1]
+            current = np.concatenate([fresh, np.stack(passed)]) if passed else fresh
+            self.cost += costs.dealt(sum(map(len, message))) + costs.exchange(size)
+        return TrioBits(planes.unpack_bits(current[0], n).reshape(shape))
+
+    def bits_not(self, bits: TrioBits) -> TrioBits:
+        return bits
+
+    def bits_linear(self, fn: Linear, shape: tuple[int, ...], *bits: TrioBits) -> TrioBits:
+        return TrioBits(fn(*(b.word for b in bits)))
+
+    def one_hot(self, x: TrioShare, depth: int) -> TrioShare:
+        self.mask(x)
+        size = 1 << max(1, (depth - 1).bit_length())
+        hot = (x.l.ravel() & U(size - 1))[:, None] == np.arange(size, dtype=U)
+        self._deal(hot.astype(U))
+        self.cost += costs.dealt(x.size * size)
+        return TrioShare((*x.shape, depth), masked=False)

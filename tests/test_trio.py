@@ -1,0 +1,203 @@
+"""Every step of `trio` against plain integers, and its declared cost against the wire."""
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from private_keras.protocols.simulate import Simulate, SimulatedShare
+from private_keras.ring.numpy_kernel import NumpyKernel
+from tests.trio import Session, ring, signed
+
+EDGES = np.array([0, 1, -1, 2**18, -(2**18), 2**61, -(2**61), 2**62 - 1, -(2**62) + 1, 3, -3], object)
+SHAPES = [(1,), (63,), (64,), (65,), (5, 13), (2, 1100), ()]
+rng = np.random.default_rng(7)
+
+
+def values(shape, bits=45):
+    return rng.integers(-(2**bits), 2**bits, shape).astype(object)
+
+
+def check(program, expected, *secret):
+    """Runs on three parties and on `simulate`; both equal `expected` (int64), and costs agree everywhere."""
+    session = Session()
+    opened = session.run(program, *[ring(s) for s in secret])
+    expected(signed(opened))
+    p = Simulate(NumpyKernel())
+    expected(signed(p.output(program(p, *(SimulatedShare(ring(s)) for s in secret)))))
+    rounds, sent = session.measured()
+    assert all(party.cost == session.declared for party in session.parties)
+    assert session.counted == session.declared
+    assert rounds == session.declared.rounds
+    assert sent == dict(session.declared.sent)
+    return session
+
+
+def equals(want):
+    return lambda got: np.testing.assert_array_equal(got, np.asarray(want, object).astype(np.int64))
+
+
+def near(want, units=1):
+    want = np.asarray(want, object).astype(np.int64)
+    return lambda got: np.testing.assert_array_less(np.abs((got - want).astype(np.float64)), units + 0.5)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_linear_and_products(shape):
+    x, y = values(shape, 20), values(shape, 20)
+    check(lambda p, a, b: p.linear(lambda u, v: u - v, shape, a, b), equals(x - y), x, y)
+    check(lambda p, a, b: p.bilinear(np.multiply, shape, a, b), equals(x * y), x, y)
+    check(lambda p, a, b: p.add_public(p.bilinear(np.multiply, shape, a, b), ring(y)), equals(x * y + y), x, y)
+    # A product that is masked, multiplied again, and mixed with a masked tensor.
+    check(lambda p, a, b: p.linear(np.add, shape, p.bilinear(np.multiply, shape, p.bilinear(np.multiply, shape, a, b), b), a),
+          equals(ring(x * y * y + x).astype(np.int64)), x, y)
+
+
+def test_matmul_with_negative_zero_stride_and_constant_operands():
+    x, w = values((7, 9), 20), values((9, 3), 20)
+    kernel = NumpyKernel()
+    check(lambda p, a, b: p.bilinear(kernel.matmul, (7, 3), a, b), equals(x @ w), x, w)
+    check(lambda p, a: p.bilinear(kernel.matmul, (7, 3), a, p.constant(ring(w))), equals(x @ w), x)
+
+
+@pytest.mark.parametrize("bits", [1, 5, 18, 36, 60])
+@pytest.mark.parametrize("shape", [(1,), (65,), (3, 700)])
+def test_truncate(shape, bits):
+    x = values(shape, 61)
+    check(lambda p, a: p.truncate(a, bits), lambda got: _floor_or_next(got, x, bits), x)
+
+
+def _floor_or_next(got, x, bits):
+    floor = np.array([int(v) >> bits for v in np.ravel(x)], np.int64).reshape(np.shape(x))
+    assert set(np.unique(got - floor)) <= {0, 1}
+    exact = np.array([int(v) % (1 << bits) == 0 for v in np.ravel(x)]).reshape(np.shape(x))
+    assert ((got - floor)[exact] == 0).all()
+
+
+def test_truncate_edges():
+    x = np.repeat(EDGES, 50)
+    check(lambda p, a: p.truncate(a, 18), lambda got: _floor_or_next(got, x, 18), x)
+
+
+def test_truncation_is_unbiased():
+    x = np.full(200_000, 3 * 2**16 + 12_345, object)
+    got = signed(Session().run(lambda p, a: p.truncate(a, 18), ring(x)))
+    assert abs(got.mean() - (3 * 2**16 + 12_345) / 2**18) < 5e-3
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("bits", [0, 18])
+def test_relu(shape, bits):
+    x = values(shape)
+    positive = np.maximum(x, 0)
+    if bits:
+        check(lambda p, a: p.relu(a, bits), lambda got: _floor_or_next(got, positive, bits), x)
+    else:
+        check(lambda p, a: p.relu(a), equals(positive), x)
+
+
+def test_relu_edges_and_unmasked_input():
+    x = np.repeat(EDGES, 20)
+    check(lambda p, a: p.relu(a), equals(np.maximum(x, 0)), x)
+    check(lambda p, a: p.relu(a, 18), lambda got: _floor_or_next(got, np.maximum(x, 0), 18), x)
+    y, w = values((40,), 20), values((40,), 20)
+    check(lambda p, a, b: p.relu(p.bilinear(np.multiply, (40,), a, b)), equals(np.maximum(y * w, 0)), y, w)
+
+
+@pytest.mark.parametrize("width", [3, 4, 5, 9, 16, 22, 30, 33, 36, 62])
+def test_compare_thresholds(width):
+    bits = min(width, 61) - 1
+    x = values((3, 71), bits)
+    thresholds = [0, 1, -1, 2**bits - 1, 3, int(x.ravel()[0])]
+    thresholds = [t for t in thresholds if abs(t) < 2**bits]
+    want = np.stack([(x >= t) for t in thresholds]).astype(int)
+    session = check(lambda p, a: p.bits_to_share(p.compare(a, thresholds, width)), equals(want), x)
+    assert session.declared.rounds == {True: 1, False: 2}[width <= 4] if width <= 16 else 3
+
+
+def test_bits():
+    x, y = values((5, 9), 10), values((9,), 30)
+    b = (x >= 0).astype(int).astype(object)
+    check(lambda p, a, v: p.multiply_bits(p.bits_linear(lambda w: w[0], (5, 9), p.compare(a, [0])), v), equals(b * y), x, y)
+    check(lambda p, a: p.bits_to_share(p.bits_not(p.compare(a, [0]))), equals(1 - b[None]), x)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 9, 16])
+def test_bits_and(count):
+    x = rng.integers(-1, 6, (count, 130)).astype(object)
+    want = (x >= 0).all(axis=0).astype(int)
+    program = lambda p, a: p.bits_to_share(p.bits_and(p.bits_linear(lambda w: w[0], (count, 130), p.compare(a, [0])), 0))  # noqa: E731
+    check(program, equals(want), x)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 10, 16])
+def test_one_hot(depth):
+    x = rng.integers(0, depth, (4, 7)).astype(object)
+    check(lambda p, a: p.one_hot(a, depth), equals(np.eye(depth, dtype=int)[x.astype(int)]), x)
+
+
+@pytest.mark.parametrize("degree", [1, 2])
+def test_piecewise(degree):
+    x = values((3, 50), 12)
+    knots = [-1000, 17, 900]
+    polynomials = [[5, 3, 2][: degree + 1], [1, -7, 11][: degree + 1], [0, 0, 0][: degree + 1], [9, -2, -4][: degree + 1]]
+    rows = np.array([polynomials[0]] + [np.subtract(b, a) for a, b in zip(polynomials, polynomials[1:], strict=False)], np.int64)
+    which = sum((x >= k).astype(int) for k in knots)
+    want = sum(np.vectorize(lambda j, d=d: polynomials[j][d], otypes=[object])(which) * x**d for d in range(degree + 1))
+    check(lambda p, a: p.piecewise(a, p.compare(a, knots), rows), equals(want), x)
+
+
+@pytest.mark.parametrize(("integer_bits", "offset", "scale"), [(4, -16, 60), (4, -8, 50), (3, 0, 52)])
+def test_exp2(integer_bits, offset, scale):
+    fraction = 18
+    x = rng.integers(0, 2 ** (fraction + integer_bits), 4000)
+    x[:3] = [0, 1, 2 ** (fraction + integer_bits) - 1]
+    exact = 2.0 ** (x / 2**fraction + offset)
+
+    def close(got):
+        error = np.abs(got / 2.0**scale - exact)
+        assert (error <= 4e-6 * exact + 4e-6).all()
+
+    check(lambda p, a: p.exp2_masked(a, fraction, integer_bits, offset, scale), close, x.astype(object))
+
+
+@settings(max_examples=40, deadline=None)
+@given(hnp.arrays(np.int64, hnp.array_shapes(max_dims=3, max_side=9), elements=st.integers(-(2**62) + 1, 2**62 - 1)))
+def test_relu_property(x):
+    got = signed(Session().run(lambda p, a: p.relu(a), ring(x)))
+    np.testing.assert_array_equal(got, np.maximum(x, 0))
+
+
+def test_mask_in_one_round_and_only_once():
+    x = values((10,), 20)
+
+    def program(p, a, b):
+        u, v = p.bilinear(np.multiply, (10,), a, b), p.bilinear(np.multiply, (10,), b, b)
+        p.mask(u, v, u)
+        p.mask(u)
+        return p.linear(np.add, (10,), u, v)
+
+    session = check(program, equals(x * x + x * x), x, x)
+    assert session.declared.rounds == 1
+
+
+def test_design_table():
+    """Rounds and bytes per element at or below design: product 24, with truncation 50, with ReLU 117."""
+    n = 64 * 1024
+    x = values((n,), 20)
+
+    def bytes_per_element(program):
+        session = check(program, lambda got: None, x, x)
+        return session.declared.rounds, session.declared.bytes / n
+
+    product = lambda p, a, b: p.bilinear(np.multiply, (n,), a, b)  # noqa: E731
+
+    def masked(p, y):
+        p.mask(y)
+        return y
+
+    assert bytes_per_element(lambda p, a, b: masked(p, product(p, a, b))) == (1, 24)
+    rounds, size = bytes_per_element(lambda p, a, b: masked(p, p.truncate(product(p, a, b), 18)))
+    assert rounds == 2 and size <= 50.3
+    rounds, size = bytes_per_element(lambda p, a, b: masked(p, p.relu(product(p, a, b), 18)))
+    assert rounds == 5 and size <= 117.6

@@ -1,0 +1,70 @@
+"""Three parties of `trio` in one process, for tests: a session shares values, runs a program at each party, adds up."""
+import secrets
+
+import numpy as np
+
+from private_keras.protocols.trio import CountingTrio, make_party
+from private_keras.ring.numpy_kernel import NumpyKernel
+from private_keras.transport.memory import memory_network, run_parties
+
+U = np.uint64
+M = 1 << 64
+
+
+def ring(values) -> np.ndarray:
+    """Integers (any size, signed) to ring elements."""
+    array = np.asarray(values, dtype=object)
+    return np.array([int(v) % M for v in array.ravel()], U).reshape(array.shape)
+
+
+def signed(elements: np.ndarray) -> np.ndarray:
+    return elements.astype(np.int64)
+
+
+class Session:
+    """Fresh keys and channels for each `run`; keeps what the last run sent, declared and received."""
+
+    def __init__(self, kernel=None, record: bool = False, keys: dict | None = None):
+        self.kernel = kernel or NumpyKernel()
+        self.record = record
+        self.keys = keys
+
+    def run(self, program, *secret_values: np.ndarray):
+        """program(protocol, *shares) -> one share or a tuple of shares; returns the opened value(s) as ring elements."""
+        keys = self.keys or {pair: secrets.token_bytes(16) for pair in [(0, 1), (0, 2), (1, 2)]}
+        self.channels = memory_network(3, record=self.record)
+        self.parties = [
+            make_party(i, self.kernel, self.channels[i], {j: keys[min(i, j), max(i, j)] for j in range(3) if j != i})
+            for i in range(3)
+        ]
+        held = [[], [], []]
+        for x in secret_values:
+            l0, l1 = (self.kernel.random(secrets.token_bytes(16), 0, x.size).reshape(x.shape) for _ in range(2))
+            m = x + l0 + l1
+            held[0].append((m, l0))
+            held[1].append((m, l1))
+            held[2].append((None, l0 + l1))
+
+        def one(i):
+            def go():
+                p = self.parties[i]
+                result = program(p, *(p.masked(m, mask) for m, mask in held[i]))
+                return [p.output(r) for r in (result if isinstance(result, tuple) else (result,))]
+            return go
+
+        outputs = run_parties([one(i) for i in range(3)])
+        opened = [np.sum(np.stack([a, b, c]), axis=0, dtype=U, keepdims=True)[0] for a, b, c in zip(*outputs, strict=True)]
+        counting = CountingTrio(self.kernel)
+        program(counting, *(counting.input(x.shape) for x in secret_values))
+        self.counted = counting.cost
+        self.declared = self.parties[0].cost
+        return opened if len(opened) > 1 else opened[0]
+
+    def measured(self):
+        """(rounds, {(i, j): bytes}) that really went through the channels in the last run."""
+        sent = {}
+        for i in range(3):
+            for j, channel in self.channels[i].items():
+                if channel.traffic.sent:
+                    sent[i, j] = channel.traffic.sent
+        return self.channels[0][1].traffic.rounds, sent
