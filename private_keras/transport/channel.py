@@ -1,7 +1,8 @@
 """The boundary every transport fills: ordered messages between this party and one named peer.
 
-A message belongs to a *step*, a counter that both ends advance alike; step and length are public, checked before a byte
-of the payload is read, and a mismatch is a `FrameError` that names the peer. One channel serves one job at a time.
+A message belongs to a *step*, a counter that both ends advance alike; step and length are public and checked before the
+payload is used. Nothing is allocated on a peer's word: payloads land in arrays that the caller made. A mismatch is a
+`FrameError` that names the peer. One channel serves one job at a time; after any error it can only be closed.
 """
 from abc import ABC, abstractmethod
 from dataclasses import dataclass

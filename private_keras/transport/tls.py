@@ -1,0 +1,194 @@
+"""Channels over TLS 1.3: both sides show a certificate of the cluster's authority, and the name in it is the party.
+
+Where the cluster's description pins a party's public key (SHA-256), that key and no other is accepted.
+"""
+import hashlib
+import select
+import socket
+import ssl
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from private_keras.errors import DeadlineExceeded, SecurityError, ServerUnavailable
+from private_keras.transport.stream import Blocked, StreamChannel
+
+# A header and a payload up to this size go out as one record and one packet.
+JOINED = 16 << 10
+RETRY_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Files that prove who this party is, and what proves who the others are.
+
+    Attributes:
+        authority: PEM file of the cluster's certificate authority.
+        certificate: PEM file of this party's certificate.
+        key: PEM file of its private key.
+        pins: name -> "sha256:<hex>" of the public key, for parties whose key is pinned.
+    """
+
+    authority: Path
+    certificate: Path
+    key: Path
+    pins: dict[str, str] = field(default_factory=dict)
+
+
+def pin_of(certificate: x509.Certificate) -> str:
+    """Pin of a certificate: SHA-256 of its public key (SubjectPublicKeyInfo, as in RFC 7469)."""
+    spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return "sha256:" + hashlib.sha256(spki).hexdigest()
+
+
+def name_of(certificate: x509.Certificate) -> str:
+    """The party's name: the certificate's only DNS name.
+
+    Raises:
+        SecurityError: none or several.
+    """
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        raise SecurityError("a certificate without a party's name; make certificates with `private-keras keys`") from None
+    found = names.get_values_for_type(x509.DNSName)
+    if len(found) != 1:
+        raise SecurityError(f"a certificate must name one party. Received: {len(found)} names")
+    return found[0]
+
+
+def check_pin(certificate: x509.Certificate, name: str, pins: dict[str, str]) -> None:
+    """Raises `SecurityError` when `name` is pinned to another key than this certificate's."""
+    if name in pins and pins[name] != pin_of(certificate):
+        raise SecurityError(f"{name} showed a certificate whose key is not the one pinned in the cluster's description")
+
+
+def make_context(credentials: Credentials, server_side: bool) -> ssl.SSLContext:
+    """TLS 1.3 only, certificates required on both sides, no session tickets."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server_side else ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False  # the party's name is checked, by `authenticate`: hosts may have any address
+    context.verify_mode = ssl.CERT_REQUIRED
+    if server_side:
+        context.num_tickets = 0
+    for path in (credentials.authority, credentials.certificate, credentials.key):
+        if not path.is_file():
+            raise SecurityError(f"no file {path}; make certificates with `private-keras keys` and copy each party its own")
+    try:
+        context.load_verify_locations(credentials.authority)
+        context.load_cert_chain(credentials.certificate, credentials.key)
+    except ssl.SSLError as error:
+        raise SecurityError(f"cannot use {credentials.certificate} with {credentials.key}: {error.reason}") from None
+    return context
+
+
+def authenticate(sock: ssl.SSLSocket, pins: dict[str, str]) -> str:
+    """Name of the party at the other end, after the handshake; pins checked."""
+    certificate = x509.load_der_x509_certificate(sock.getpeercert(binary_form=True))
+    name = name_of(certificate)
+    check_pin(certificate, name, pins)
+    return name
+
+
+class TlsChannel(StreamChannel):
+    """See `Channel`."""
+
+    _socket: ssl.SSLSocket
+
+    def _write(self, parts: list[memoryview]) -> int:
+        data: bytes | memoryview = parts[0]
+        if len(parts) > 1 and len(parts[0]) < JOINED:
+            data = bytes(parts[0]) + bytes(parts[1][: JOINED - len(parts[0])])
+        try:
+            return self._socket.send(data)
+        except ssl.SSLWantWriteError:
+            raise Blocked(select.POLLOUT) from None
+        except ssl.SSLWantReadError:
+            raise Blocked(select.POLLIN) from None
+
+    def _read(self, parts: list[memoryview]) -> int:
+        try:
+            return self._socket.recv_into(parts[0])
+        except ssl.SSLWantReadError:
+            raise Blocked(select.POLLIN) from None
+        except ssl.SSLWantWriteError:
+            raise Blocked(select.POLLOUT) from None
+        except ssl.SSLEOFError:
+            return 0
+
+
+class TlsEndpoint:
+    """See `Endpoint`. Addresses are `host:port`."""
+
+    def __init__(self, credentials: Credentials):
+        self._pins = credentials.pins
+        self._client = make_context(credentials, server_side=False)
+        self._server = make_context(credentials, server_side=True)
+
+    def listen(self, address: str) -> socket.socket:
+        host, port = split_address(address)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=64)
+
+    def dial(self, address: str, peer: str, deadline: float) -> TlsChannel:
+        sock = connect(address, peer, deadline)
+        name, secured = handshake(self._client, sock, peer, self._pins, deadline)
+        if name != peer:
+            secured.close()
+            raise SecurityError(f"expected {peer} at {address}. Received: a certificate of {name}")
+        return TlsChannel(secured, peer, deadline)
+
+    def welcome(self, sock: socket.socket, deadline: float) -> TlsChannel:
+        name, secured = handshake(self._server, sock, "the caller", self._pins, deadline)
+        return TlsChannel(secured, name, deadline)
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """("host", port) of "host:port" or "[v6]:port"."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def connect(address: str, peer: str, deadline: float) -> socket.socket:
+    """A TCP connection without delays for small messages; tries again until the deadline."""
+    while True:
+        try:
+            sock = socket.create_connection(split_address(address), timeout=max(0.01, min(5.0, deadline - time.monotonic())))
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return sock
+        except OSError as error:
+            if time.monotonic() + RETRY_SECONDS > deadline:
+                raise ServerUnavailable(f"{peer} does not answer at {address}: {error.strerror or error}") from None
+            time.sleep(RETRY_SECONDS)
+
+
+def handshake(
+    context: ssl.SSLContext, sock: socket.socket, peer: str, pins: dict[str, str], deadline: float
+) -> tuple[str, ssl.SSLSocket]:
+    """TLS handshake by the deadline; returns the other party's proven name and the secured socket.
+
+    Raises:
+        SecurityError: no certificate, an expired one, one of another authority, or not the pinned key.
+        DeadlineExceeded: the other side is silent.
+    """
+    sock.settimeout(max(0.01, deadline - time.monotonic()))
+    try:
+        secured = context.wrap_socket(sock, server_side=context.protocol == ssl.PROTOCOL_TLS_SERVER)
+    except ssl.SSLCertVerificationError as error:
+        sock.close()
+        raise SecurityError(f"the certificate of {peer} is not accepted: {error.verify_message}") from None
+    except TimeoutError:
+        sock.close()
+        raise DeadlineExceeded(f"{peer} did not finish the TLS handshake in time") from None
+    except OSError as error:
+        sock.close()
+        reason = getattr(error, "reason", None) or error.strerror or type(error).__name__
+        raise SecurityError(f"no TLS 1.3 connection with {peer}: {reason}") from None
+    try:
+        return authenticate(secured, pins), secured
+    except SecurityError:
+        secured.close()
+        raise

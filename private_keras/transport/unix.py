@@ -1,0 +1,73 @@
+"""Channels over Unix sockets: the parties are processes of one user on one machine.
+
+The socket lies in a directory that only its user may enter (mode 0700), and the kernel says which user is at the other
+end. No encryption: whoever could read the socket could read the processes' memory.
+"""
+import os
+import select
+import socket
+import struct
+import time
+
+from private_keras.errors import SecurityError, ServerUnavailable
+from private_keras.transport.stream import Blocked, StreamChannel
+
+
+class UnixChannel(StreamChannel):
+    """See `Channel`."""
+
+    def _write(self, parts: list[memoryview]) -> int:
+        try:
+            return self._socket.sendmsg(parts)
+        except BlockingIOError:
+            raise Blocked(select.POLLOUT) from None
+
+    def _read(self, parts: list[memoryview]) -> int:
+        try:
+            return self._socket.recvmsg_into(parts)[0]
+        except BlockingIOError:
+            raise Blocked(select.POLLIN) from None
+
+
+def unix_pair(peers: tuple[str, str] = ("server1", "server0")) -> tuple[UnixChannel, UnixChannel]:
+    """Two connected ends in one process; `peers` are what each end calls the other."""
+    first, second = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    return UnixChannel(first, peers[0]), UnixChannel(second, peers[1])
+
+
+class UnixEndpoint:
+    """See `Endpoint`."""
+
+    def listen(self, address: str) -> socket.socket:
+        directory = os.stat(os.path.dirname(address))
+        if directory.st_uid != os.getuid() or directory.st_mode & 0o077:
+            raise SecurityError(
+                f"the directory of {address} must belong to this user and have mode 0700. "
+                f"Received: owner {directory.st_uid}, mode {directory.st_mode & 0o777:04o}"
+            )
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        if os.path.exists(address):
+            os.unlink(address)
+        sock.bind(address)
+        sock.listen(64)
+        return sock
+
+    def dial(self, address: str, peer: str, deadline: float) -> UnixChannel:
+        while True:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.settimeout(max(0.01, min(5.0, deadline - time.monotonic())))
+            try:
+                sock.connect(address)
+                return UnixChannel(sock, peer, deadline)
+            except OSError as error:
+                sock.close()
+                if time.monotonic() + 0.05 > deadline:
+                    raise ServerUnavailable(f"{peer} does not answer at {address}: {error.strerror or error}") from None
+                time.sleep(0.02)
+
+    def welcome(self, sock: socket.socket, deadline: float) -> UnixChannel:
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        _, user, _ = struct.unpack("3i", credentials)
+        if user != os.getuid():
+            raise SecurityError(f"a process of another user (uid {user}) connected to the data socket")
+        return UnixChannel(sock, "", deadline)
