@@ -1,0 +1,1 @@
+"""What a host runs that trusts nobody: no Keras, no TensorFlow, no code from anybody."""

@@ -1,0 +1,80 @@
+"""What a step computes with: shares, public arrays, and truth values that are still bits.
+
+Comparisons give bits, which are cheaper to multiply with and to combine than integers on shares. A `Truth` keeps them
+as long as they are used as such and becomes a share, once, when a step needs one.
+"""
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from private_keras.plan.plan import Step, TensorType
+from private_keras.protocols.protocol import Bits, Protocol, Share
+
+Movement = Callable[[np.ndarray], np.ndarray]
+
+
+class Truth:
+    """Secret truth values, as bits; `shape` may be read."""
+
+    def __init__(self, bits: Bits, shape: tuple[int, ...]):
+        self.bits = bits
+        self.shape = shape
+        self._share: Share | None = None
+
+    def share(self, p: Protocol) -> Share:
+        """The same as integers 0 and 1."""
+        if self._share is None:
+            self._share = p.bits_to_share(self.bits)
+        return self._share
+
+
+Value = Share | Truth | np.ndarray
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One step, ready to run: its attributes (long lists as arrays), the types of its operands and of its result."""
+
+    step: Step
+    attributes: Mapping[str, Any]
+    operands: tuple[TensorType, ...]
+    result: TensorType
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.result.shape
+
+
+def public(*values: Value) -> bool:
+    """Whether all values are public."""
+    return all(isinstance(value, np.ndarray) for value in values)
+
+
+def as_share(p: Protocol, value: Value) -> Share:
+    """Any value as a share: public ones as constants, truth values as integers."""
+    if isinstance(value, np.ndarray):
+        return p.constant(value)
+    return value.share(p) if isinstance(value, Truth) else value
+
+
+def settled(p: Protocol, value: Value) -> Share | np.ndarray:
+    """A value that linear steps take: bits become integers, public arrays stay as they are."""
+    return value.share(p) if isinstance(value, Truth) else value
+
+
+def move(p: Protocol, fn: Movement, shape: tuple[int, ...], value: Value) -> Value:
+    """Rearranges elements by `fn`, which computes nothing; the result is of the same kind as the value."""
+    if isinstance(value, np.ndarray):
+        return fn(value)
+    if isinstance(value, Truth):
+        return Truth(p.bits_linear(fn, shape, value.bits), shape)
+    return p.linear(fn, shape, value)
+
+
+def spread(p: Protocol, value: Value, shape: tuple[int, ...]) -> Value:
+    """Broadcast to `shape`."""
+    if value.shape == shape:
+        return value
+    return move(p, lambda a: np.broadcast_to(a, shape), shape, value)
