@@ -100,3 +100,26 @@ class Kernel(ABC):
     @abstractmethod
     def exp2_public(self, c: np.ndarray, fraction: int, offset: int, scale: int) -> np.ndarray:
         """round(2^(c/2^fraction + offset + scale)) for c < 2^(fraction+5), bit-exact on every machine (integer tables)."""
+
+    @abstractmethod
+    def add_random(self, x: np.ndarray, key: bytes, nonce: int) -> np.ndarray:
+        """x + random(key, nonce, x.size), in x's shape, without a pass over memory for the mask."""
+
+    @abstractmethod
+    def sub_random(self, x: np.ndarray, key: bytes, nonce: int) -> np.ndarray:
+        """x - random(key, nonce, x.size), in x's shape."""
+
+    @abstractmethod
+    def select(self, plane: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Per element a where its bit of the plane is 1, else b. a and b have one shape, which is the result's."""
+
+    @abstractmethod
+    def bit_words(self, plane: np.ndarray, n: int) -> np.ndarray:
+        """The first n bits of a plane as ring elements 0 and 1."""
+
+    @abstractmethod
+    def truncate_public(self, c: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+        """The public half of truncation by 1 .. 62 bits: (a, b), both in c's shape.
+
+        a = (c >> bits) - 2^(62-bits); b = 2^(64-bits) where bit 63 of c is 0, else 0.
+        """

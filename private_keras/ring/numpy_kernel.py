@@ -5,7 +5,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from private_keras.errors import KernelError
-from private_keras.ring import exp2_table, planes, tree
+from private_keras.ring import exp2_table, geometry, planes, tree
 from private_keras.ring.kernel import Kernel, plane_words
 
 U = np.uint64
@@ -33,20 +33,9 @@ class NumpyKernel(Kernel):
         dilation: Sequence[int], groups: int,
     ) -> np.ndarray:
         _ring(x, w)
-        space = x.ndim - 2
-        channels, filters = x.shape[-1], w.shape[-1]
-        if not (
-            1 <= space <= 3 and w.ndim == x.ndim and len(strides) == len(padding) == len(dilation) == space
-            and groups >= 1 and channels == w.shape[-2] * groups and filters % groups == 0
-        ):
-            raise KernelError(f"conv shapes do not fit: x {x.shape}, w {w.shape}, groups {groups}")
+        out_space = geometry.conv_space(x.shape, w.shape, strides, padding, dilation, groups)
+        space, channels, filters = x.ndim - 2, x.shape[-1], w.shape[-1]
         x = np.pad(x, [(0, 0), *[tuple(p) for p in padding], (0, 0)])
-        out_space = []
-        for i in range(space):
-            extent = x.shape[1 + i] - dilation[i] * (w.shape[i] - 1)
-            if extent <= 0:
-                raise KernelError(f"conv window {w.shape[:space]} is larger than the padded input {x.shape[1:-1]}")
-            out_space.append((extent - 1) // strides[i] + 1)
         out = np.zeros((x.shape[0], *out_space, filters), U)
         per, fper = channels // groups, filters // groups
         for tap in np.ndindex(*w.shape[:space]):
@@ -167,6 +156,29 @@ class NumpyKernel(Kernel):
         half = np.where(right > 0, U(1) << (np.maximum(right, 1) - U(1)), U(0))
         shrunk = np.where(-shift > 63, U(0), (mantissa + half) >> right)
         return np.where(shift > 0, mantissa << np.clip(shift, 0, 63).astype(U), shrunk)
+
+    def add_random(self, x: np.ndarray, key: bytes, nonce: int) -> np.ndarray:
+        _ring(x)
+        return x + self.random(key, nonce, x.size).reshape(x.shape)
+
+    def sub_random(self, x: np.ndarray, key: bytes, nonce: int) -> np.ndarray:
+        _ring(x)
+        return x - self.random(key, nonce, x.size).reshape(x.shape)
+
+    def select(self, plane: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        _ring(plane, a, b)
+        if a.shape != b.shape or plane.size != plane_words(a.size):
+            raise KernelError(f"select needs two arrays of one shape and their plane. Received: {a.shape} and {b.shape}")
+        return np.where(planes.unpack_bits(plane.ravel(), a.size).reshape(a.shape), a, b)
+
+    def bit_words(self, plane: np.ndarray, n: int) -> np.ndarray:
+        return self.from_planes(plane, 1, n)
+
+    def truncate_public(self, c: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+        _ring(c)
+        if not 1 <= bits <= 62:
+            raise KernelError(f"bits must be 1 .. 62. Received: {bits}")
+        return (c >> U(bits)) - U(1 << (62 - bits)), (~c >> U(63)) << U(64 - bits)
 
 
 def _multiply_shift(a: np.ndarray, b: np.ndarray, shift: int) -> np.ndarray:

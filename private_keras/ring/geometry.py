@@ -1,0 +1,38 @@
+"""Shapes of convolutions, checked in one place for all kernels."""
+from collections.abc import Sequence
+
+from private_keras.errors import KernelError
+
+
+def conv_space(
+    x: Sequence[int], w: Sequence[int], strides: Sequence[int], padding: Sequence[tuple[int, int]],
+    dilation: Sequence[int], groups: int,
+) -> tuple[int, ...]:
+    """Space axes of the result of `Kernel.conv`.
+
+    Args:
+        x: shape (batch, *space, channels).
+        w: shape (*window, channels/groups, filters).
+        strides: per space axis.
+        padding: (before, after) per space axis.
+        dilation: per space axis.
+        groups: number of groups.
+
+    Raises:
+        KernelError: ranks, channels, groups or values that do not fit, or a window larger than the padded input.
+    """
+    space = len(x) - 2
+    if not (
+        1 <= space <= 3 and len(w) == len(x) and len(strides) == len(padding) == len(dilation) == space
+        and groups >= 1 and x[-1] == w[-2] * groups and w[-1] % groups == 0
+    ):
+        raise KernelError(f"conv shapes do not fit: x {tuple(x)}, w {tuple(w)}, groups {groups}")
+    if any(s < 1 for s in (*strides, *dilation)) or any(p < 0 for pair in padding for p in pair):
+        raise KernelError("conv: strides and dilation must be positive and padding not negative")
+    out = []
+    for size, window, s, (before, after), d in zip(x[1:-1], w[:-2], strides, padding, dilation, strict=True):
+        extent = size + before + after - d * (window - 1)
+        if extent <= 0:
+            raise KernelError(f"conv window {tuple(w[:-2])} is larger than the padded input; space {tuple(x[1:-1])}")
+        out.append((extent - 1) // s + 1)
+    return tuple(out)

@@ -1,0 +1,51 @@
+// The object that Python holds: one instruction set, one generator, a number of threads. Its methods check the length
+// of every array, take raw pointers, and let go of the GIL before they work.
+#pragma once
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <stdexcept>
+#include <string>
+
+#include "dispatch.h"
+#include "parallel.h"
+
+namespace nb = nanobind;
+
+// Becomes a subclass of private_keras.errors.KernelError.
+struct Refused : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+typedef nb::ndarray<const u64, nb::device::cpu> Strided;
+typedef nb::ndarray<const u64, nb::device::cpu, nb::c_contig> In;
+typedef nb::ndarray<u64, nb::device::cpu, nb::c_contig> Out;
+
+struct Engine {
+    const Table& table;
+    Generator generator;  // null: Python makes the stream with OpenSSL
+    std::string generator_name;
+    int threads;
+
+    // Runs a loop over all blocks of n elements.
+    template <class Work>
+    void over_blocks(size_t n, const Work& work) const {
+        // A thread costs some 20 microseconds: not worth it for less than 64 blocks.
+        parallel(threads, (n + BLOCK_ELEMENTS - 1) / BLOCK_ELEMENTS, 64, work);
+    }
+};
+
+inline size_t plane_words(size_t n) { return (n + WORD_BITS - 1) / WORD_BITS; }
+
+template <class Array>
+void expect_words(const Array& array, size_t words, const char* what) {
+    if (array.size() != words)
+        throw Refused(std::string(what) + ": expected " + std::to_string(words) + " words. Received: " +
+                      std::to_string(array.size()));
+}
+
+inline void expect(bool holds, const char* message) {
+    if (!holds) throw Refused(message);
+}
+
+void bind_bits(nb::class_<Engine>& engine);

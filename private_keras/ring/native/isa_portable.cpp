@@ -1,0 +1,3 @@
+#define ISA_NAME "portable"
+#define ISA_TABLE portable_table
+#include "loops.h"

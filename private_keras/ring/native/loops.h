@@ -1,0 +1,29 @@
+// All inner loops of one instruction set and the table of them. An isa_*.cpp defines ISA_NAME and ISA_TABLE, includes
+// this, and is compiled with that instruction set's flags. Everything sits in an anonymous namespace, and only
+// headers that emit no code are included: a function shared by name could be linked from the wrong instruction set.
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+#include <utility>
+
+#include "scratch.h"
+#include "table.h"
+
+namespace {
+#include "lanes.h"
+#include "loops_tile.h"
+#include "loops_matmul.h"
+#include "loops_conv.h"
+#include "loops_planes.h"
+#include "loops_digits.h"
+#include "loops_tree.h"
+#include "loops_words.h"
+}  // namespace
+
+const Table& ISA_TABLE() {
+    static constexpr Table table = {
+        ISA_NAME, TILE_ROWS, TILE_COLUMNS, matmul, conv, to_planes, from_planes, digits_deal, digits_compare, tree_deal,
+        tree_combine, select, exp2_public, truncate_public,
+    };
+    return table;
+}

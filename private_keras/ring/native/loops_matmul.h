@@ -1,0 +1,135 @@
+// Blocked matrix product over packed panels, and paths without packing for thin shapes.
+
+constexpr size_t K_BLOCK = 256;
+constexpr size_t ROW_BLOCK = (96 + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
+constexpr size_t COLUMN_BLOCK = (512 + TILE_COLUMNS - 1) / TILE_COLUMNS * TILE_COLUMNS;
+
+inline size_t least(size_t a, size_t b) { return a < b ? a : b; }
+
+// Rows of an ordinary matrix; `Patches` in loops_conv.h is the other kind.
+struct PlainRows {
+    Matrix a;
+    // Interleaves rows first .. first+count-1, columns p .. p+k-1, with the constant stride TILE_ROWS.
+    void pack(size_t first, int count, size_t p, size_t k, u64* to) const {
+        const u64* from = a.data + ptrdiff_t(first) * a.row + ptrdiff_t(p) * a.column;
+        if (a.row == 1) {
+            for (size_t q = 0; q < k; q++, from += a.column, to += TILE_ROWS)
+                for (int i = 0; i < count; i++) to[i] = from[i];
+        } else if (count == TILE_ROWS) {
+            for (size_t q = 0; q < k; q++, from += a.column, to += TILE_ROWS)
+#pragma GCC unroll 8
+                for (int i = 0; i < TILE_ROWS; i++) to[i] = from[i * a.row];
+        } else {
+            for (size_t q = 0; q < k; q++, from += a.column, to += TILE_ROWS)
+                for (int i = 0; i < count; i++) to[i] = from[i * a.row];
+        }
+    }
+};
+
+inline int vectors_of(size_t columns) { return int((columns + LANES - 1) / LANES); }
+
+// Panels of TILE_COLUMNS columns, each (k, width rounded up to vectors), zero where b has no column.
+inline void pack_columns(Matrix b, size_t k, size_t n, u64* to) {
+    for (size_t j = 0; j < n; j += TILE_COLUMNS) {
+        size_t width = least(TILE_COLUMNS, n - j), padded = size_t(vectors_of(width)) * LANES;
+        const u64* from = b.data + ptrdiff_t(j) * b.column;
+        if (b.column == 1 && width == size_t(TILE_COLUMNS)) {
+            for (size_t p = 0; p < k; p++, from += b.row, to += TILE_COLUMNS)
+                __builtin_memcpy(to, from, TILE_COLUMNS * sizeof(u64));
+            continue;
+        }
+        for (size_t p = 0; p < k; p++, from += b.row, to += padded) {
+            for (size_t q = 0; q < width; q++) to[q] = from[ptrdiff_t(q) * b.column];
+            for (size_t q = width; q < padded; q++) to[q] = 0;
+        }
+    }
+}
+
+inline void clear_rows(size_t m, size_t n, u64* c, ptrdiff_t c_row) {
+    for (size_t i = 0; i < m; i++)
+        for (size_t j = 0; j < n; j++) c[ptrdiff_t(i) * c_row + ptrdiff_t(j)] = 0;
+}
+
+// c (m, n) = rows (first_row ..) times b: blocks of k and columns of b stay in the caches while rows pass.
+template <class Rows>
+void blocked(size_t m, size_t n, size_t k, const Rows& rows, size_t first_row, Matrix b, u64* c, ptrdiff_t c_row) {
+    if (k == 0) clear_rows(m, n, c, c_row);
+    size_t k_block = least(k, K_BLOCK);
+    u64* a_panels = scratch(0, ROW_BLOCK * k_block);
+    u64* b_panels = scratch(1, (least(n, COLUMN_BLOCK) + TILE_COLUMNS) * k_block);
+    for (size_t j0 = 0; j0 < n; j0 += COLUMN_BLOCK) {
+        size_t columns = least(COLUMN_BLOCK, n - j0);
+        for (size_t p0 = 0; p0 < k; p0 += K_BLOCK) {
+            size_t depth = least(K_BLOCK, k - p0);
+            pack_columns({b.data + ptrdiff_t(p0) * b.row + ptrdiff_t(j0) * b.column, b.row, b.column}, depth, columns,
+                         b_panels);
+            for (size_t i0 = 0; i0 < m; i0 += ROW_BLOCK) {
+                size_t block = least(ROW_BLOCK, m - i0);
+                for (size_t i = 0; i < block; i += TILE_ROWS)
+                    rows.pack(first_row + i0 + i, int(least(TILE_ROWS, block - i)), p0, depth, a_panels + i * depth);
+                for (size_t j = 0; j < columns; j += TILE_COLUMNS) {
+                    size_t width = least(TILE_COLUMNS, columns - j);
+                    const u64* b_panel = b_panels + j * depth;
+                    Tile whole = packed_tile(TILE_ROWS, vectors_of(width));
+                    for (size_t i = 0; i < block; i += TILE_ROWS) {
+                        int count = int(least(TILE_ROWS, block - i));
+                        Tile run = count == TILE_ROWS ? whole : packed_tile(count, vectors_of(width));
+                        run(depth, a_panels + i * depth, 1, TILE_ROWS, b_panel, 0,
+                            c + ptrdiff_t(i0 + i) * c_row + ptrdiff_t(j0 + j), c_row, int(width), p0 > 0);
+                    }
+                }
+            }
+        }
+    }
+}
+
+// Few rows against contiguous rows of b: every word of b is used so seldom that packing it would cost more.
+inline void thin(size_t m, size_t n, size_t k, Matrix a, Matrix b, u64* c, ptrdiff_t c_row) {
+    size_t whole = n / LANES * LANES;
+    for (size_t i = 0; i < m; i += TILE_ROWS) {
+        int rows = int(least(TILE_ROWS, m - i));
+        for (size_t j = 0; j < whole;) {
+            ThinTile best = thin_tile(rows, (whole - j) / LANES);
+            best.run(k, a.data + ptrdiff_t(i) * a.row, a.row, a.column, b.data + j, b.row, c + ptrdiff_t(i) * c_row + j,
+                     c_row, best.vectors * LANES, false);
+            j += size_t(best.vectors) * LANES;
+        }
+    }
+    for (size_t i = 0; i < m; i++)
+        for (size_t j = whole; j < n; j++) {
+            u64 sum = 0;
+            for (size_t p = 0; p < k; p++)
+                sum += a.data[ptrdiff_t(i) * a.row + ptrdiff_t(p) * a.column] * b.data[ptrdiff_t(p) * b.row + ptrdiff_t(j)];
+            c[ptrdiff_t(i) * c_row + ptrdiff_t(j)] = sum;
+        }
+}
+
+// to[j * step] = v . row j of a matrix whose rows are contiguous: four rows at a time.
+inline void dots(size_t n, size_t k, const u64* v, const u64* rows, ptrdiff_t row, u64* to, ptrdiff_t step) {
+    size_t whole = k / LANES * LANES;
+    for (size_t j = 0; j < n; j += 4) {
+        int count = int(least(4, n - j));
+        const u64* at[4];
+        for (int i = 0; i < 4; i++) at[i] = rows + ptrdiff_t(j + size_t(i < count ? i : 0)) * row;
+        Sum sums[4] = {};
+        for (size_t p = 0; p < whole; p += LANES) {
+            Factor x = factor(v + p);
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++) multiply_add(sums[i], load(at[i] + p), x);
+        }
+        for (int i = 0; i < count; i++) {
+            u64 sum = sum_lanes(total(sums[i]));
+            for (size_t p = whole; p < k; p++) sum += v[p] * at[i][p];
+            to[ptrdiff_t(j + size_t(i)) * step] = sum;
+        }
+    }
+}
+
+inline void matmul(size_t m, size_t n, size_t k, Matrix a, Matrix b, u64* c, ptrdiff_t c_row) {
+    if (m == 1 && b.row == 1 && a.column == 1) return dots(n, k, a.data, b.data, b.column, c, 1);
+    if (n == 1 && a.column == 1 && b.row == 1) return dots(m, k, b.data, a.data, a.row, c, c_row);
+    if (n == 1 && c_row == 1 && a.row == 1)  // a column is a row: c' = b' a'
+        return thin(1, m, k, {b.data, b.column, b.row}, {a.data, a.column, a.row}, c, 1);
+    if (m <= size_t(TILE_ROWS) && b.column == 1) return thin(m, n, k, a, b, c, c_row);
+    blocked(m, n, k, PlainRows{a}, 0, b, c, c_row);
+}

@@ -1,0 +1,98 @@
+// The micro tile: R rows times N vectors of columns held in registers while k runs.
+
+#if defined(__AVX512DQ__)
+constexpr int TILE_ROWS = 8, TILE_VECTORS = 3, THIN_SUMS = 24, THIN_VECTORS = 8;
+#elif defined(__AVX2__)
+constexpr int TILE_ROWS = 6, TILE_VECTORS = 1, THIN_SUMS = 6, THIN_VECTORS = 6;
+#else
+constexpr int TILE_ROWS = 2, TILE_VECTORS = 4, THIN_SUMS = 8, THIN_VECTORS = 4;
+#endif
+constexpr int TILE_COLUMNS = TILE_VECTORS * LANES;
+
+// c (R rows, `width` <= N * LANES columns) = or += a (R, k) b (k, N * LANES); the columns of b are contiguous.
+typedef void (*Tile)(size_t k, const u64* a, ptrdiff_t a_row, ptrdiff_t a_column, const u64* b, ptrdiff_t b_row, u64* c,
+                     ptrdiff_t c_row, int width, bool add);
+
+// PACKED: a and b are panels, whose strides are constants.
+template <int R, int N, bool PACKED>
+void tile(size_t k, const u64* a, ptrdiff_t a_row, ptrdiff_t a_column, const u64* b, ptrdiff_t b_row, u64* c,
+          ptrdiff_t c_row, int width, bool add) {
+    if constexpr (PACKED) {
+        a_row = 1;
+        a_column = TILE_ROWS;
+        b_row = N * LANES;
+    }
+    Sum sums[R][N] = {};
+    for (size_t p = 0; p < k; p++) {
+        Factor factors[N];
+#pragma GCC unroll 8
+        for (int j = 0; j < N; j++) factors[j] = factor(b + j * LANES);
+#pragma GCC unroll 8
+        for (int i = 0; i < R; i++) {
+            Words x = splat(a[i * a_row]);
+#pragma GCC unroll 8
+            for (int j = 0; j < N; j++) multiply_add(sums[i][j], x, factors[j]);
+        }
+        a += a_column;
+        b += b_row;
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < R; i++) {
+        u64* to = c + i * c_row;
+        if (width == N * LANES) {
+#pragma GCC unroll 8
+            for (int j = 0; j < N; j++) {
+                Words sum = total(sums[i][j]);
+                store(to + j * LANES, add ? load(to + j * LANES) + sum : sum);
+            }
+        } else {
+            u64 row[N * LANES];
+#pragma GCC unroll 8
+            for (int j = 0; j < N; j++) store(row + j * LANES, total(sums[i][j]));
+            for (int j = 0; j < width; j++) to[j] = add ? to[j] + row[j] : row[j];
+        }
+    }
+}
+
+template <int R, bool PACKED, int... N>
+Tile tile_of_vectors(int vectors, std::integer_sequence<int, N...>) {
+    static constexpr Tile tiles[] = {&tile<R, N + 1, PACKED>...};
+    return tiles[vectors - 1];
+}
+
+template <int... R>
+Tile packed_tile_of_rows(int rows, int vectors, std::integer_sequence<int, R...>) {
+    Tile tiles[] = {tile_of_vectors<R + 1, true>(vectors, std::make_integer_sequence<int, TILE_VECTORS>{})...};
+    return tiles[rows - 1];
+}
+
+// The tile for 1 .. TILE_ROWS rows and 1 .. TILE_VECTORS vectors of packed panels.
+inline Tile packed_tile(int rows, int vectors) {
+    return packed_tile_of_rows(rows, vectors, std::make_integer_sequence<int, TILE_ROWS>{});
+}
+
+// How many vectors a thin tile of R rows is wide, to keep as many sums as there are registers for.
+template <int R>
+constexpr int thin_vectors() {
+    constexpr int vectors = THIN_SUMS / R < 1 ? 1 : THIN_SUMS / R;
+    return vectors < THIN_VECTORS ? vectors : THIN_VECTORS;
+}
+
+struct ThinTile {
+    Tile run;
+    int vectors;
+};
+
+template <int... R>
+ThinTile thin_tile_of_rows(int rows, int vectors, std::integer_sequence<int, R...>) {
+    ThinTile tiles[] = {
+        {vectors >= thin_vectors<R + 1>() ? &tile<R + 1, thin_vectors<R + 1>(), false> : &tile<R + 1, 1, false>,
+         vectors >= thin_vectors<R + 1>() ? thin_vectors<R + 1>() : 1}...};
+    return tiles[rows - 1];
+}
+
+// The widest tile that reads a and b where they are and has at most `vectors` vectors.
+inline ThinTile thin_tile(int rows, size_t vectors) {
+    int enough = vectors < size_t(THIN_VECTORS) ? int(vectors) : THIN_VECTORS;
+    return thin_tile_of_rows(rows, enough, std::make_integer_sequence<int, TILE_ROWS>{});
+}

@@ -1,0 +1,75 @@
+// Plane messages as calls take them, and steps that go element by element.
+
+inline void to_planes(const u64* x, size_t n, int bits, int shift, u64* out, size_t first, size_t last) {
+    alignas(64) u64 elements[BLOCK_ELEMENTS], room[64 * BLOCK_WORDS];
+    for (size_t index = first; index < last; index++) {
+        Block block = block_at(index, n);
+        const u64* from = whole_elements(x, block, elements);
+        u64* to = room_for_rows(out, block, bits, room);
+        if (bits == 1) {
+            for (size_t w = 0; w < BLOCK_WORDS; w++) {
+                u64 word = 0;
+                for (size_t i = 0; i < 64; i++) word |= (from[64 * w + i] >> shift & 1) << i;
+                to[w] = word;
+            }
+        } else {
+            block_to_rows(from, bits, shift, to);
+        }
+        put_rows(out, block, bits, room);
+    }
+}
+
+inline void from_planes(const u64* planes, size_t n, int bits, int shift, u64* out, size_t first, size_t last) {
+    alignas(64) u64 elements[BLOCK_ELEMENTS], room[64 * BLOCK_WORDS];
+    for (size_t index = first; index < last; index++) {
+        Block block = block_at(index, n);
+        const u64* rows = whole_rows(planes, block, bits, room);
+        u64* to = block.elements == BLOCK_ELEMENTS ? out + block.element : elements;
+        if (bits == 1) {
+            for (size_t w = 0; w < BLOCK_WORDS; w++)
+                for (size_t i = 0; i < 64; i++) to[64 * w + i] = (rows[w] >> i & 1) << shift;
+        } else {
+            rows_to_block(rows, bits, shift, to);
+        }
+        if (to == elements)
+            for (size_t i = 0; i < block.elements; i++) out[block.element + i] = elements[i];
+    }
+}
+
+inline void select(const u64* plane, const u64* a, const u64* b, size_t n, u64* out, size_t first, size_t last) {
+    for (size_t word = first * BLOCK_WORDS; word < last * BLOCK_WORDS && word * 64 < n; word++) {
+        size_t at = word * 64, count = least(64, n - at);
+        u64 bits = plane[word];
+        const u64 *x = a + at, *y = b + at;
+        u64* to = out + at;
+        if (count == 64) {
+            for (size_t i = 0; i < 64; i++) to[i] = y[i] ^ ((x[i] ^ y[i]) & -(bits >> i & 1));
+        } else {
+            for (size_t i = 0; i < count; i++) to[i] = y[i] ^ ((x[i] ^ y[i]) & -(bits >> i & 1));
+        }
+    }
+}
+
+inline void exp2_public(const u64* c, size_t n, const Exp2& how, u64* out) {
+    int half = how.table_fraction / 2;
+    u64 mask = (u64(1) << half) - 1;
+    for (size_t i = 0; i < n; i++) {
+        u64 x = c[i] << (how.table_fraction - how.fraction);
+        u64 mantissa = u64((unsigned __int128)how.coarse[x >> half & mask] * how.fine[x & mask] >> 62);
+        int64_t shift = int64_t(x >> how.table_fraction) + how.shift;
+        u64 value;
+        if (shift >= 0) value = mantissa << (shift < 63 ? shift : 63);
+        else if (shift < -63) value = 0;
+        else value = (mantissa + (u64(1) << (-shift - 1))) >> -shift;
+        out[i] = value;
+    }
+}
+
+// a = (c >> bits) - 2^(62 - bits); b = 2^(64 - bits) where bit 63 of c is 0, else 0.
+inline void truncate_public(const u64* c, size_t n, int bits, u64* a, u64* b) {
+    u64 centre = u64(1) << (62 - bits);
+    for (size_t i = 0; i < n; i++) {
+        a[i] = (c[i] >> bits) - centre;
+        b[i] = (~c[i] >> 63) << (64 - bits);
+    }
+}
