@@ -72,7 +72,7 @@ class PlanBuilder:
         step = Step(op, tuple(inputs), name, attributes, layer)
         where = place(index, step)
         if index >= limits.MAX_STEPS:
-            raise PlanError(f"{where}: expected at most {limits.MAX_STEPS} steps. Received: more; the model is too large")
+            raise PlanError(f"{where}: expected at most {limits.MAX_STEPS} steps. Received: more; use a smaller model")
         step, self._types[name] = checked_step(step, self._types, where)
         self._steps.append(step)
         return name

@@ -24,7 +24,8 @@ def write(
             for i in inputs
         ],
         "steps": [
-            {"op": s.op, "inputs": s.inputs, "output": s.output, "attributes": s.attributes, "layer": s.layer} for s in steps
+            {"op": s.op, "inputs": s.inputs, "output": s.output, "attributes": s.attributes, "layer": s.layer}
+            for s in steps
         ],
         "outputs": [{"value": o.value, "name": o.name, "receivers": o.receivers} for o in outputs],
     }
@@ -104,7 +105,8 @@ def _object(value: Any, what: str, required: tuple[str, ...], optional: tuple[st
             raise PlanError(f"{what}: the key {key!r} is missing")
     for key in value:
         if key not in required and key not in optional:
-            raise PlanError(f"{what}: expected the keys {', '.join(required + optional)}. Received: {limits.shown(key)}")
+            known = ", ".join(required + optional)
+            raise PlanError(f"{what}: expected the keys {known}. Received: {limits.shown(key)}")
     return value
 
 

@@ -38,7 +38,8 @@ def identifier(value: Any, what: str) -> str:
     """A name of a value, party or output."""
     if not isinstance(value, str) or not IDENTIFIER.fullmatch(value):
         raise PlanError(
-            f"{what}: expected a name of 1 to 200 letters, digits and _ . : / - not starting with a sign. Received: {shown(value)}"
+            f"{what}: expected a name of 1 to 200 letters, digits and _ . : / - that starts with a letter, digit or _. "
+            f"Received: {shown(value)}"
         )
     return value
 
@@ -66,6 +67,7 @@ def shape(value: Any, what: str) -> tuple[int, ...]:
         size *= integer(n, 1, MAX_ELEMENTS, f"{what}: each size")
     if size > MAX_ELEMENTS:
         raise PlanError(
-            f"{what}: expected at most {MAX_ELEMENTS} elements. Received: shape {tuple(value)} with {size}. Use smaller batches."
+            f"{what}: expected at most {MAX_ELEMENTS} elements. Received: shape {tuple(value)} with {size}; "
+            "use smaller batches"
         )
     return tuple(value)

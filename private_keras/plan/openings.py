@@ -32,7 +32,8 @@ def refuse_undeclared(
         strangers = [receiver for receiver in item.receivers if receiver != owners[source]]
         if strangers:
             raise PlanError(
-                f"output {item.name!r} would open the input {source!r} of {owners[source]!r} to {', '.join(strangers)}: "
+                f"output {item.name!r} would open the input {source!r} of {owners[source]!r} "
+                f"to {', '.join(strangers)}: "
                 "it is computed from that input by moving and scaling alone. An opening of an input must be declared: "
                 "use a plan of kind 'reveal', which the owner's policy must allow."
             )

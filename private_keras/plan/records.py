@@ -30,7 +30,7 @@ class PlanInput:
 
 @dataclass(frozen=True)
 class Step:
-    """One primitive. `layer` is the Keras layer it came from: for cost tables and errors, without meaning to servers."""
+    """One primitive. `layer` is the Keras layer it came from: for tables and errors, without meaning to servers."""
 
     op: str
     inputs: tuple[str, ...]

@@ -49,7 +49,8 @@ def _sections(plan: Described) -> list[tuple[str, Row, list[Row]]]:
         kind = plan.types[step.output]
         layer = step.layer if step.layer != last else ""
         last = step.layer
-        steps.append((layer, step.op, " ".join(step.inputs[:6]) + (" ..." if len(step.inputs) > 6 else ""), step.output, _shape(kind), _bits(kind)))
+        operands = " ".join(step.inputs[:6]) + (" ..." if len(step.inputs) > 6 else "")
+        steps.append((layer, step.op, operands, step.output, _shape(kind), _bits(kind)))
     opened = [
         (o.name, o.value, _shape(plan.types[o.value]), str(plan.types[o.value].size), ", ".join(o.receivers))
         for o in plan.outputs
@@ -79,4 +80,4 @@ def _bits(kind: TensorType) -> str:
 def _columns(header: Row, rows: Sequence[Row]) -> list[str]:
     cells = [header, *rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    return ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]

@@ -64,14 +64,15 @@ def checked_step(step: Step, types: dict[str, TensorType], where: str) -> tuple[
         raise PlanError(f"{where}: expected {expected} inputs. Received: {len(step.inputs)}")
     for name in step.inputs:
         if name not in types:
-            raise PlanError(f"{where}: expected inputs that earlier steps or the plan's inputs define. Received: {limits.shown(name)}")
+            raise PlanError(f"{where}: expected values that are defined before. Received: {limits.shown(name)}")
     try:
         attributes = primitive.read_attributes(step.attributes)
         result = primitive.type_rule(attributes, *(types[name] for name in step.inputs))
         limits.shape(result.shape, "result")
         limits.integer(result.fraction, 0, limits.MAX_FRACTION, "result's fraction")
     except PlanError as error:
-        received = ", ".join(f"{list(types[n].shape)} with {types[n].fraction} fractional bits" for n in step.inputs[:4])
+        operands = [types[name] for name in step.inputs[:4]]
+        received = ", ".join(f"{list(kind.shape)} with {kind.fraction} fractional bits" for kind in operands)
         raise PlanError(f"{where}: {error}" + (f" (inputs: {received})" if received else "")) from None
     return Step(step.op, tuple(step.inputs), step.output, attributes, step.layer), result
 
@@ -79,7 +80,7 @@ def checked_step(step: Step, types: dict[str, TensorType], where: str) -> tuple[
 def find(op: str, where: str) -> Primitive:
     """The primitive of that name."""
     if op not in TABLE:
-        raise PlanError(f"{where}: expected one of the {len(TABLE)} primitives of docs/plan.md. Received: {limits.shown(op)}")
+        raise PlanError(f"{where}: expected a primitive of docs/plan.md. Received: {limits.shown(op)}")
     return TABLE[op]
 
 
@@ -105,7 +106,8 @@ def check_outputs(outputs: Sequence[PlanOutput], types: dict[str, TensorType]) -
         if item.value not in types:
             raise PlanError(f"{what}: expected a value of the plan. Received: {limits.shown(item.value)}")
         if not item.receivers or len(set(item.receivers)) != len(item.receivers):
-            raise PlanError(f"{what}: expected one or more receivers, each once. Received: {limits.shown(item.receivers)}")
+            received = limits.shown(item.receivers)
+            raise PlanError(f"{what}: expected one or more receivers, each once. Received: {received}")
         for receiver in item.receivers:
             limits.identifier(receiver, f"{what}: receivers")
 

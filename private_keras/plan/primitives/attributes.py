@@ -68,6 +68,8 @@ class Ints(Field):
     low: int
     high: int
     most: int = limits.MAX_RANK
+    required: bool = True
+    default: tuple[int, ...] | None = None
 
     def read(self, value: Any, what: str) -> list[int]:
         return [_int(v, self.low, self.high, what) for v in _items(value, self.most, what)]
@@ -86,7 +88,8 @@ class Rows(Field):
     def read(self, value: Any, what: str) -> list[list[int]]:
         rows = [_items(row, self.longest, what) for row in _items(value, self.most, what)]
         if any(len(row) < self.fewest for row in rows):
-            raise PlanError(f"{what}: expected rows of {self.fewest} to {self.longest} integers. Received: {limits.shown(value)}")
+            expected = f"rows of {self.fewest} to {self.longest} integers"
+            raise PlanError(f"{what}: expected {expected}. Received: {limits.shown(value)}")
         return [[_int(v, self.low, self.high, what) for v in row] for row in rows]
 
 

@@ -27,11 +27,18 @@ def _spline(attributes: dict[str, Any], x: TensorType) -> TensorType:
     if any(a >= b for a, b in zip(knots, knots[1:], strict=False)):
         raise PlanError("knots: expected increasing integers. Received: knots that are not")
     if len(rows) != len(knots) + 1 or len({len(row) for row in rows}) != 1:
-        raise PlanError(f"coefficients: expected {len(knots) + 1} rows of one length, one more than knots. Received: {len(rows)}")
-    if not attributes["fraction"] <= attributes["scale"]:
         raise PlanError(
-            f"expected a scale of at least the result's fraction {attributes['fraction']}. Received: {attributes['scale']}"
+            f"coefficients: expected {len(knots) + 1} rows of one length, one more than knots. Received: {len(rows)}"
         )
+    if not 0 <= attributes["scale"] - attributes["fraction"] <= 60:
+        raise PlanError(
+            f"expected a scale from the result's fraction {attributes['fraction']} to 60 bits above. "
+            f"Received: {attributes['scale']}"
+        )
+    if len(attributes["slopes"]) != 2:
+        raise PlanError(f"slopes: expected two, left and right of 0. Received: {len(attributes['slopes'])}")
+    if attributes["slopes"][0] != attributes["slopes"][1] and 0 not in knots:
+        raise PlanError(f"slopes: expected a knot at 0 where slopes differ. Received: slopes {attributes['slopes']}")
     return TensorType(x.shape, attributes["fraction"])
 
 
@@ -47,7 +54,9 @@ PRIMITIVES = (
         {
             "knots": Ints(-_RING, _RING, limits.MAX_PIECES - 1),
             "coefficients": Rows(-_RING, _RING, 2, 3, limits.MAX_PIECES),
-            "scale": Int(0, 60),
+            "scale": Int(0, 118),
+            "slopes": Ints(-_RING, _RING, 2, required=False, default=(0, 0)),
+            "slope_bits": Int(0, 60, required=False, default=0),
             "fraction": Int(0, limits.MAX_FRACTION),
             "label": Text(required=False, default=""),
         },

@@ -53,5 +53,5 @@ class Primitive:
             elif reader.required:
                 raise PlanError(f"the attribute {name!r} is missing")
             else:
-                result[name] = reader.default
+                result[name] = reader.read(reader.default, name)
         return result

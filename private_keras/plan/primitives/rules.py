@@ -17,7 +17,7 @@ def broadcast_shape(*shapes: tuple[int, ...]) -> tuple[int, ...]:
     for shape in shapes:
         for axis, n in enumerate(shape, start=rank - len(shape)):
             if n != 1 and result[axis] not in (1, n):
-                raise PlanError(f"expected shapes that broadcast. Received: {' and '.join(str(list(s)) for s in shapes)}")
+                raise PlanError(f"expected shapes that broadcast. Received: {[list(shape) for shape in shapes]}")
             result[axis] = max(result[axis], n)
     return tuple(result)
 
@@ -25,9 +25,8 @@ def broadcast_shape(*shapes: tuple[int, ...]) -> tuple[int, ...]:
 def equal_fractions(*types: TensorType) -> int:
     """The fraction that all operands have."""
     if len({t.fraction for t in types}) != 1:
-        raise PlanError(
-            f"expected operands of equal fractions; use shift or truncate first. Received: {[t.fraction for t in types]}"
-        )
+        received = [t.fraction for t in types[:8]]
+        raise PlanError(f"expected operands of equal fractions; shift or truncate first. Received: {received}")
     return types[0].fraction
 
 

@@ -9,6 +9,8 @@ from private_keras.plan.primitives.rules import broadcast_shape, checked_axis, e
 from private_keras.plan.records import TensorType
 
 _EDGE = limits.MAX_ELEMENTS + 1
+_EDGES = Ints(-_EDGE, _EDGE)
+_INDICES = Ints(0, limits.MAX_ELEMENTS, limits.MAX_LIST)
 
 
 def _reshape(attributes: dict[str, Any], x: TensorType) -> TensorType:
@@ -29,7 +31,8 @@ def _concatenate(attributes: dict[str, Any], *xs: TensorType) -> TensorType:
     axis = checked_axis(attributes["axis"], xs[0])
     others = {(*x.shape[:axis], *x.shape[axis + 1 :]) for x in xs}
     if len(others) != 1 or len({len(x.shape) for x in xs}) != 1:
-        raise PlanError(f"expected shapes that differ in axis {axis} alone. Received: {[list(x.shape) for x in xs[:8]]}")
+        received = [list(x.shape) for x in xs[:8]]
+        raise PlanError(f"expected shapes that differ in axis {axis} alone. Received: {received}")
     joined = sum(x.shape[axis] for x in xs)
     return TensorType((*xs[0].shape[:axis], joined, *xs[0].shape[axis + 1 :]), equal_fractions(*xs))
 
@@ -48,7 +51,8 @@ def _slice(attributes: dict[str, Any], x: TensorType) -> TensorType:
 
 def _pad(attributes: dict[str, Any], x: TensorType) -> TensorType:
     per_axis("padding", attributes["padding"], len(x.shape))
-    return TensorType(tuple(n + lo + hi for n, (lo, hi) in zip(x.shape, attributes["padding"], strict=True)), x.fraction)
+    shape = tuple(n + lo + hi for n, (lo, hi) in zip(x.shape, attributes["padding"], strict=True))
+    return TensorType(shape, x.fraction)
 
 
 def _gather(attributes: dict[str, Any], x: TensorType) -> TensorType:
@@ -70,11 +74,8 @@ PRIMITIVES = (
     Primitive("reshape", (1, 1), _reshape, {"shape": SHAPE}, Flow.MOVE),
     Primitive("transpose", (1, 1), _transpose, {"axes": AXES}, Flow.MOVE),
     Primitive("concatenate", (1, limits.MAX_OPERANDS), _concatenate, {"axis": AXIS}, Flow.JOIN),
-    Primitive(
-        "slice", (1, 1), _slice,
-        {"start": Ints(-_EDGE, _EDGE), "stop": Ints(-_EDGE, _EDGE), "step": Ints(-_EDGE, _EDGE)}, Flow.MOVE,
-    ),
+    Primitive("slice", (1, 1), _slice, {"start": _EDGES, "stop": _EDGES, "step": _EDGES}, Flow.MOVE),
     Primitive("pad", (1, 1), _pad, {"padding": PADDING}, Flow.MOVE),
-    Primitive("gather", (1, 1), _gather, {"axis": AXIS, "indices": Ints(0, limits.MAX_ELEMENTS, limits.MAX_LIST)}, Flow.MOVE),
+    Primitive("gather", (1, 1), _gather, {"axis": AXIS, "indices": _INDICES}, Flow.MOVE),
     Primitive("broadcast", (1, 1), _broadcast, {"shape": SHAPE}, Flow.MOVE),
 )

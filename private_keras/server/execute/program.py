@@ -8,7 +8,7 @@ from private_keras.plan.plan import Plan, Step
 from private_keras.plan.records import place
 from private_keras.protocols.protocol import Protocol, Share
 from private_keras.server.execute import bilinear, compare, linear, nonlinear, reduce, shape
-from private_keras.server.execute.values import Operation, Truth, Value, as_share
+from private_keras.server.execute.values import Operation, Value, as_share
 
 OPERATIONS: dict[str, Callable[..., Value]] = {
     **shape.OPERATIONS,
@@ -71,7 +71,8 @@ class Program:
                 raise
             except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:
                 # Its text may quote what arrays hold, so only its kind is told.
-                raise PrivateKerasError(f"{place(index, at.step)}: the step failed with {type(error).__name__}") from error
+                where = place(index, at.step)
+                raise PrivateKerasError(f"{where}: the step failed with {type(error).__name__}") from error
             for name in self._free[index + 1]:
                 del values[name]
             if on_step is not None:
@@ -82,7 +83,9 @@ class Program:
         names = {item.name for item in self.plan.inputs}
         if set(inputs) != names:
             missing, extra = sorted(names - set(inputs)), sorted(set(inputs) - names)
-            raise InputError(f"expected shares of the plan's inputs. Missing: {missing[:8]}. Not in the plan: {extra[:8]}")
+            raise InputError(
+                f"expected shares of the plan's inputs. Missing: {missing[:8]}. Not in the plan: {extra[:8]}"
+            )
         for item in self.plan.inputs:
             if tuple(inputs[item.name].shape) != item.type.shape:
                 raise InputError(

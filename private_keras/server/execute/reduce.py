@@ -1,12 +1,12 @@
 """Sums, maxima and their windows."""
-import itertools
+from functools import partial
 
 import numpy as np
 
 from private_keras.protocols import functions
 from private_keras.protocols.protocol import Protocol
 from private_keras.server.execute.linear import negative
-from private_keras.server.execute.values import Operation, Value, as_share, move, public, settled
+from private_keras.server.execute.values import Operation, Value, as_share, public, settled
 
 
 def _linear(p: Protocol, fn, shape: tuple[int, ...], x: Value) -> Value:
@@ -36,36 +36,37 @@ def argmin(p: Protocol, at: Operation, x: Value) -> Value:
     return argmax(p, at, negative(p, x))
 
 
-def window_taps(at: Operation, x: np.ndarray) -> list[np.ndarray]:
-    """For each place in the window, the elements of x it meets, of the result's shape.
+def window_taps(x: np.ndarray, axis: int, window: int, stride: int, low: int, count: int) -> list[np.ndarray]:
+    """For each place in the window over one axis, the elements of x it meets in all `count` windows.
 
     A place in the padding meets the nearest element of x instead, which lies in the same window (padding is narrower
     than the window); so a maximum over the taps is that over the window.
     """
-    a = at.attributes
     result = []
-    for offsets in itertools.product(*map(range, a["window"])):
-        tap = x
-        for axis, (offset, stride, (low, _), count) in enumerate(
-            zip(offsets, a["strides"], a["padding"], at.shape[1:-1], strict=True), start=1
-        ):
-            start = offset - low
-            last = start + stride * (count - 1)
-            if start >= 0 and last < x.shape[axis]:
-                tap = tap[(slice(None),) * axis + (slice(start, last + 1, stride),)]
-            else:
-                tap = np.take(tap, np.clip(start + stride * np.arange(count), 0, x.shape[axis] - 1), axis)
-        result.append(tap)
+    for offset in range(window):
+        start = offset - low
+        last = start + stride * (count - 1)
+        if start >= 0 and last < x.shape[axis]:
+            result.append(x[(slice(None),) * axis + (slice(start, last + 1, stride),)])
+        else:
+            result.append(np.take(x, np.clip(start + stride * np.arange(count), 0, x.shape[axis] - 1), axis))
     return result
 
 
 def max_pool(p: Protocol, at: Operation, x: Value) -> Value:
-    taps = int(np.prod(at.attributes["window"]))
-    if taps == 1:
-        return move(p, lambda a: window_taps(at, a)[0], at.shape, x)
+    # One axis after the other: w - 1 comparisons an axis instead of the product of all windows less one.
+    a = at.attributes
     share = as_share(p, x)
-    stacked = p.linear(lambda a: np.stack(window_taps(at, a)), (taps, *at.shape), share)
-    return functions.reduce_max(p, stacked, 0)
+    parts = zip(a["window"], a["strides"], a["padding"], strict=True)
+    for axis, (window, stride, (low, _)) in enumerate(parts, start=1):
+        place = (axis, window, stride, low, at.shape[axis])
+        shape = (window, *share.shape[:axis], at.shape[axis], *share.shape[axis + 1 :])
+        share = functions.reduce_max(p, p.linear(partial(_stacked_taps, place), shape, share), 0)
+    return share
+
+
+def _stacked_taps(place: tuple[int, ...], x: np.ndarray) -> np.ndarray:
+    return np.stack(window_taps(x, *place))
 
 
 def sum_pool(p: Protocol, at: Operation, x: Value) -> Value:
@@ -85,7 +86,10 @@ def window_sums(at: Operation, x: np.ndarray) -> np.ndarray:
     ):
         lead = (slice(None),) * axis
         span = stride * (count - 1) + 1
-        x = sum((x[(*lead, slice(k, k + span, stride))] for k in range(1, window)), start=x[(*lead, slice(0, span, stride))].copy())
+        total = x[(*lead, slice(0, span, stride))].copy()
+        for offset in range(1, window):
+            total += x[(*lead, slice(offset, offset + span, stride))]
+        x = total
     return x
 
 
