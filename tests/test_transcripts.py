@@ -1,0 +1,151 @@
+"""What each server receives, step by step: uniform given all it knows, independent of the secret, fresh in every run.
+
+The test is conditional, which is stronger than looking at messages alone: everything the examined party knows (its keys,
+its share of the inputs) is *fixed*, the secret is varied, and the others' randomness is drawn anew in each run. If every
+received bit is then a fair coin for each secret, and for both secrets alike, the messages carry nothing that the party could combine
+with what it holds.
+"""
+import secrets
+
+import numpy as np
+import pytest
+
+from private_keras.protocols.trio import make_party
+from private_keras.ring.numpy_kernel import NumpyKernel
+from private_keras.transport.memory import memory_network, run_parties
+from tests.trio import ring
+
+U = np.uint64
+N = 64  # a whole plane word, so that every received bit is meaningful
+RUNS = 100
+LIMIT = 6.0  # standard deviations: 1 in 5e8 for a fair bit, while a constant bit scores 10
+
+
+def multiply(p, x, y):
+    return p.bilinear(np.multiply, (N,), x, y)
+
+
+PROGRAMS = {
+    "multiply": lambda p, x, y: multiply(p, multiply(p, x, y), y),
+    "truncate": lambda p, x, y: p.truncate(multiply(p, p.truncate(multiply(p, x, y), 18), y), 18),
+    "relu": lambda p, x, y: multiply(p, p.relu(x), y),
+    "relu after product": lambda p, x, y: multiply(p, p.relu(multiply(p, x, y), 18), y),
+    "compare": lambda p, x, y: p.bits_to_share(p.compare(x, [0, 5, -70_000])),
+    "narrow compare": lambda p, x, y: p.multiply_bits(p.bits_linear(lambda b: b[0], (N,), p.compare(x, [0], 22)), y),
+    "bits and": lambda p, x, y: p.bits_to_share(p.bits_and(p.compare(x, [0, 5, -7, 9, 11]), 0)),
+    "piecewise": lambda p, x, y: p.truncate(
+        p.piecewise(x, p.compare(x, [-9, 9]), np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]])), 18
+    ),
+    "exp2": lambda p, x, y: p.truncate(p.exp2_masked(x, 18, 4, -16, 60), 42),
+    "one hot": lambda p, x, y: multiply(p, p.linear(lambda a: a[:, 1], (N,), p.one_hot(x, 8)), y),
+}
+# Two secrets as different as they come within every program's domain.
+SECRETS = [(np.zeros(N, object), np.zeros(N, object)), (np.full(N, 7, object), np.full(N, -(2**40), object))]
+
+
+def views(name, party, secret, runs, keys=None, masks=None):
+    """Received payloads of `party` as a (runs, words) array; `keys` and `masks` are what stays fixed."""
+    kernel = NumpyKernel()
+    seen = []
+    for _ in range(runs):
+        key = {pair: secrets.token_bytes(16) for pair in [(0, 1), (0, 2), (1, 2)]} | (keys or {})
+        channels = memory_network(3, record=True)
+        parties = [
+            make_party(i, kernel, channels[i], {j: key[min(i, j), max(i, j)] for j in range(3) if j != i}) for i in range(3)
+        ]
+        held = [[], [], []]
+        for k, x in enumerate(ring(s) for s in secret):
+            drawn = [kernel.random(secrets.token_bytes(16), 0, N) for _ in range(3)]
+            # The examined party's own (m, l) is fixed; the other mask follows from the secret.
+            m, own = masks[k] if masks else (drawn[0], drawn[1])
+            other = m - own - x
+            l0, l1 = (own, other) if party == 0 else (other, own)
+            held[0].append((m, l0))
+            held[1].append((m, l1))
+            held[2].append((None, l0 + l1))
+        def go(i, parties=parties, held=held):
+            p = parties[i]
+            return p.output(PROGRAMS[name](p, *(p.masked(m, mask) for m, mask in held[i])))
+        run_parties([lambda i=i: go(i) for i in range(3)])
+        payloads = [payload.ravel().view(U) for channel in channels[party].values() for _, payload in channel.log]
+        seen.append(np.concatenate(payloads) if payloads else np.zeros(0, U))
+    return np.stack(seen)
+
+
+def bit_scores(words):
+    """Standard deviations from one half, per bit position, over runs."""
+    bits = np.unpackbits(words.view(np.uint8), axis=1)
+    return (bits.mean(axis=0) - 0.5) * 2 * np.sqrt(len(bits))
+
+
+@pytest.mark.parametrize("party", [0, 1])
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_received_words_are_uniform_whatever_the_secret(name, party):
+    pairs = {0: [(0, 1), (0, 2)], 1: [(0, 1), (1, 2)]}[party]
+    keys = {pair: secrets.token_bytes(16) for pair in pairs}
+    kernel = NumpyKernel()
+    masks = [(kernel.random(secrets.token_bytes(16), 0, N), kernel.random(secrets.token_bytes(16), 0, N)) for _ in range(2)]
+    a, b = (views(name, party, secret, RUNS, keys, masks) for secret in SECRETS)
+    assert a.shape == b.shape and a.shape[1] > 0
+    assert np.abs(bit_scores(a)).max() < LIMIT
+    assert np.abs(bit_scores(b)).max() < LIMIT
+    assert np.abs(bit_scores(a) - bit_scores(b)).max() < LIMIT * np.sqrt(2)
+
+
+def test_the_test_notices_an_unmasked_word():
+    words = np.frombuffer(secrets.token_bytes(8 * RUNS * 3), U).reshape(RUNS, 3).copy()
+    words[:, 1] &= U(~(1 << 17) & (2**64 - 1))
+    assert np.abs(bit_scores(words)).max() > LIMIT
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_helper_receives_nothing(name):
+    assert views(name, 2, SECRETS[1], 1).shape == (1, 0)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_no_word_is_sent_twice_in_two_runs(name):
+    for party in (0, 1):
+        first, second = views(name, party, SECRETS[1], 2)
+        assert not (set(first.tolist()) & set(second.tolist()))
+
+
+class Ledger(NumpyKernel):
+    """Records which (key, nonce) each call used."""
+
+    def __init__(self):
+        self.used = []
+
+    def random(self, key, nonce, count):
+        self.used.append((key, nonce))
+        return super().random(key, nonce, count)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_randomness_is_used_once(name):
+    """Each (key, number) is drawn exactly once by each of the two ends, or by one end where only it needs the value."""
+    keys = {pair: secrets.token_bytes(16) for pair in [(0, 1), (0, 2), (1, 2)]}
+    channels = memory_network(3)
+    ledgers = [Ledger() for _ in range(3)]
+    parties = [
+        make_party(i, ledgers[i], channels[i], {j: keys[min(i, j), max(i, j)] for j in range(3) if j != i}) for i in range(3)
+    ]
+    zero = np.zeros(N, U)
+    run_parties([lambda p=p: p.output(PROGRAMS[name](p, *(p.masked(zero, zero) for _ in range(2)))) for p in parties])
+    for ledger in ledgers:
+        assert ledger.used and len(ledger.used) == len(set(ledger.used))
+    # Both ends of every pair have drawn the same numbers: no stream has run out of step.
+    for (i, j), key in keys.items():
+        ends = [{nonce for k, nonce in ledgers[e].used if k == key} for e in (i, j)]
+        assert ends[0] == ends[1]
+
+
+def test_outputs_are_blinded():
+    """A contribution to an opening is uniform: the receiver learns the sum, not how it is split."""
+    scores = []
+    for _ in range(RUNS):
+        keys = {pair: secrets.token_bytes(16) for pair in [(0, 1), (0, 2), (1, 2)]}
+        channels = memory_network(3)
+        p = make_party(0, NumpyKernel(), channels[0], {1: keys[0, 1], 2: keys[0, 2]})
+        scores.append(p.output(p.constant(np.full(N, 5, U))))
+    assert np.abs(bit_scores(np.stack(scores))).max() < LIMIT
