@@ -1,0 +1,114 @@
+"""Functions of order: maxima, their places, signs. All exact, for differences below 2^62."""
+from collections.abc import Callable
+
+import numpy as np
+
+from private_keras.protocols.functions import local
+from private_keras.protocols.protocol import Bits, Protocol, Share
+
+PAIRS_UP_TO = 16  # longest axis whose elements are all compared with each other at once
+GROUP = 8  # longer axes are cut in runs of this length: 28 comparisons per run, one more level per factor of 8
+
+
+def maximum(p: Protocol, x: Share, y: Share) -> Share:
+    """max(x, y) elementwise, broadcast; exact. Cost: one relu (mask 1 round, compare 3)."""
+    return local.add(p, y, p.relu(local.subtract(p, x, y)))
+
+
+def minimum(p: Protocol, x: Share, y: Share) -> Share:
+    """min(x, y) elementwise, broadcast; exact. Cost: one relu (mask 1 round, compare 3)."""
+    return local.subtract(p, x, p.relu(local.subtract(p, x, y)))
+
+
+def absolute(p: Protocol, x: Share) -> Share:
+    """|x|; exact. Cost: one relu (mask 1 round, compare 3)."""
+    return local.subtract(p, local.scale(p, p.relu(x), 2), x)
+
+
+def sign(p: Protocol, x: Share) -> Share:
+    """-1, 0 or 1 as integers; exact. Cost: mask 1 round, compare 3 with two thresholds, 16 bytes."""
+    steps = p.bits_to_share(p.compare(x, [0, 1]))
+    return local.offset(p, local.reduce_sum(p, steps, 0), -1)
+
+
+def reduce_max(p: Protocol, x: Share, axis: int) -> Share:
+    """Maximum over one axis, removed; exact.
+
+    A tournament of halves: ceil(log2 n) levels of one relu (4 rounds each), n - 1 relus in all. Differences between any two
+    elements must be below 2^62.
+    """
+    x = local.axis_last(p, x, axis)
+    while (n := x.shape[-1]) > 1:
+        half = n // 2
+        best = maximum(p, local.take(p, x, np.arange(half), -1), local.take(p, x, np.arange(half, 2 * half), -1))
+        x = best if n % 2 == 0 else _join(p, best, local.take(p, x, np.arange(n - 1, n), -1))
+    return local.reshape(p, x, x.shape[:-1])
+
+
+def argmax(p: Protocol, x: Share, axis: int) -> Share:
+    """Index of the maximum over one axis, removed; an integer, the lowest index where several are equal; exact.
+
+    Up to 16 elements: all pairs at once (n (n - 1) / 2 comparisons, mask 1 round, compare 3, one AND). More: runs of 8, then
+    the winners of the runs, and so on.
+    """
+    x = local.axis_last(p, x, axis)
+    index = None
+    while x.shape[-1] > PAIRS_UP_TO:
+        x, index = _runs(p, x, index)
+    wins = winners(p, x)
+    return _selected(p, wins, index, x.shape[-1])
+
+
+def winners(p: Protocol, x: Share) -> Bits:
+    """One-hot bits of the maximum over the last axis of 1 to 16 elements, the lowest index where several are equal."""
+    n = x.shape[-1]
+    if n == 1:
+        return p.bits_not(p.bits_linear(lambda b: b[0], x.shape, p.compare(local.scale(p, x, 0), [1], 2)))
+    first, second = np.triu_indices(n, 1)
+    pair = np.zeros((n, n), np.int64)
+    pair[first, second] = np.arange(len(first))
+    pair[second, first] = np.arange(len(first)) + len(first)
+    pair = pair[~np.eye(n, dtype=bool)]
+    gaps = local.subtract(p, local.take(p, x, first, -1), local.take(p, x, second, -1))
+    ahead = p.compare(gaps, [0])
+    shape = (*x.shape[:-1], n, n - 1)
+    rearranged = p.bits_linear(
+        lambda a, b: np.concatenate([a[0], b[0]], -1)[..., pair].reshape(shape), shape, ahead, p.bits_not(ahead)
+    )
+    return p.bits_and(rearranged, len(shape) - 1)
+
+
+def _runs(p: Protocol, x: Share, index: Share | None) -> tuple[Share, Share]:
+    """The maximum of each run of the last axis, and its index in the whole axis."""
+    n = x.shape[-1]
+    runs = -(-n // GROUP)
+    # The last run is filled with copies of the last element: they come later, so they never win against it.
+    places = np.minimum(np.arange(runs * GROUP), n - 1)
+    shape = (*x.shape[:-1], runs, GROUP)
+    x = local.reshape(p, local.take(p, x, places, -1), shape)
+    if index is None:
+        start = local.words(np.broadcast_to(places.reshape(runs, GROUP), shape))
+        index = p.constant(start)
+    else:
+        index = local.reshape(p, local.take(p, index, places, -1), shape)
+    wins = winners(p, x)
+    both = local.stack(p, x, index)
+    p.mask(both)
+    twice = p.bits_linear(lambda b: np.stack([b, b]), (2, *shape), wins)
+    chosen = local.reduce_sum(p, p.multiply_bits(twice, both), -1)
+    part: Callable[[int], Share] = lambda i: p.linear(lambda a: a[i], chosen.shape[1:], chosen)
+    return part(0), part(1)
+
+
+def _selected(p: Protocol, wins: Bits, index: Share | None, n: int) -> Share:
+    """The index that a one-hot row of bits names."""
+    if index is not None:
+        return local.reduce_sum(p, p.multiply_bits(wins, index), -1)
+    places = local.words(np.arange(n))
+    hot = p.bits_to_share(wins)
+    return p.linear(lambda a: (a * places).sum(-1, dtype=local.U), hot.shape[:-1], hot)
+
+
+def _join(p: Protocol, x: Share, y: Share) -> Share:
+    shape = (*x.shape[:-1], x.shape[-1] + y.shape[-1])
+    return p.linear(lambda a, b: np.concatenate([a, b], -1), shape, x, y)
