@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 
 from private_keras.protocols.trio import make_party
-from private_keras.ring.numpy_kernel import NumpyKernel
+from private_keras.ring import default_kernel
+from private_keras.ring.native_kernel import NativeKernel
 from private_keras.transport.memory import memory_network, run_parties
 from tests.trio import ring
 
 U = np.uint64
 N = 64  # a whole plane word, so that every received bit is meaningful
-RUNS = 100
-LIMIT = 6.0  # standard deviations: 1 in 5e8 for a fair bit, while a constant bit scores 10
+RUNS = 150
+LIMIT = 6.0  # standard deviations: 1 in 5e8 for a fair bit, while a constant bit scores 12
 
 
 def multiply(p, x, y):
@@ -45,7 +46,7 @@ SECRETS = [(np.zeros(N, object), np.zeros(N, object)), (np.full(N, 7, object), n
 
 def views(name, party, secret, runs, keys=None, masks=None):
     """Received payloads of `party` as a (runs, words) array; `keys` and `masks` are what stays fixed."""
-    kernel = NumpyKernel()
+    kernel = default_kernel()
     seen = []
     for _ in range(runs):
         key = {pair: secrets.token_bytes(16) for pair in [(0, 1), (0, 2), (1, 2)]} | (keys or {})
@@ -83,7 +84,7 @@ def bit_scores(words):
 def test_received_words_are_uniform_whatever_the_secret(name, party):
     pairs = {0: [(0, 1), (0, 2)], 1: [(0, 1), (1, 2)]}[party]
     keys = {pair: secrets.token_bytes(16) for pair in pairs}
-    kernel = NumpyKernel()
+    kernel = default_kernel()
     masks = [(kernel.random(secrets.token_bytes(16), 0, N), kernel.random(secrets.token_bytes(16), 0, N)) for _ in range(2)]
     a, b = (views(name, party, secret, RUNS, keys, masks) for secret in SECRETS)
     assert a.shape == b.shape and a.shape[1] > 0
@@ -110,10 +111,11 @@ def test_no_word_is_sent_twice_in_two_runs(name):
         assert not (set(first.tolist()) & set(second.tolist()))
 
 
-class Ledger(NumpyKernel):
+class Ledger(NativeKernel):
     """Records which (key, nonce) each call used."""
 
     def __init__(self):
+        super().__init__()
         self.used = []
 
     def random(self, key, nonce, count):
@@ -146,6 +148,6 @@ def test_outputs_are_blinded():
     for _ in range(RUNS):
         keys = {pair: secrets.token_bytes(16) for pair in [(0, 1), (0, 2), (1, 2)]}
         channels = memory_network(3)
-        p = make_party(0, NumpyKernel(), channels[0], {1: keys[0, 1], 2: keys[0, 2]})
+        p = make_party(0, default_kernel(), channels[0], {1: keys[0, 1], 2: keys[0, 2]})
         scores.append(p.output(p.constant(np.full(N, 5, U))))
     assert np.abs(bit_scores(np.stack(scores))).max() < LIMIT

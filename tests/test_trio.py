@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from private_keras.protocols.simulate import Simulate, SimulatedShare
+from private_keras.ring import default_kernel
 from private_keras.ring.numpy_kernel import NumpyKernel
 from tests.trio import Session, ring, signed
 
@@ -23,7 +24,7 @@ def check(program, expected, *secret):
     session = Session()
     opened = session.run(program, *[ring(s) for s in secret])
     expected(signed(opened))
-    p = Simulate(NumpyKernel())
+    p = Simulate(default_kernel())
     expected(signed(p.output(program(p, *(SimulatedShare(ring(s)) for s in secret)))))
     rounds, sent = session.measured()
     assert all(party.cost == session.declared for party in session.parties)
@@ -55,7 +56,7 @@ def test_linear_and_products(shape):
 
 def test_matmul_with_negative_zero_stride_and_constant_operands():
     x, w = values((7, 9), 20), values((9, 3), 20)
-    kernel = NumpyKernel()
+    kernel = default_kernel()
     check(lambda p, a, b: p.bilinear(kernel.matmul, (7, 3), a, b), equals(x @ w), x, w)
     check(lambda p, a: p.bilinear(kernel.matmul, (7, 3), a, p.constant(ring(w))), equals(x @ w), x)
 
@@ -201,3 +202,12 @@ def test_design_table():
     assert rounds == 2 and size <= 50.3
     rounds, size = bytes_per_element(lambda p, a, b: masked(p, p.relu(product(p, a, b), 18)))
     assert rounds == 5 and size <= 117.6
+
+
+def test_the_reference_kernel_runs_the_same_protocol():
+    """Either kernel at every party: the same values, up to the one unit of rounding in the inner result times x."""
+    x = values((3, 77))
+    keys = {(0, 1): bytes(16), (0, 2): bytes(range(16)), (1, 2): bytes(range(16, 32))}
+    program = lambda p, a: p.relu(p.bilinear(np.multiply, (3, 77), a, p.relu(a, 18)), 5)  # noqa: E731
+    opened = [Session(kernel, keys=keys).run(program, ring(x)) for kernel in (NumpyKernel(), default_kernel())]
+    assert np.abs(signed(opened[0] - opened[1])).max() <= 2 ** (45 - 5) + 1

@@ -4,7 +4,7 @@ import secrets
 import numpy as np
 
 from private_keras.protocols.trio import CountingTrio, make_party
-from private_keras.ring.numpy_kernel import NumpyKernel
+from private_keras.ring import default_kernel
 from private_keras.transport.memory import memory_network, run_parties
 
 U = np.uint64
@@ -25,7 +25,7 @@ class Session:
     """Fresh keys and channels for each `run`; keeps what the last run sent, declared and received."""
 
     def __init__(self, kernel=None, record: bool = False, keys: dict | None = None):
-        self.kernel = kernel or NumpyKernel()
+        self.kernel = kernel or default_kernel()
         self.record = record
         self.keys = keys
 
