@@ -1,5 +1,6 @@
 """The C++ kernel. This side settles dtypes, strides and result shapes; the extension checks every length again."""
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 
@@ -20,6 +21,10 @@ U = np.uint64
 MAX_WIDTH = 62
 # More elements than any machine holds, small enough that planes * words never wraps in 64 bits.
 MAX_ELEMENTS = 1 << 48
+
+# Counting a level's products anew would take longer than a small step.
+_product_planes = cache(tree.product_planes)
+_opened_planes = cache(tree.opened_planes)
 
 
 def isa_names() -> list[str]:
@@ -146,7 +151,7 @@ class NativeKernel(Kernel):
     def tree_deal(self, masks: np.ndarray, width: int, n: int, level: int, share0: np.ndarray) -> np.ndarray:
         _ring(masks, share0)
         _level(width, level)
-        out = np.empty(tree.product_planes(width, level) * plane_words(_length(n, masks)), U)
+        out = np.empty(_product_planes(width, level) * plane_words(_length(n, masks)), U)
         self._engine.tree_deal(_flat(masks), width, n, level, _flat(share0), out)
         return out
 
@@ -247,4 +252,4 @@ def _level_results(width: int, level: int, n: int) -> tuple[np.ndarray, np.ndarr
     if level == len(groups):
         return np.empty(plane_words(n), U), np.zeros(0, U)
     kept = sum(2 if g.size == 1 and g.need_equal else 1 for g in groups[level])
-    return np.empty(tree.opened_planes(width, level) * plane_words(n), U), np.empty(kept * plane_words(n), U)
+    return np.empty(_opened_planes(width, level) * plane_words(n), U), np.empty(kept * plane_words(n), U)

@@ -37,57 +37,96 @@ struct Patches {
         }
     }
 
+    // Where a run of the packed order goes on through the last window axis, because its input does so in memory.
+    bool rows_run() const {
+        return s.groups == 1 && s.dilation[2] == 1 && s.x_channel == 1 && s.x_space[2] == ptrdiff_t(group_channels);
+    }
+
     void pack(size_t first, int count, size_t p, size_t k, u64* to) const {
         Pixel pixels[TILE_ROWS];
         for (int i = 0; i < count; i++) pixels[i] = pixel(first + size_t(i));
+        bool wide = rows_run();
+        size_t run_length = wide ? group_channels * size_t(s.window[2]) : group_channels;
+        ptrdiff_t tap[3];
         for (size_t end = p + k; p < end;) {
-            size_t channel = p % group_channels, run = least(group_channels - channel, end - p);
-            ptrdiff_t tap[3];
-            tap_of(p / group_channels, tap);
+            size_t start = p % run_length, run = least(run_length - start, end - p);
+            tap_of(p / run_length * (wide ? size_t(s.window[2]) : 1), tap);
             for (int i = 0; i < count; i++) {
-                const u64* from = under(pixels[i], tap);
-                u64* into = to + i;
-                if (!from) {
-                    for (size_t q = 0; q < run; q++) into[q * TILE_ROWS] = 0;
-                    continue;
-                }
-                from += ptrdiff_t(channel) * s.x_channel;
-                for (size_t q = 0; q < run; q++) into[q * TILE_ROWS] = from[ptrdiff_t(q) * s.x_channel];
+                if (wide) pack_row(pixels[i], tap, ptrdiff_t(start), ptrdiff_t(run), to + i);
+                else pack_tap(pixels[i], tap, start, run, to + i);
             }
             to += run * TILE_ROWS;
             p += run;
         }
     }
+    void pack_tap(const Pixel& pixel, const ptrdiff_t tap[3], size_t channel, size_t run, u64* to) const {
+        const u64* from = under(pixel, tap);
+        if (!from) {
+            for (size_t q = 0; q < run; q++) to[q * TILE_ROWS] = 0;
+            return;
+        }
+        from += ptrdiff_t(channel) * s.x_channel;
+        for (size_t q = 0; q < run; q++) to[q * TILE_ROWS] = from[ptrdiff_t(q) * s.x_channel];
+    }
+    // Words start .. start+run-1 of the window's last axis and channels, zero where they hang over the input's edge.
+    void pack_row(const Pixel& pixel, const ptrdiff_t tap[3], ptrdiff_t start, ptrdiff_t run, u64* to) const {
+        const u64* from = pixel.image;
+        bool inside = true;
+        for (int axis = 0; axis < 2; axis++) {
+            ptrdiff_t position = pixel.at[axis] + tap[axis] * s.dilation[axis];
+            inside = inside && position >= 0 && position < s.space[axis];
+            from += inside ? position * s.x_space[axis] : 0;
+        }
+        ptrdiff_t channels = ptrdiff_t(group_channels), at = pixel.at[2] * channels + start;
+        ptrdiff_t low = at < 0 ? -at : 0, high = s.space[2] * channels - at;
+        high = !inside || high < 0 ? 0 : high < run ? high : run;
+        ptrdiff_t q = 0;
+        for (; q < (low < run ? low : run); q++) to[q * TILE_ROWS] = 0;
+        for (; q < high; q++) to[q * TILE_ROWS] = from[at + q];
+        for (; q < run; q++) to[q * TILE_ROWS] = 0;
+    }
 };
+
+// Input and weights of the taps of one pixel that lie inside the input.
+struct Tap {
+    const u64 *x, *w;
+};
+
+// y[0 .. N * LANES) = sum over taps of x times w, lane by lane.
+template <int N>
+inline void depthwise_run(const Tap* taps, size_t count, size_t channel, u64* y) {
+    Sum sums[N] = {};
+    for (size_t t = 0; t < count; t++) {
+#pragma GCC unroll 4
+        for (int v = 0; v < N; v++)
+            multiply_add(sums[v], load(taps[t].x + channel + v * LANES), factor(taps[t].w + channel + v * LANES));
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < N; v++) store(y + channel + v * LANES, total(sums[v]));
+}
 
 // One channel and one filter per group: vectors run over channels, which must be contiguous.
 inline void depthwise(const Convolution& s, size_t first, size_t last) {
     Patches patches{s, 1, s.x};
-    size_t taps = size_t(s.window[0] * s.window[1] * s.window[2]), whole = s.channels / LANES * LANES;
+    size_t window = size_t(s.window[0] * s.window[1] * s.window[2]), whole = s.channels / LANES * LANES;
+    Tap* taps = reinterpret_cast<Tap*>(scratch(0, 2 * window));
     for (size_t row = first; row < last; row++) {
         Patches::Pixel pixel = patches.pixel(row);
+        size_t count = 0;
+        const u64* w = s.w;
+        ptrdiff_t tap[3];
+        for (tap[0] = 0; tap[0] < s.window[0]; tap[0]++)
+            for (tap[1] = 0; tap[1] < s.window[1]; tap[1]++)
+                for (tap[2] = 0; tap[2] < s.window[2]; tap[2]++, w += s.channels)
+                    if (const u64* x = patches.under(pixel, tap)) taps[count++] = {x, w};
         u64* y = s.y + row * s.channels;
-        for (size_t c0 = 0; c0 < s.channels; c0 += 4 * LANES) {
-            size_t vectors = c0 < whole ? least(4, (whole - c0) / LANES) : 0;
-            Sum sums[4] = {};
-            u64 rest[4 * LANES] = {};
-            size_t from = c0 + vectors * LANES, to = least(s.channels, c0 + 4 * LANES);
-            for (size_t t = 0; t < taps; t++) {
-                ptrdiff_t tap[3];
-                patches.tap_of(t, tap);
-                const u64 *x = patches.under(pixel, tap), *w = s.w + t * s.channels;
-                if (!x) continue;
-                if (vectors == 4) {
-#pragma GCC unroll 4
-                    for (int v = 0; v < 4; v++) multiply_add(sums[v], load(x + c0 + v * LANES), factor(w + c0 + v * LANES));
-                    continue;
-                }
-                for (size_t v = 0; v < vectors; v++)
-                    multiply_add(sums[v], load(x + c0 + v * LANES), factor(w + c0 + v * LANES));
-                for (size_t c = from; c < to; c++) rest[c - from] += x[c] * w[c];
-            }
-            for (size_t v = 0; v < vectors; v++) store(y + c0 + v * LANES, total(sums[v]));
-            for (size_t c = from; c < to; c++) y[c] = rest[c - from];
+        size_t channel = 0;
+        for (; channel + 4 * LANES <= whole; channel += 4 * LANES) depthwise_run<4>(taps, count, channel, y);
+        for (; channel < whole; channel += LANES) depthwise_run<1>(taps, count, channel, y);
+        for (; channel < s.channels; channel++) {
+            u64 sum = 0;
+            for (size_t t = 0; t < count; t++) sum += taps[t].x[channel] * taps[t].w[channel];
+            y[channel] = sum;
         }
     }
 }

@@ -89,10 +89,12 @@ inline void thin(size_t m, size_t n, size_t k, Matrix a, Matrix b, u64* c, ptrdi
     for (size_t i = 0; i < m; i += TILE_ROWS) {
         int rows = int(least(TILE_ROWS, m - i));
         for (size_t j = 0; j < whole;) {
-            ThinTile best = thin_tile(rows, (whole - j) / LANES);
-            best.run(k, a.data + ptrdiff_t(i) * a.row, a.row, a.column, b.data + j, b.row, c + ptrdiff_t(i) * c_row + j,
-                     c_row, best.vectors * LANES, false);
-            j += size_t(best.vectors) * LANES;
+            // Strips of nearly one width: a narrow last one would use a part of each cache line.
+            size_t left = (whole - j) / LANES, strips = (left + size_t(thin_vectors(rows)) - 1) / size_t(thin_vectors(rows));
+            int vectors = int((left + strips - 1) / strips);
+            thin_tile(rows, vectors)(k, a.data + ptrdiff_t(i) * a.row, a.row, a.column, b.data + j, b.row,
+                                     c + ptrdiff_t(i) * c_row + ptrdiff_t(j), c_row, vectors * LANES, false);
+            j += size_t(vectors) * LANES;
         }
     }
     for (size_t i = 0; i < m; i++)
@@ -102,6 +104,32 @@ inline void thin(size_t m, size_t n, size_t k, Matrix a, Matrix b, u64* c, ptrdi
                 sum += a.data[ptrdiff_t(i) * a.row + ptrdiff_t(p) * a.column] * b.data[ptrdiff_t(p) * b.row + ptrdiff_t(j)];
             c[ptrdiff_t(i) * c_row + ptrdiff_t(j)] = sum;
         }
+}
+
+// c += the sum of R rows of b, each times its word: one row of a, R columns at a time.
+template <int R>
+inline void add_rows(size_t n, const u64* a, ptrdiff_t a_column, const u64* b, ptrdiff_t b_row, u64* c) {
+    Words x[R];
+    for (int i = 0; i < R; i++) x[i] = splat(a[i * a_column]);
+    size_t whole = n / LANES * LANES;
+    for (size_t j = 0; j < whole; j += LANES) {
+        Sum sum = {};
+#pragma GCC unroll 4
+        for (int i = 0; i < R; i++) multiply_add(sum, x[i], factor(b + i * b_row + ptrdiff_t(j)));
+        store(c + j, load(c + j) + total(sum));
+    }
+    for (size_t j = whole; j < n; j++)
+        for (int i = 0; i < R; i++) c[j] += a[i * a_column] * b[i * b_row + ptrdiff_t(j)];
+}
+
+// A single row: b passes once, in the order in which it lies in memory, while c stays in the cache.
+inline void single_row(size_t n, size_t k, Matrix a, Matrix b, u64* c) {
+    clear_rows(1, n, c, 0);
+    size_t p = 0;
+    for (; p + 4 <= k; p += 4)
+        add_rows<4>(n, a.data + ptrdiff_t(p) * a.column, a.column, b.data + ptrdiff_t(p) * b.row, b.row, c);
+    for (; p < k; p++)
+        add_rows<1>(n, a.data + ptrdiff_t(p) * a.column, a.column, b.data + ptrdiff_t(p) * b.row, b.row, c);
 }
 
 // to[j * step] = v . row j of a matrix whose rows are contiguous: four rows at a time.
@@ -129,7 +157,8 @@ inline void matmul(size_t m, size_t n, size_t k, Matrix a, Matrix b, u64* c, ptr
     if (m == 1 && b.row == 1 && a.column == 1) return dots(n, k, a.data, b.data, b.column, c, 1);
     if (n == 1 && a.column == 1 && b.row == 1) return dots(m, k, b.data, a.data, a.row, c, c_row);
     if (n == 1 && c_row == 1 && a.row == 1)  // a column is a row: c' = b' a'
-        return thin(1, m, k, {b.data, b.column, b.row}, {a.data, a.column, a.row}, c, 1);
-    if (m <= size_t(TILE_ROWS) && b.column == 1) return thin(m, n, k, a, b, c, c_row);
+        return single_row(m, k, {b.data, b.column, b.row}, {a.data, a.column, a.row}, c);
+    if (m == 1 && b.column == 1) return single_row(n, k, a, b, c);
+    if (m <= 2 * size_t(TILE_ROWS) && b.column == 1) return thin(m, n, k, a, b, c, c_row);
     blocked(m, n, k, PlainRows{a}, 0, b, c, c_row);
 }

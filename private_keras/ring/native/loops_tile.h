@@ -22,8 +22,16 @@ void tile(size_t k, const u64* a, ptrdiff_t a_row, ptrdiff_t a_column, const u64
         a_column = TILE_ROWS;
         b_row = N * LANES;
     }
+    // c comes from far away and is wanted only after k steps.
+    for (int i = 0; i < R; i++) __builtin_prefetch(c + i * c_row, 1);
     Sum sums[R][N] = {};
     for (size_t p = 0; p < k; p++) {
+        if constexpr (!PACKED) {
+            // Rows of b are far apart: the hardware does not see what comes next.
+#pragma GCC unroll 8
+            for (int j = 0; j < N * LANES; j += 8)
+                __builtin_prefetch(reinterpret_cast<const char*>(b) + (8 * b_row + j) * ptrdiff_t(sizeof(u64)));
+        }
         Factor factors[N];
 #pragma GCC unroll 8
         for (int j = 0; j < N; j++) factors[j] = factor(b + j * LANES);
@@ -71,28 +79,24 @@ inline Tile packed_tile(int rows, int vectors) {
     return packed_tile_of_rows(rows, vectors, std::make_integer_sequence<int, TILE_ROWS>{});
 }
 
-// How many vectors a thin tile of R rows is wide, to keep as many sums as there are registers for.
-template <int R>
-constexpr int thin_vectors() {
-    constexpr int vectors = THIN_SUMS / R < 1 ? 1 : THIN_SUMS / R;
-    return vectors < THIN_VECTORS ? vectors : THIN_VECTORS;
+// How many vectors wide a thin tile of some rows may be, for as many sums as there are registers.
+constexpr int thin_vectors(int rows) {
+    int vectors = THIN_SUMS / rows;
+    return vectors < 1 ? 1 : vectors < THIN_VECTORS ? vectors : THIN_VECTORS;
 }
 
-struct ThinTile {
-    Tile run;
-    int vectors;
-};
+template <int R>
+Tile thin_tile_of_vectors(int vectors) {
+    return tile_of_vectors<R, false>(vectors, std::make_integer_sequence<int, thin_vectors(R)>{});
+}
 
 template <int... R>
-ThinTile thin_tile_of_rows(int rows, int vectors, std::integer_sequence<int, R...>) {
-    ThinTile tiles[] = {
-        {vectors >= thin_vectors<R + 1>() ? &tile<R + 1, thin_vectors<R + 1>(), false> : &tile<R + 1, 1, false>,
-         vectors >= thin_vectors<R + 1>() ? thin_vectors<R + 1>() : 1}...};
-    return tiles[rows - 1];
+Tile thin_tile_of_rows(int rows, int vectors, std::integer_sequence<int, R...>) {
+    static constexpr Tile (*tiles[])(int) = {&thin_tile_of_vectors<R + 1>...};
+    return tiles[rows - 1](vectors);
 }
 
-// The widest tile that reads a and b where they are and has at most `vectors` vectors.
-inline ThinTile thin_tile(int rows, size_t vectors) {
-    int enough = vectors < size_t(THIN_VECTORS) ? int(vectors) : THIN_VECTORS;
-    return thin_tile_of_rows(rows, enough, std::make_integer_sequence<int, TILE_ROWS>{});
+// The tile that reads a and b where they are, for 1 .. thin_vectors(rows) vectors.
+inline Tile thin_tile(int rows, int vectors) {
+    return thin_tile_of_rows(rows, vectors, std::make_integer_sequence<int, TILE_ROWS>{});
 }

@@ -57,11 +57,10 @@ inline void exp2_public(const u64* c, size_t n, const Exp2& how, u64* out) {
         u64 x = c[i] << (how.table_fraction - how.fraction);
         u64 mantissa = u64((unsigned __int128)how.coarse[x >> half & mask] * how.fine[x & mask] >> 62);
         int64_t shift = int64_t(x >> how.table_fraction) + how.shift;
-        u64 value;
-        if (shift >= 0) value = mantissa << (shift < 63 ? shift : 63);
-        else if (shift < -63) value = 0;
-        else value = (mantissa + (u64(1) << (-shift - 1))) >> -shift;
-        out[i] = value;
+        // Without branches: the sign of the shift is as good as random.
+        int64_t left = shift < 0 ? 0 : shift > 63 ? 63 : shift, right = shift > 0 ? 0 : shift < -63 ? 63 : -shift;
+        u64 half_unit = (u64(1) << right) >> 1, alive = shift < -63 ? 0 : ~u64(0);
+        out[i] = ((mantissa + half_unit) >> right << left) & alive;
     }
 }
 
