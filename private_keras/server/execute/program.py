@@ -42,7 +42,17 @@ class Program:
         self._free = _last_uses(plan, self._opened)
 
     def run(self, p: Protocol, inputs: Mapping[str, Share], on_step: OnStep | None = None) -> dict[str, np.ndarray]:
-        """One run, as one party.
+        """One run, as one party; opens the outputs.
+
+        Args: see `compute`.
+
+        Returns:
+            By output name, this party's contribution to the opening: uint64, they add up to the value.
+        """
+        return {name: p.output(share) for name, share in self.compute(p, inputs, on_step).items()}
+
+    def compute(self, p: Protocol, inputs: Mapping[str, Share], on_step: OnStep | None = None) -> dict[str, Share]:
+        """One run, as one party; the outputs stay shares.
 
         Args:
             p: this party's protocol; it sends and receives what the steps cost (see `account`).
@@ -50,7 +60,7 @@ class Program:
             on_step: called after each step with its number and the step; what it raises ends the run.
 
         Returns:
-            By output name, this party's contribution to the opening: uint64, they add up to the value.
+            By output name, this party's share.
 
         Raises:
             InputError: inputs that are missing, not in the plan, or of another shape.
@@ -77,7 +87,7 @@ class Program:
                 del values[name]
             if on_step is not None:
                 on_step(index, at.step)
-        return {item.name: p.output(as_share(p, values[item.value])) for item in self.plan.outputs}
+        return {item.name: as_share(p, values[item.value]) for item in self.plan.outputs}
 
     def _checked(self, inputs: Mapping[str, Share]) -> dict[str, Value]:
         names = {item.name for item in self.plan.inputs}
