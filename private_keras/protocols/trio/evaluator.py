@@ -101,25 +101,23 @@ class Evaluator(Party):
         return TrioShare(shape, z=z, masked=False)
 
     # --- one opening ----------------------------------------------------------------------------------------------
-    def _truncated(self, c: np.ndarray, bits: int, word: np.ndarray, carry: np.ndarray, public: bool) -> np.ndarray:
-        """[public] * ((c >> bits) - 2^(62-bits)) - word + (1 - c_63) 2^(64-bits) carry, all flat."""
-        y = U(0) - word
-        if public:
-            y += c >> U(bits)
-            y -= U(1 << (OFFSET - bits))
-        y += np.where(c >> U(63) == 0, carry << U(64 - bits), U(0))
-        return y
-
-    def _carry_share(self, n: int, bits: int, raw: np.ndarray) -> np.ndarray:
-        """Share mod 2^bits of the mask's top bit: drawn in full words by evaluator 0, received as planes by 1."""
-        return raw >> U(64 - bits) if self.party == 0 else self.kernel.from_planes(raw, bits, n)
+    def _dealt_shift(self, n: int, bits: int, word: np.ndarray, raw: np.ndarray, wrap: np.ndarray) -> np.ndarray:
+        """wrap * carry - word: the dealt part of a truncation. `raw` is the share of the mask's top bit mod 2^bits,
+        full words drawn by evaluator 0, planes received by evaluator 1.
+        """
+        carry = raw >> U(64 - bits) if self.party == 0 else self.kernel.from_planes(raw, bits, n)
+        carry *= wrap
+        carry -= word
+        return carry
 
     def truncate(self, x: TrioShare, bits: int) -> TrioShare:
         self.mask(x)
         n = x.size
         r, top = self._dealt(n, n if self.party == 0 else plane_words(n) * bits)
-        c = x.m.ravel() + U(1 << OFFSET)
-        z = self._truncated(c, bits, r, self._carry_share(n, bits, top), self.party == 0)
+        public, wrap = self.kernel.truncate_public(x.m.ravel() + U(1 << OFFSET), bits)
+        z = self._dealt_shift(n, bits, r, top, wrap)
+        if self.party == 0:
+            z += public
         self.cost += costs.carry(n, bits)
         return TrioShare(x.shape, z=z.reshape(x.shape), masked=False)
 
@@ -168,11 +166,15 @@ class Evaluator(Party):
         else:
             narrow = n if self.party == 0 else words * bits
             r, lam, lam_r, top, lam_top = self._dealt(n, n, n, narrow, narrow)
-            value = self._truncated(c, bits, r, self._carry_share(n, bits, top), self.party == 0)
-            public = (c >> U(bits)) - U(1 << (OFFSET - bits))
-            kept = self._truncated(c, bits, lam_r, self._carry_share(n, bits, lam_top), False) + public * lam
+            public, wrap = self.kernel.truncate_public(c, bits)
+            value = self._dealt_shift(n, bits, r, top, wrap)
+            kept = self._dealt_shift(n, bits, lam_r, lam_top, wrap)
+            lam *= public
+            kept += lam
+            if self.party == 0:
+                value += public
             self.cost += costs.carry(n, bits) + costs.carry(n, bits) + costs.dealt(n)
-        z = np.where(planes.unpack_bits(hat, n), value - kept, kept)
+        z = self.kernel.select(hat, value - kept, kept)
         return TrioShare(x.shape, z=z.reshape(x.shape), masked=False)
 
     def compare(self, x: TrioShare, thresholds: Sequence[int], width: int = OFFSET) -> TrioBits:
@@ -192,7 +194,7 @@ class Evaluator(Party):
         low = self.kernel.exp2_public(c, fraction, offset, rest)
         high = self.kernel.exp2_public(c, fraction, offset + (1 << integer_bits), rest)
         step = (high - low) * lam_d
-        z = np.where(planes.unpack_bits(hat, n), high * d - step, low * d + step)
+        z = self.kernel.select(hat, high * d - step, low * d + step)
         self.cost += costs.dealt(2 * n)
         return TrioShare(x.shape, z=z.reshape(x.shape), masked=False)
 

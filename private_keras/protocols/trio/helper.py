@@ -106,7 +106,7 @@ class Helper(Party):
         self.mask(x)
         r = x.l.ravel()
         (lam,) = self._less(r, 1, OFFSET, top=True)
-        lam = planes.unpack_bits(lam, x.size).astype(U)
+        lam = self.kernel.bit_words(lam, x.size)
         if not bits:
             self._deal(lam, lam * r)
             self.cost += costs.dealt(2 * x.size)
@@ -129,7 +129,7 @@ class Helper(Party):
         r = x.l.ravel() & U((1 << bits) - 1)
         (lam,) = self._less(r, 1, bits, top=False)
         d = self.kernel.exp2_public(U(1 << bits) - r, fraction, -(1 << integer_bits), exp2_scale(integer_bits, scale))
-        self._deal(d, planes.unpack_bits(lam, x.size).astype(U) * d)
+        self._deal(d, self.kernel.bit_words(lam, x.size) * d)
         self.cost += costs.dealt(2 * x.size)
         return TrioShare(x.shape, masked=False)
 
