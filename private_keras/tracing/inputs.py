@@ -1,0 +1,71 @@
+"""A model's inputs as inputs of the plan: integers where the model wants integers, with the range that is known."""
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras.src.ops import core, nn, numpy
+
+from private_keras.errors import UnsupportedError
+from private_keras.tracing.lowering import HEADROOM, Lowering
+from private_keras.tracing.symbolic import Graph
+from private_keras.tracing.values import Secret
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One model input.
+
+    Attributes:
+        name: in the plan.
+        keras_name: in the model.
+        shape: with the batch.
+        dtype: what Keras wants.
+        fraction: 0 if values must be integers.
+        low, high: values must lie in low <= x < high.
+    """
+
+    name: str
+    keras_name: str
+    shape: tuple[int, ...]
+    dtype: str
+    fraction: int
+    low: float
+    high: float
+
+
+def read_inputs(lo: Lowering, graph: Graph, nodes: list[Any], owner: str, names: list[str]) -> tuple[list[InputSpec], dict[int, Secret]]:
+    """Declares the plan's inputs; returns what callers must know, and the value of each input tensor by id."""
+    specs, values = [], {}
+    for i, tensor in enumerate(graph.inputs):
+        known_as = names[i] if i < len(names) else tensor.name
+        dtype = keras.backend.standardize_dtype(tensor.dtype)
+        if dtype.startswith(("complex", "string")):
+            raise UnsupportedError(f"input '{tensor.name}': expected numbers. Received: dtype {dtype}. Encode it before predict.")
+        uses = [node for node in nodes if any(t is tensor for t in node.input_tensors)]
+        casts = [node for node in uses if isinstance(node.operation, core.Cast) and _integer(node.outputs[0])]
+        integers = dtype.startswith(("int", "uint", "bool")) or (bool(uses) and len(casts) == len(uses))
+        low, high = _range(tensor, nodes, casts) if integers else (-(2.0**HEADROOM), 2.0**HEADROOM)
+        if dtype == "bool":
+            low, high = 0, 2
+        name = lo.builder.input(f"x{i}", tensor.shape, 0 if integers else lo.fraction, owner, label=known_as[:200])
+        values[id(tensor)] = lo.secret(name)
+        specs.append(InputSpec(name, known_as, tuple(tensor.shape), dtype, 0 if integers else lo.fraction, low, high))
+    return specs, values
+
+
+def _integer(tensor: keras.KerasTensor) -> bool:
+    return keras.backend.standardize_dtype(tensor.dtype).startswith(("int", "uint"))
+
+
+def _range(tensor: keras.KerasTensor, nodes: list[Any], casts: list[Any]) -> tuple[float, float]:
+    """Integers that the input may hold: indices of the smallest table that it is used on."""
+    low, high = -(2.0 ** (HEADROOM + 10)), 2.0 ** (HEADROOM + 10)
+    same = [tensor, *(node.outputs[0] for node in casts)]
+    for node in nodes:
+        operation, operands = node.operation, node.input_tensors
+        if isinstance(operation, numpy.Take) and len(operands) > 1 and any(operands[-1] is t for t in same):
+            axis = operation.axis or 0
+            low, high = 0, min(high, operands[0].shape[axis])
+        if isinstance(operation, nn.OneHot) and any(operands[0] is t for t in same):
+            low, high = 0, min(high, operation.num_classes)
+    return low, high

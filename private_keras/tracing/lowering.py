@@ -1,0 +1,190 @@
+"""Lowering: writes plan steps for traced operations and keeps the books on fractions, constants and weights.
+
+Fractions are lazy: a product keeps its long fraction through additions and movements, and is truncated where a step needs
+the working fraction. So a bias is added before the truncation, and a skip connection joins two products under one.
+"""
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from private_keras.errors import UnsupportedError
+from private_keras.plan.builder import PlanBuilder
+from private_keras.tracing.values import Known, Product, Refused, Secret, Value
+
+# Intermediate results are taken to be below 2^20 in absolute value, and ring elements must stay below 2^62.
+HEADROOM = 20
+LONGEST = 62 - HEADROOM - 1
+SPARE = 4
+
+
+class Lowering:
+    """State of one lowering.
+
+    Attributes:
+        fraction: the plan's working fraction.
+        approximation: "accurate" or "fast", for functions that are splines.
+        builder: the plan being written.
+        layer: path of the Keras layer whose operation is being lowered.
+        keras_layer: that layer, or None.
+        weights: plaintext of each weight input declared so far, by name.
+    """
+
+    def __init__(self, fraction: int, approximation: str, owner: str):
+        self.fraction = fraction
+        self.approximation = approximation
+        self.owner = owner
+        self.builder = PlanBuilder()
+        self.layer = ""
+        self.keras_layer: Any = None
+        self.weights: dict[str, np.ndarray] = {}
+        self._weight_names: dict[tuple[str, int], str] = {}
+        self._scaled: dict[tuple[str, int], Secret] = {}
+        self._products: dict[int, tuple[Product, Secret]] = {}
+        self._positive: set[str] = set()
+
+    # --- writing -------------------------------------------------------------------------------------------------
+    def step(self, op: str, *operands: Secret, **attributes: Any) -> Secret:
+        """Adds a step; operands must have the fractions the primitive wants."""
+        name = self.builder.add(op, *(x.name for x in operands), layer=self.layer, **attributes)
+        return self.secret(name)
+
+    def secret(self, name: str) -> Secret:
+        kind = self.builder.type(name)
+        return Secret(name, tuple(kind.shape), kind.fraction)
+
+    def refuse(self, operation: str, advice: str) -> UnsupportedError:
+        """The error to raise for `operation` in the current layer."""
+        return UnsupportedError(f"{operation} cannot run on shares: {advice}")
+
+    def positive(self, x: Secret) -> Secret:
+        """Notes that x cannot be negative, by what it is, so that a division by it needs no sign."""
+        self._positive.add(x.name)
+        return x
+
+    def is_positive(self, x: Secret) -> bool:
+        return x.name in self._positive
+
+    # --- operands ------------------------------------------------------------------------------------------------
+    def as_secret(self, x: Value) -> Secret:
+        """x as a value of the plan, at whatever fraction it has; known values at the working fraction."""
+        if isinstance(x, Secret):
+            return x
+        if isinstance(x, Product):
+            return self._write_product(x)
+        return self.known(x, 0 if integral(x) else self.fraction)
+
+    def at(self, x: Value, fraction: int | None = None) -> Secret:
+        """x at exactly this fraction (the working one by default): shifted up, truncated down, or encoded."""
+        fraction = self.fraction if fraction is None else fraction
+        if isinstance(x, Known):
+            return self.known(x, fraction)
+        x = self.as_secret(x)
+        if x.fraction == fraction:
+            return x
+        key = (x.name, fraction)
+        if key not in self._scaled:
+            if x.fraction < fraction:
+                self._scaled[key] = self.step("shift", x, bits=fraction - x.fraction)
+            else:
+                self._scaled[key] = self.step("truncate", x, bits=x.fraction - fraction)
+            if self.is_positive(x):
+                self.positive(self._scaled[key])
+        return self._scaled[key]
+
+    def operand(self, x: Value, spare: int = 0) -> Secret:
+        """x for a product: at most the working fraction, shorter if it has no more bits (truth values, integers).
+
+        `spare`: bits it may have above that, where the other operand is at the working fraction: saves a truncation.
+        """
+        if isinstance(x, Known):
+            return self.as_secret(x)
+        x = self.as_secret(x)
+        return x if x.fraction <= self.fraction + spare else self.at(x)
+
+    def common(self, *xs: Value) -> list[Secret]:
+        """All xs at one fraction, the longest among the secret ones, truncating only what is too long to meet."""
+        secrets = [x if isinstance(x, Known) else self.as_secret(x) for x in xs]
+        fractions = [x.fraction for x in secrets if isinstance(x, Secret)]
+        longest = max(fractions) if fractions else self.fraction
+        if longest < self.fraction and any(isinstance(x, Known) and not integral(x) for x in secrets):
+            longest = self.fraction
+        large = max((float(np.max(np.abs(x.value), initial=0)) for x in secrets if isinstance(x, Known) and not x.secret), default=0)
+        if longest > LONGEST or large * 2.0**longest >= 2.0**60:
+            longest = self.fraction
+        return [self.at(x, longest) for x in secrets]
+
+    def known(self, x: Known, fraction: int) -> Secret:
+        """A known value in the plan: a constant if it is public, an input of the model owner if it depends on weights."""
+        if not x.secret:
+            return self.secret(self.builder.constant(encode(x.value, fraction, self.layer), fraction, layer=self.layer))
+        key = (x.identity, fraction)
+        if key not in self._weight_names:
+            encode(x.value, fraction, x.label)  # refuses values that do not fit before anything is shared
+            name = "w" + hashlib.sha256(f"{x.identity}@{fraction}".encode()).hexdigest()[:16]
+            self.builder.input(name, x.shape, fraction, self.owner, label=x.label[-200:])
+            self._weight_names[key] = name
+            self.weights[name] = np.asarray(x.value, dtype=np.float64)
+        return self.secret(self._weight_names[key])
+
+    # --- known values --------------------------------------------------------------------------------------------
+    def derive(self, what: str, function: Callable[..., np.ndarray], *xs: Known) -> Known:
+        """A known value computed from known values in float64. `what` names function and parameters completely."""
+        value = np.asarray(function(*(np.asarray(x.value, dtype=np.float64) for x in xs)))
+        identity = digest(what, *(x.identity for x in xs))
+        label = next((x.label for x in xs if x.secret), "")
+        return Known(value, any(x.secret for x in xs), identity, f"{label} ({what})" if label else what)
+
+    # --- products ------------------------------------------------------------------------------------------------
+    def _write_product(self, p: Product) -> Secret:
+        done = self._products.get(id(p))
+        if done is not None:
+            return done[1]
+        here, self.layer = self.layer, p.layer
+        y = self.step(p.op, p.x, self.at(p.weight), **p.attributes)
+        if p.bias is not None:
+            y = self.step("add", y, self.known(p.bias, y.fraction))
+        self.layer = here
+        self._products[id(p)] = (p, y)
+        return y
+
+
+def encode(value: np.ndarray, fraction: int, label: str) -> np.ndarray:
+    """Ring units, int64, rounded to nearest.
+
+    Raises:
+        UnsupportedError: for values that do not fit in 2^62 units or are not finite.
+    """
+    value = np.asarray(value, dtype=np.float64)
+    scaled = np.rint(value * 2.0**fraction)
+    if not np.all(np.abs(scaled) < 2.0**62):  # NaN fails too
+        raise UnsupportedError(
+            f"'{label}' holds values that are not finite or not below 2^{62 - fraction}; expected finite values in that range. "
+            "Scale the model's weights."
+        )
+    return scaled.astype(np.int64)
+
+
+def digest(*parts: Any) -> str:
+    """A short name for an expression, from the names of its parts."""
+    return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()[:32]
+
+
+def integral(x: Known) -> bool:
+    """Whether x is made of integers that may be public knowledge as such."""
+    return x.value.dtype.kind in "iub" or (not x.secret and np.array_equal(x.value, np.rint(x.value)))
+
+
+def shape_of(x: Value) -> tuple[int, ...]:
+    return tuple(x.shape)
+
+
+def axis_of(axis: int, x: Value | Sequence[int]) -> int:
+    """A non-negative axis."""
+    rank = len(x if isinstance(x, list | tuple) else x.shape)
+    return axis + rank if axis < 0 else axis
+
+
+def refused(*xs: Any) -> bool:
+    return any(isinstance(x, Refused) for x in xs)

@@ -1,0 +1,36 @@
+"""Rules: one short function for each Keras operation, in one table by operation class.
+
+A rule is called with the lowering, the operation (for its configuration) and the operation's arguments, tensors as
+`Value`s; it writes steps and returns the results. It raises `UnsupportedError` for configurations that cannot run on shares.
+"""
+from collections.abc import Callable
+from typing import Any
+
+from private_keras.tracing.rules import (
+    activation,
+    arithmetic,
+    comparison,
+    convolution,
+    core,
+    linear,
+    movement,
+    normalization,
+    pooling,
+    reduction,
+)
+from private_keras.tracing.rules.refused import REFUSED
+
+__all__ = ["REFUSED", "TABLE"]
+
+TABLE: dict[type, Callable[..., Any]] = {
+    **linear.RULES,
+    **convolution.RULES,
+    **pooling.RULES,
+    **normalization.RULES,
+    **activation.RULES,
+    **arithmetic.RULES,
+    **comparison.RULES,
+    **reduction.RULES,
+    **movement.RULES,
+    **core.RULES,
+}

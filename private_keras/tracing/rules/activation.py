@@ -1,0 +1,161 @@
+"""Activation functions. Curves and piecewise linear functions are one `spline`; see `tracing.curves`."""
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras.src.activations import activations
+from keras.src.ops import math as kmath
+from keras.src.ops import nn
+from keras.src.ops import numpy as knp
+
+from private_keras.tracing import arithmetic, shapes
+from private_keras.tracing.arithmetic import public, value_of
+from private_keras.tracing.curves import activation
+from private_keras.tracing.lowering import HEADROOM, Lowering
+from private_keras.tracing.values import Known, Value
+
+# `ReLU(approximation="polynomial")`: least squares of max(x, 0) on [-R, R], x/2 + 15/(32 R) x^2 + 3 R/32. It needs one
+# product instead of a comparison; its error is at most 3 R/32 on the range and grows as x^2 outside.
+POLYNOMIAL_RANGE = 4.0
+
+
+def curve(name: str, *parameters: str, positive: bool = False) -> Callable[..., Value]:
+    """The rule of an activation that is one spline; `parameters` are attributes of the operation."""
+
+    def rule(lo: Lowering, op: keras.Operation, x: Value) -> Value:
+        made = activation(name, lo.approximation, **{p: getattr(op, p) for p in parameters})
+        y = lo.step("spline", lo.at(x), **made.attributes(lo.fraction))
+        return lo.positive(y) if positive else y
+
+    return rule
+
+
+def relu(lo: Lowering, op: nn.Relu, x: Value) -> Value:
+    """max(x, 0), truncating on the way; or its polynomial where the layer asks for it."""
+    wanted = getattr(lo.keras_layer, "approximation", None)
+    if wanted == "polynomial":
+        return relu_polynomial(lo, x, float(getattr(lo.keras_layer, "approximation_range", POLYNOMIAL_RANGE)))
+    if wanted not in (None, "exact"):
+        raise lo.refuse(f"relu with approximation {wanted!r}", "use 'exact' or 'polynomial'.")
+    y = lo.as_secret(x)
+    return lo.positive(lo.step("relu", y, truncate=max(y.fraction - lo.fraction, 0)))
+
+
+def relu_polynomial(lo: Lowering, x: Value, limit: float) -> Value:
+    """x/2 + 15/(32 R) x^2 + 3 R/32 for |x| <= R."""
+    y = lo.at(x)
+    squared = lo.at(arithmetic.scale(lo, lo.at(arithmetic.square(lo, y)), 15 / (32 * limit)))
+    half = lo.at(arithmetic.scale(lo, y, 0.5))
+    return arithmetic.add(lo, arithmetic.add(lo, squared, half), public(np.float64(3 * limit / 32)))
+
+
+def relu_layer(lo: Lowering, op: activations.ReLU, x: Value) -> Value:
+    """Keras' ReLU with slope, ceiling and threshold; plain relu where it is one."""
+    if not op.negative_slope and op.max_value is None and not op.threshold:
+        return relu(lo, op, x)
+    if getattr(lo.keras_layer, "approximation", None) not in (None, "exact"):
+        raise lo.refuse("relu with an approximation", "it takes no negative_slope, max_value or threshold; leave one of them out.")
+    parameters = {
+        "negative_slope": float(op.negative_slope), "threshold": float(op.threshold),
+        "max_value": None if op.max_value is None else float(op.max_value),
+    }
+    return lo.step("spline", lo.at(x), **activation("relu", lo.approximation, **parameters).attributes(lo.fraction))
+
+
+def clip(lo: Lowering, op: knp.Clip, x: Value) -> Value:
+    """A spline of three pieces for public limits; a maximum and a minimum otherwise."""
+    low, high = value_of(op.x_min), value_of(op.x_max)
+    y = lo.at(x) if lo.as_secret(x).fraction else lo.as_secret(x)
+    if not (_scalar(low) and _scalar(high) and float(low.value) < float(high.value) and y.fraction):
+        return lo.step("minimum", *lo.common(lo.step("maximum", *lo.common(y, low)), high))
+    a, b = (round(float(v.value) * 2**y.fraction) for v in (low, high))
+    if max(abs(a), abs(b)) >= 2 ** (HEADROOM + y.fraction):
+        return lo.step("minimum", *lo.common(lo.step("maximum", *lo.common(y, low)), high))
+    z = lo.step(
+        "spline", y, knots=[a, b], coefficients=[[a, 0], [0, 1], [b, 0]], scale=y.fraction, fraction=y.fraction, label="clip"
+    )
+    return lo.positive(z) if a >= 0 else z
+
+
+def _scalar(x: Value) -> bool:
+    return isinstance(x, Known) and not x.secret and x.value.size == 1
+
+
+def softmax(lo: Lowering, op: nn.Softmax, x: Value) -> Value:
+    y = lo.at(x)
+    if op.axis is None:
+        flat = lo.step("softmax", lo.as_secret(shapes.reshape(lo, y, (-1,))), axis=0)
+        return lo.positive(lo.as_secret(shapes.reshape(lo, flat, y.shape)))
+    if isinstance(op.axis, tuple | list):
+        raise lo.refuse("softmax over several axes", "reshape them into one first.")
+    return lo.positive(lo.step("softmax", y, axis=op.axis % len(y.shape)))
+
+
+def log_softmax(lo: Lowering, op: nn.LogSoftmax, x: Value) -> Value:
+    """x - max - log(sum(exp(x - max)))."""
+    y = lo.at(x)
+    if not isinstance(op.axis, int):
+        raise lo.refuse("log_softmax over several axes", "reshape them into one first.")
+    axis = op.axis % len(y.shape)
+    centred = lo.step("subtract", y, lo.step("reduce_max", y, axis=axis, keepdims=True))
+    total = lo.step("reduce_sum", lo.step("exp", centred), axes=[axis], keepdims=True)
+    return lo.step("subtract", centred, lo.step("log", total))
+
+
+def exponential_linear(name: str) -> Callable[..., Value]:
+    def rule(lo: Lowering, op: nn.Elu, x: Value) -> Value:
+        made = activation(name, lo.approximation, alpha=float(op.alpha))
+        return lo.step("spline", lo.at(x), **made.attributes(lo.fraction))
+
+    return rule
+
+
+def glu(lo: Lowering, op: nn.Glu, x: Value) -> Value:
+    """One half times the sigmoid of the other."""
+    axis = op.axis % len(x.shape)
+    half = x.shape[axis] // 2
+    y = lo.as_secret(x)
+    a, b = (
+        shapes.cut(lo, y, [slice(s, s + half) if k == axis else slice(None) for k in range(len(x.shape))]) for s in (0, half)
+    )
+    return arithmetic.multiply(lo, a, curve("sigmoid")(lo, op, b))
+
+
+def erfc(lo: Lowering, op: kmath.Erfc, x: Value) -> Value:
+    return arithmetic.subtract(lo, public(np.float64(1)), curve("erf")(lo, op, x))
+
+
+RULES: dict[type, Callable[..., Any]] = {
+    nn.Relu: relu,
+    activations.ReLU: relu_layer,
+    nn.Relu6: curve("relu6", positive=True),
+    nn.LeakyRelu: curve("leaky_relu", "negative_slope"),
+    nn.Sigmoid: curve("sigmoid"),
+    nn.SparseSigmoid: curve("sparse_sigmoid"),
+    nn.HardSigmoid: curve("hard_sigmoid"),
+    nn.LogSigmoid: curve("log_sigmoid"),
+    nn.Softplus: curve("softplus"),
+    nn.SparsePlus: curve("sparse_plus"),
+    nn.Squareplus: curve("squareplus", "b"),
+    nn.Softsign: curve("softsign"),
+    nn.SoftShrink: curve("soft_shrink", "threshold"),
+    nn.HardShrink: curve("hard_shrink", "threshold"),
+    nn.TanhShrink: curve("tanh_shrink"),
+    nn.HardTanh: curve("hard_tanh"),
+    nn.Threshold: curve("threshold", "threshold", "default_value"),
+    nn.Silu: curve("silu"),
+    nn.HardSilu: curve("hard_silu"),
+    nn.Gelu: curve("gelu", "approximate"),
+    nn.Selu: curve("selu"),
+    nn.Elu: exponential_linear("elu"),
+    nn.Celu: exponential_linear("celu"),
+    nn.Glu: glu,
+    activations.Mish: curve("mish"),
+    knp.Tanh: curve("tanh"),
+    kmath.Erf: curve("erf"),
+    kmath.Erfc: erfc,
+    knp.Clip: clip,
+    nn.Softmax: softmax,
+    nn.LogSoftmax: log_softmax,
+}

@@ -1,0 +1,67 @@
+"""Layers and activations that bypass `keras.ops`: written here in `keras.ops`, for the time of a trace.
+
+A rule takes the layer and the arguments of its `call` and returns what `call` would. The operations it uses are lowered
+by their own rules.
+"""
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import layers, ops
+from keras.src.activations import activations
+
+from private_keras.errors import UnsupportedError
+
+MASKED = -30000.0  # far enough below any logit for exp to give 0, and short enough for fixed point
+
+
+def normalization(layer: layers.Normalization, inputs: Any, **_: Any) -> Any:
+    """(x - mean) / max(sqrt(variance), epsilon): a factor and a term that the client knows."""
+    mean, deviation = layer.mean, ops.maximum(ops.sqrt(layer.variance), keras.backend.epsilon())
+    if layer.invert:
+        return ops.add(mean, ops.multiply(inputs, deviation))
+    factor = ops.divide(1.0, deviation)
+    return ops.add(ops.multiply(inputs, factor), ops.negative(ops.multiply(mean, factor)))
+
+
+def rescaling(layer: layers.Rescaling, inputs: Any, **_: Any) -> Any:
+    return ops.add(ops.multiply(inputs, layer.scale), layer.offset)
+
+
+def softmax(layer: layers.Softmax, inputs: Any, mask: Any = None) -> Any:
+    """Masked places are set far below, and their results to 0."""
+    if mask is not None:
+        inputs = ops.where(mask, inputs, MASKED)
+    axis = layer.axis[0] if isinstance(layer.axis, list | tuple) and len(layer.axis) == 1 else layer.axis
+    if isinstance(axis, list | tuple):
+        outputs = ops.exp(ops.subtract(inputs, ops.logsumexp(inputs, axis=tuple(axis), keepdims=True)))
+    else:
+        outputs = ops.softmax(inputs, axis=axis)
+    return outputs if mask is None else ops.where(mask, outputs, 0.0)
+
+
+def time_distributed(layer: layers.TimeDistributed, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+    """Prediction treats rows of a batch alike, so time joins the batch: one call instead of one for each step."""
+    if mask is not None and layer.layer._call_has_mask_arg:
+        raise UnsupportedError("a mask on TimeDistributed is not supported; call the inner layer without a mask.")
+    shape = inputs.shape
+    outputs = layer.layer(ops.reshape(inputs, (shape[0] * shape[1], *shape[2:])))
+    return ops.reshape(outputs, (shape[0], shape[1], *outputs.shape[1:]))
+
+
+def mish(x: Any) -> Any:
+    return activations.Mish()(x)
+
+
+LAYERS: dict[type, Callable[..., Any]] = {
+    layers.Normalization: normalization,
+    layers.Rescaling: rescaling,
+    layers.Softmax: softmax,
+    layers.TimeDistributed: time_distributed,
+}
+# Functions of keras.activations that convert to a backend's tensor first.
+ACTIVATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    keras.activations.mish: mish,
+    keras.activations.hard_silu: ops.hard_silu,
+    keras.activations.sparsemax: ops.sparsemax,
+}

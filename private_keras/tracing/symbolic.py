@@ -1,0 +1,223 @@
+"""Calls a Keras model on symbolic tensors so that every `keras.ops` operation is recorded, with weights kept symbolic.
+
+For the length of one trace, three things change *on the instances of this model only*, and are put back whatever
+happens: each `keras.Variable` held by a layer is replaced by a `WeightTensor` (else Keras would compute with the value and
+the weight would end up in the plan as a public constant), `symbolic_call` of each layer runs the layer's own `call` (else
+the graph would stop at the layer), and lists of graph nodes that Keras appends to.
+"""
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+from keras import tree
+
+from private_keras.errors import UnsupportedError
+from private_keras.tracing.rules.layers import ACTIVATIONS, LAYERS
+
+
+class WeightTensor(keras.KerasTensor):
+    """Stands for a `keras.Variable` in a trace."""
+
+    def __init__(self, variable: keras.Variable, index: int):
+        super().__init__(variable.shape, dtype=variable.dtype, name=variable.path)
+        self.variable = variable
+        self.index = index
+        self.path = variable.path
+        self.trainable = variable.trainable
+        self.regularizer = None
+        self.constraint = None
+
+    @property
+    def value(self) -> "WeightTensor":
+        return self
+
+    def assign(self, *_args: Any, **_kwargs: Any) -> None:
+        raise UnsupportedError(
+            f"weight '{self.path}' is changed while predicting; prediction on shares keeps no state. Use a layer whose `call` "
+            "assigns no variable when `training` is false."
+        )
+
+    assign_add = assign_sub = assign
+
+
+@dataclass
+class Finding:
+    """One thing that cannot run on shares."""
+
+    layer: str
+    operation: str
+    message: str
+
+
+@dataclass
+class Graph:
+    """What a symbolic call recorded.
+
+    Attributes:
+        inputs: the model's input tensors, flattened in Keras' order.
+        outputs: the nested structure of output tensors.
+        history: producer of a tensor, by id; a layer overwrites Keras' own record of what `call` returned.
+        layer_of: layer path by id of the node that recorded an operation.
+        findings: layers that could not be called symbolically.
+        keep: keeps tensors alive so that ids stay unique.
+    """
+
+    inputs: list[keras.KerasTensor]
+    outputs: Any = None
+    history: dict[int, Any] = field(default_factory=dict)
+    layer_of: dict[int, str] = field(default_factory=dict)
+    layers: list[keras.Layer] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    keep: list[Any] = field(default_factory=list)
+
+    def producer(self, tensor: keras.KerasTensor) -> tuple[Any, int] | None:
+        """The node that made a tensor and the index of the tensor among its outputs; None for a root of the graph."""
+        record = self.history.get(id(tensor), getattr(tensor, "_keras_history", None))
+        if record is None or record.operation is None:
+            return None
+        return record.operation._inbound_nodes[record.node_index], record.tensor_index
+
+    def remember(self, structure: Any) -> None:
+        for tensor in tree.flatten(structure):
+            if isinstance(tensor, keras.KerasTensor) and id(tensor) not in self.history:
+                self.history[id(tensor)] = getattr(tensor, "_keras_history", None)
+                self.keep.append(tensor)
+
+    def label(self, structure: Any, layer: str) -> None:
+        """Notes `layer` for all nodes that lead to `structure` and belong to no layer yet."""
+        stack = [t for t in tree.flatten(structure) if isinstance(t, keras.KerasTensor)]
+        while stack:
+            made = self.producer(stack.pop())
+            if made is None or id(made[0]) in self.layer_of:
+                continue
+            self.layer_of[id(made[0])] = layer
+            self.keep.append(made[0])
+            stack.extend(made[0].input_tensors)
+
+
+def call(model: keras.Model, inputs: Any) -> Graph:
+    """Calls `model` for prediction on `inputs`, a structure of KerasTensors, and returns what was recorded."""
+    graph = Graph(tree.flatten(inputs))
+    graph.remember(inputs)
+    with _symbolic(model, graph):
+        graph.outputs = model(inputs, training=False)
+        graph.remember(graph.outputs)
+        # Nodes are looked up by position in lists that are about to be put back: resolve them now.
+        return _resolve(graph)
+
+
+def _resolve(graph: Graph) -> Graph:
+    stack = [t for t in tree.flatten(graph.outputs) if isinstance(t, keras.KerasTensor)]
+    seen: dict[int, Any] = {}
+    while stack:
+        tensor = stack.pop()
+        if id(tensor) in seen:
+            continue
+        made = graph.producer(tensor)
+        seen[id(tensor)] = made
+        graph.keep.append(tensor)
+        if made is not None:
+            stack.extend(made[0].input_tensors)
+    graph.producer = lambda tensor: seen.get(id(tensor))  # type: ignore[method-assign]
+    return graph
+
+
+@contextmanager
+def _symbolic(model: keras.Model, graph: Graph) -> Iterator[None]:
+    undo: list[Callable[[], None]] = []
+    variables: dict[int, WeightTensor] = {}
+    for variable in model.variables:
+        variables[id(variable)] = WeightTensor(variable, len(variables))
+    seen: set[int] = set()
+
+    def replace(value: Any) -> Any:
+        if isinstance(value, keras.Variable):
+            return variables.setdefault(id(value), WeightTensor(value, len(variables)))
+        if isinstance(value, list | tuple) and _holds_variable(value):
+            return type(value)(replace(v) for v in value) if type(value) is tuple else [replace(v) for v in value]
+        if isinstance(value, dict) and _holds_variable(list(value.values())):
+            return {k: replace(v) for k, v in value.items()}
+        if callable(value) and not isinstance(value, keras.Layer):
+            return ACTIVATIONS.get(value, value) if value.__hash__ else value
+        return value
+
+    def visit(layer: keras.Layer) -> None:
+        if id(layer) in seen:
+            return
+        seen.add(id(layer))
+        graph.layers.append(layer)
+        attributes = vars(layer)
+        for key, value in list(attributes.items()):
+            if key.startswith(("_trainable_var", "_non_trainable_var", "_tracker", "_losses", "_metrics", "_seed")):
+                continue
+            changed = replace(value)
+            if changed is not value:
+                undo.append(lambda a=attributes, k=key, v=value: a.__setitem__(k, v))
+                attributes[key] = changed
+        _save_nodes(layer, undo)
+        undo.append(lambda a=attributes: a.pop("symbolic_call", None))
+        attributes["symbolic_call"] = _inliner(layer, graph)
+        for operation in getattr(layer, "_operations", None) or []:
+            if not isinstance(operation, keras.Layer):
+                _save_nodes(operation, undo)
+        for inner in layer._flatten_layers(include_self=False, recursive=False):
+            visit(inner)
+
+    try:
+        visit(model)
+        yield
+    finally:
+        for put_back in reversed(undo):
+            put_back()
+
+
+def _holds_variable(values: Any) -> bool:
+    return any(
+        isinstance(v, keras.Variable) or (isinstance(v, list | tuple) and _holds_variable(v)) for v in values
+    )
+
+
+def _save_nodes(operation: Any, undo: list[Callable[[], None]]) -> None:
+    for name in ("_inbound_nodes", "_outbound_nodes"):
+        nodes = vars(operation).get(name)
+        if nodes is not None:
+            undo.append(lambda n=nodes, length=len(nodes): n.__delitem__(slice(length, None)))
+
+
+def _inliner(layer: keras.Layer, graph: Graph) -> Callable[..., Any]:
+    rule = next((LAYERS[c] for c in type(layer).__mro__ if c in LAYERS), None)
+    inside = type(layer).call
+    if rule is not None and not _is_keras(inside):
+        rule = None  # a user's subclass with a `call` of its own
+
+    def symbolic_call(*args: Any, **kwargs: Any) -> Any:
+        graph.remember((args, kwargs))
+        try:
+            outputs = rule(layer, *args, **kwargs) if rule is not None else layer.call(*args, **kwargs)
+        except UnsupportedError as error:
+            graph.findings.append(Finding(layer.path or layer.name, type(layer).__name__, str(error)))
+            outputs = layer.compute_output_spec(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - whatever a layer raises on symbolic tensors, the user learns which layer
+            message = (
+                f"its `call` cannot be followed on symbolic tensors ({type(error).__name__}: {_first_line(error)}). "
+                "Write it with `keras.ops` operations on tensors, without a backend's own functions, randomness or "
+                "branches on values."
+            )
+            graph.findings.append(Finding(layer.path or layer.name, type(layer).__name__, message))
+            outputs = layer.compute_output_spec(*args, **kwargs)
+        graph.remember(outputs)
+        graph.label(outputs, layer.path or layer.name)
+        return outputs
+
+    return symbolic_call
+
+
+def _is_keras(function: Any) -> bool:
+    return getattr(function, "__module__", "").startswith("keras.")
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else ""

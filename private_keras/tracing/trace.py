@@ -1,0 +1,168 @@
+"""`trace`: a Keras model to a plan, the plaintext of its weights, and what a caller must know about inputs and outputs."""
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from private_keras.errors import UnsupportedError
+from private_keras.plan.passes import optimise
+from private_keras.plan.plan import Plan
+from private_keras.tracing.inputs import InputSpec, read_inputs
+from private_keras.tracing.lowering import Lowering
+from private_keras.tracing.symbolic import Finding, Graph, call
+from private_keras.tracing.values import Known, Secret
+from private_keras.tracing.walk import Walk, topological
+
+APPROXIMATIONS = ("accurate", "fast")
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A model as a plan.
+
+    Attributes:
+        plan: what servers run, of kind "predict".
+        weights: plaintext float64 of each input that the model's owner provides, by name in the plan. A name stands for one
+            expression over weights and its scale, whatever the batch size: what was shared under a name for one batch size
+            serves another, as long as the model's weights do not change.
+        inputs: one for each model input, in the order in which Keras flattens them.
+        outputs: Keras' nested structure of outputs, with each output's name in the plan as the leaves.
+        output_dtypes: the dtype Keras gives each output, by name.
+        layers: path and class of each layer called, in order.
+    """
+
+    plan: Plan
+    weights: dict[str, np.ndarray]
+    inputs: list[InputSpec]
+    outputs: Any
+    output_dtypes: dict[str, str]
+    layers: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def input_names(self) -> list[str]:
+        return [spec.name for spec in self.inputs]
+
+    @property
+    def output_names(self) -> list[str]:
+        return tree.flatten(self.outputs)
+
+
+def trace(
+    model: keras.Model,
+    batch_size: int,
+    *,
+    approximation: str = "accurate",
+    fraction: int = 18,
+    input_owner: str = "client",
+    weight_owner: str = "model-owner",
+    receivers: tuple[str, ...] = ("client",),
+) -> Traced:
+    """Lowers `model`'s prediction on a batch to a plan.
+
+    Args:
+        model: built Keras model; it is left as it was.
+        batch_size: rows of a batch.
+        approximation: "accurate" (activations within about 1e-4) or "fast" (within about 1e-3, fewer pieces).
+        fraction: working fractional bits.
+        input_owner: party that provides the model's inputs.
+        weight_owner: party that provides the weights.
+        receivers: parties that the outputs are opened to.
+
+    Raises:
+        UnsupportedError: naming layer, operation and advice for everything that cannot run on shares.
+    """
+    if approximation not in APPROXIMATIONS:
+        raise UnsupportedError(f"approximation: expected one of {', '.join(APPROXIMATIONS)}. Received: {approximation!r}")
+    traced, findings = _attempt(model, batch_size, approximation, fraction, input_owner, weight_owner, receivers)
+    if traced is None:
+        raise UnsupportedError(report(model, findings))
+    return traced
+
+
+def unsupported(model: keras.Model, batch_size: int = 1) -> list[Finding]:
+    """Everything in `model` that cannot run on shares: layer, operation and advice. Empty if it can run."""
+    return _attempt(model, batch_size, "accurate", 18, "client", "model-owner", ("client",))[1]
+
+
+def report(model: keras.Model, findings: list[Finding]) -> str:
+    """The findings as text."""
+    lines = [f"  layer '{f.layer}', {f.operation}: {f.message}" for f in findings]
+    return "\n".join([f"model '{model.name}' cannot run on shares; nothing was shared.", *lines])
+
+
+def _attempt(
+    model: keras.Model, batch_size: int, approximation: str, fraction: int, input_owner: str, weight_owner: str,
+    receivers: tuple[str, ...],
+) -> tuple[Traced | None, list[Finding]]:
+    structure = _symbolic_inputs(model, batch_size)
+    graph = call(model, structure)
+    lo = Lowering(fraction, approximation, weight_owner)
+    nodes = topological(graph)
+    functional = getattr(model, "_functional", None) or model
+    specs, values = read_inputs(lo, graph, nodes, input_owner, getattr(functional, "input_names", None) or [])
+    walk = Walk(lo, graph, values, list(graph.findings))
+    walk.run(nodes)
+    findings = walk.findings
+    names: list[str] = []
+    dtypes: dict[str, str] = {}
+    for i, tensor in enumerate(tree.flatten(graph.outputs)):
+        name = _output_name(model, i, names)
+        result = walk.value(tensor)
+        if isinstance(result, Known):
+            message = "it does not depend on the inputs, so that opening it would open the model's weights. Remove the output."
+            findings.append(Finding(model.name, f"output '{name}'", message))
+        elif not findings:
+            exact = keras.backend.standardize_dtype(tensor.dtype)
+            opened = lo.as_secret(result) if exact.startswith(("int", "uint", "bool")) else lo.at(result)
+            lo.builder.output(opened.name, name, receivers)
+            dtypes[name] = exact
+        names.append(name)
+    if findings:
+        return None, findings
+    plan = optimise(lo.builder.build(model.name, "predict"))
+    layers = [(layer.path or layer.name, type(layer).__name__) for layer in graph.layers]
+    outputs = tree.pack_sequence_as(graph.outputs, names)
+    return Traced(plan, lo.weights, specs, outputs, dtypes, layers), []
+
+
+def _output_name(model: keras.Model, index: int, taken: list[str]) -> str:
+    """Keras' name of the output, made fit for a plan and unique."""
+    functional = getattr(model, "_functional", None) or model
+    given = getattr(functional, "output_names", None) or []
+    name = re.sub(r"[^A-Za-z0-9_.:/-]", "_", str(given[index]) if index < len(given) else f"output{index}").lstrip("_.:/-")
+    return name if name and name not in taken else f"{name or 'output'}.{index}"
+
+
+def _symbolic_inputs(model: keras.Model, batch_size: int) -> Any:
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise UnsupportedError(f"batch_size: expected an integer of at least 1. Received: {batch_size!r}")
+    struct = getattr(model, "_inputs_struct", None)
+    if struct is None and getattr(model, "_functional", None) is not None:
+        struct = model._functional._inputs_struct
+    if struct is None and getattr(model, "_build_shapes_dict", None):
+        shapes = model._build_shapes_dict
+        struct = tree.map_shape_structure(lambda s: keras.KerasTensor(tuple(s)), next(iter(shapes.values())))
+    if struct is None:
+        raise UnsupportedError(
+            f"model '{model.name}' has no input shape yet. Call it once on data, build it, or begin it with `keras.Input`."
+        )
+    if isinstance(model, keras.Sequential) and isinstance(struct, list | tuple) and len(struct) == 1:
+        struct = struct[0]
+    return tree.map_structure(lambda t: _symbolic_input(model, t, batch_size), struct)
+
+
+def _symbolic_input(model: keras.Model, tensor: keras.KerasTensor, batch_size: int) -> keras.KerasTensor:
+    if tensor.shape and tensor.shape[0] not in (None, batch_size):
+        raise UnsupportedError(
+            f"model '{model.name}', input '{tensor.name}': it was built for batches of {tensor.shape[0]}. "
+            f"Received: batch_size {batch_size}."
+        )
+    if any(n is None for n in tensor.shape[1:]):
+        raise UnsupportedError(
+            f"model '{model.name}', input '{tensor.name}': expected fixed sizes but for the batch, since a plan is made for one "
+            f"shape. Received: {tensor.shape}. Build the model with `keras.Input` of a full shape."
+        )
+    return keras.KerasTensor((batch_size, *tensor.shape[1:]), dtype=tensor.dtype, sparse=False, name=tensor.name)
