@@ -37,7 +37,7 @@ def test_on_three_parties_as_accounted(name):
     case = CASES[name]
     plan = case.plan()
     program = Program(plan)
-    session = Session()
+    session = Session(NumpyKernel())
 
     def run(p, *shares):
         return program.compute(p, dict(zip(case.inputs, shares, strict=True)))["result"]

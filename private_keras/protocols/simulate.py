@@ -131,5 +131,6 @@ def evaluate(row: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Horner's rule in the ring, coefficients lowest degree first."""
     total = np.full_like(x, row[-1])
     for a in row[-2::-1]:
-        total = total * x + a
+        # As functions, not operators: NumPy takes rank 0 for a scalar there and warns when it wraps.
+        total = np.asarray(np.add(np.multiply(total, x), a))
     return total

@@ -4,7 +4,7 @@ from collections.abc import Callable
 import numpy as np
 
 from private_keras.protocols.protocol import Bits, Protocol
-from private_keras.server.execute.values import Operation, Truth, Value, move, public, settled, spread
+from private_keras.server.execute.values import Operation, Truth, Value, elementwise, move, public, settled, spread
 
 
 def times(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -70,4 +70,4 @@ def dilated(p: Protocol, x: Value, dilation: list[int]) -> Value:
     return move(p, insert, shape, x)
 
 
-OPERATIONS = {"multiply": multiply, "matmul": matmul, "conv": conv}
+OPERATIONS = {"multiply": elementwise(multiply), "matmul": matmul, "conv": conv}

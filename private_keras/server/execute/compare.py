@@ -5,7 +5,7 @@ from private_keras.protocols import functions
 from private_keras.protocols.protocol import Protocol, Share
 from private_keras.server.execute.bilinear import both, multiply, product, times
 from private_keras.server.execute.linear import add, negative, subtract
-from private_keras.server.execute.values import Operation, Truth, Value, as_share, public, settled, spread
+from private_keras.server.execute.values import Operation, Truth, Value, as_share, elementwise, public, settled, spread
 
 U = np.uint64
 
@@ -96,7 +96,7 @@ def one_hot(p: Protocol, at: Operation, x: Value) -> Value:
     return p.one_hot(as_share(p, x), at.attributes["depth"])
 
 
-OPERATIONS = {
+_STEPS = {
     "relu": relu,
     "abs": absolute,
     "sign": sign,
@@ -111,3 +111,5 @@ OPERATIONS = {
     "select": select,
     "one_hot": one_hot,
 }
+
+OPERATIONS = {name: elementwise(step) for name, step in _STEPS.items()}

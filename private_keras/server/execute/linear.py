@@ -2,7 +2,7 @@
 import numpy as np
 
 from private_keras.protocols.protocol import Protocol
-from private_keras.server.execute.values import Operation, Value, public, settled, spread
+from private_keras.server.execute.values import Operation, Value, elementwise, public, settled, spread
 
 U = np.uint64
 
@@ -58,4 +58,4 @@ def truncate(p: Protocol, at: Operation, x: Value) -> Value:
     return p.truncate(x, bits)
 
 
-OPERATIONS = {"add": add, "subtract": subtract, "negate": negate, "shift": shift, "truncate": truncate}
+OPERATIONS = {"add": add, "subtract": subtract, "negate": negate, "shift": shift, "truncate": elementwise(truncate)}

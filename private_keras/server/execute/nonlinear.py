@@ -1,7 +1,7 @@
 """Functions of one variable, and softmax."""
 from private_keras.protocols import functions
 from private_keras.protocols.protocol import Protocol
-from private_keras.server.execute.values import Operation, Value, as_share
+from private_keras.server.execute.values import Operation, Value, as_share, elementwise
 
 
 def exp(p: Protocol, at: Operation, x: Value) -> Value:
@@ -36,7 +36,7 @@ def spline(p: Protocol, at: Operation, x: Value) -> Value:
     )
 
 
-OPERATIONS = {
+_STEPS = {
     "exp": exp,
     "reciprocal": reciprocal,
     "rsqrt": rsqrt,
@@ -45,3 +45,5 @@ OPERATIONS = {
     "softmax": softmax,
     "spline": spline,
 }
+
+OPERATIONS = {name: elementwise(step) for name, step in _STEPS.items()}

@@ -4,9 +4,9 @@ from functools import partial
 import numpy as np
 
 from private_keras.protocols import functions
-from private_keras.protocols.protocol import Protocol
+from private_keras.protocols.protocol import Protocol, Share
 from private_keras.server.execute.linear import negative
-from private_keras.server.execute.values import Operation, Value, as_share, public, settled
+from private_keras.server.execute.values import Operation, Value, as_share, public, reshaped, settled
 
 
 def _linear(p: Protocol, fn, shape: tuple[int, ...], x: Value) -> Value:
@@ -20,8 +20,8 @@ def reduce_sum(p: Protocol, at: Operation, x: Value) -> Value:
 
 
 def reduce_max(p: Protocol, at: Operation, x: Value) -> Value:
-    result = functions.reduce_max(p, as_share(p, x), at.attributes["axis"])
-    return p.linear(lambda a: a.reshape(at.shape), at.shape, result) if at.attributes["keepdims"] else result
+    result = functions.reduce_max(p, *_of_rank_two(p, at, x))
+    return reshaped(p, result, at.shape)
 
 
 def reduce_min(p: Protocol, at: Operation, x: Value) -> Value:
@@ -29,11 +29,19 @@ def reduce_min(p: Protocol, at: Operation, x: Value) -> Value:
 
 
 def argmax(p: Protocol, at: Operation, x: Value) -> Value:
-    return functions.argmax(p, as_share(p, x), at.attributes["axis"])
+    result = functions.argmax(p, *_of_rank_two(p, at, x))
+    return reshaped(p, result, at.shape)
 
 
 def argmin(p: Protocol, at: Operation, x: Value) -> Value:
     return argmax(p, at, negative(p, x))
+
+
+def _of_rank_two(p: Protocol, at: Operation, x: Value) -> tuple[Share, int]:
+    """The operand and the axis to reduce, such that the result is not of rank 0."""
+    if len(x.shape) > 1:
+        return as_share(p, x), at.attributes["axis"]
+    return as_share(p, reshaped(p, x, (1, *x.shape))), 1
 
 
 def window_taps(x: np.ndarray, axis: int, window: int, stride: int, low: int, count: int) -> list[np.ndarray]:

@@ -4,7 +4,8 @@ Comparisons give bits, which are cheaper to multiply with and to combine than in
 as long as they are used as such and becomes a share, once, when a step needs one.
 """
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,30 @@ def move(p: Protocol, fn: Movement, shape: tuple[int, ...], value: Value) -> Val
     if isinstance(value, Truth):
         return Truth(p.bits_linear(fn, shape, value.bits), shape)
     return p.linear(fn, shape, value)
+
+
+def reshaped(p: Protocol, value: Value, shape: tuple[int, ...]) -> Value:
+    """The same elements in another shape."""
+    if tuple(value.shape) == shape:
+        return value
+    return move(p, lambda a: a.reshape(shape), shape, value)
+
+
+def elementwise(step: Callable[..., Value]) -> Callable[..., Value]:
+    """The step, with secret operands of rank 0 as tensors of one element.
+
+    NumPy turns arrays of rank 0 into scalars on the way, which protocols and kernels do not take.
+    """
+
+    @wraps(step)
+    def run(p: Protocol, at: Operation, *xs: Value) -> Value:
+        if all(x.shape or public(x) for x in xs):
+            return step(p, at, *xs)
+        lifted = [x if x.shape or public(x) else reshaped(p, x, (1,)) for x in xs]
+        inner = replace(at, result=replace(at.result, shape=at.shape or (1,)))
+        return reshaped(p, step(p, inner, *lifted), at.shape)
+
+    return run
 
 
 def spread(p: Protocol, value: Value, shape: tuple[int, ...]) -> Value:
