@@ -1,1 +1,10 @@
 """The client side of a cluster: connect, share, run, and the embedded cluster on this machine."""
+from private_keras.cluster.cluster import Cluster, NetworkCluster
+from private_keras.cluster.current import connect, current, disconnect
+from private_keras.cluster.handle import Handle, Stats, Traffic
+from private_keras.cluster.local import LocalCluster
+from private_keras.cluster.simulated import SimulatedCluster
+
+__all__ = [
+    "Cluster", "Handle", "LocalCluster", "NetworkCluster", "SimulatedCluster", "Stats", "Traffic", "connect", "current", "disconnect",
+]  # fmt: skip

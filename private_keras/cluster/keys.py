@@ -1,6 +1,7 @@
 """Certificates of a cluster: one authority, one certificate and key (ECDSA P-256) for each party."""
 import datetime
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -9,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from private_keras.errors import FileError, InputError
+from private_keras.server.config import NAME
 from private_keras.transport.tls import pin_of
 
 DAYS = 825
@@ -51,8 +53,7 @@ def make_party(authority: Path, name: str, days: int = DAYS, directory: Path | N
         FileError: the files exist, or the authority's do not.
         InputError: a name that cannot stand in a certificate.
     """
-    if not name or len(name) > 63 or not all(c.isascii() and (c.isalnum() or c == "-") for c in name) or name == AUTHORITY:
-        raise InputError(f"a party's name has 1 to 63 letters, digits and hyphens. Received: {name!r}")
+    check_name(name)
     try:
         issuer = x509.load_pem_x509_certificate((authority / f"{AUTHORITY}.pem").read_bytes())
         issuer_key = serialization.load_pem_private_key((authority / f"{AUTHORITY}.key").read_bytes(), None)
@@ -70,6 +71,34 @@ def make_party(authority: Path, name: str, days: int = DAYS, directory: Path | N
     )
     _write_pair(directory or authority, name, certificate, key)
     return pin_of(certificate)
+
+
+def make_keys(directory: Path, names: Sequence[str], days: int = DAYS) -> dict[str, str]:
+    """Certificates for all names, from the authority in `directory`, which is made when there is none; returns pins by name.
+
+    Raises:
+        FileError: a file exists already; InputError: a name or number of days that cannot be.
+    """
+    if days < 1:
+        raise InputError(f"expected a validity of at least 1 day. Received: {days}")
+    for name in names:
+        check_name(name)
+        for suffix in (".pem", ".key"):
+            _refuse_overwriting(directory / f"{name}{suffix}")
+    if not (directory / f"{AUTHORITY}.pem").exists():
+        make_authority(directory, days=days)
+    return {name: make_party(directory, name, days) for name in names}
+
+
+def check_name(name: str) -> None:
+    """Raises `InputError` for a name that cannot stand in a certificate and in a cluster's description."""
+    if not NAME.fullmatch(name) or name == AUTHORITY:
+        raise InputError(f"a party's name has 1 to 63 letters, digits and hyphens. Received: {name!r}")
+
+
+def _refuse_overwriting(path: Path) -> None:
+    if path.exists():
+        raise FileError(f"{path} exists and is not overwritten; move it away first")
 
 
 def _builder(subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey, days: int) -> x509.CertificateBuilder:
@@ -96,8 +125,7 @@ def _usage(signs_certificates: bool) -> x509.KeyUsage:
 def _write_pair(directory: Path, name: str, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for suffix in (".pem", ".key"):
-        if (directory / f"{name}{suffix}").exists():
-            raise FileError(f"{directory / name}{suffix} exists and is not overwritten; move it away first")
+        _refuse_overwriting(directory / f"{name}{suffix}")
     secret = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )

@@ -6,12 +6,19 @@ import numpy as np
 from private_keras.errors import FrameError, InputError, PeerLost
 
 HEADER = struct.Struct("<QQ")
-MAX_BYTES = 1 << 40
 
 # Steps of jobs are below 2^63; these mark messages of the servers themselves.
 SETUP_STEP = (1 << 64) - 3
 HELLO_STEP = (1 << 64) - 2
 GIVE_UP_STEP = (1 << 64) - 1
+
+
+class GaveUp(PeerLost):
+    """The peer ended its job. `blamed` is the party index that it lost, or its own."""
+
+    def __init__(self, message: str, blamed: int):
+        super().__init__(message)
+        self.blamed = blamed
 
 
 def pack(step: int, length: int) -> bytes:
@@ -28,7 +35,7 @@ def check(header: bytes, step: int, length: int, peer: str) -> None:
     """Refuses a header that is not the one expected.
 
     Raises:
-        PeerLost: the peer gave up its job, and says whom it lost.
+        GaveUp: the peer gave up its job, and says whom it lost.
         FrameError: another step or length than expected.
     """
     got_step, got_length = HEADER.unpack(header)
@@ -37,8 +44,8 @@ def check(header: bytes, step: int, length: int, peer: str) -> None:
     if got_step == GIVE_UP_STEP:
         blamed = f"server{got_length}" if got_length < 64 else "a server"
         if blamed == peer:
-            raise PeerLost(f"{peer} gave up the job; the reason is in its own error")
-        raise PeerLost(f"{blamed} was lost (said by {peer})")
+            raise GaveUp(f"{peer} gave up the job; the reason is in its own error", got_length)
+        raise GaveUp(f"{blamed} was lost (said by {peer})", got_length)
     raise FrameError(
         f"{peer}: expected step {step} with {length} bytes. Received: step {got_step} with {got_length} bytes; "
         "the servers do not run the same program or somebody else writes to the connection"

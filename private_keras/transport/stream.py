@@ -137,6 +137,11 @@ class StreamChannel(Channel):
         reason = getattr(error, "reason", None) or error.strerror or type(error).__name__
         return PeerLost(f"the connection to {self.peer} broke (step {step}): {reason}")
 
+    @property
+    def broken(self) -> bool:
+        """Whether an error has ended the connection."""
+        return self._broken
+
     def idle(self) -> bool:
         """Whether the connection is open with nothing to read: what a connection between jobs must be."""
         if self._broken or self._closed:

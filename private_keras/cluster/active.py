@@ -1,0 +1,29 @@
+"""Which clusters are open, the one in use last: what everything that is not given a cluster runs on."""
+import threading
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Active(Generic[T]):
+    """A stack, thread safe."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self._stack: list[T] = []
+
+    def push(self, item: T) -> None:
+        """`item` is in use until it is removed."""
+        with self.lock:
+            self._stack.append(item)
+
+    def remove(self, item: T) -> None:
+        """What was in use before is in use again; without effect for an item that is not here."""
+        with self.lock:
+            if item in self._stack:
+                self._stack.remove(item)
+
+    def top(self) -> T | None:
+        """The item in use."""
+        with self.lock:
+            return self._stack[-1] if self._stack else None

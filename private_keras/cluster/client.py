@@ -1,0 +1,158 @@
+"""One server, as its client sees it: the calls of the control plane, errors as exceptions that name the server."""
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import numpy as np
+
+from private_keras.errors import ServerUnavailable, VersionMismatch
+from private_keras.server import limits
+from private_keras.server.config import ClusterConfig, ServerAddress
+from private_keras.server.failures import from_call
+from private_keras.server.service import SERVICE
+from private_keras.server.wire import messages_pb2 as wire
+from private_keras.cluster.probe import probe
+from private_keras.version import VERSION
+
+# A server that does not even answer pings for this long, while a call waits, is taken for stalled.
+PING_MS = 5_000
+PING_TIMEOUT_MS = 10_000
+UPLOAD_SECONDS = 600.0
+CALL_SECONDS = 30.0
+OPTIONS = (
+    ("grpc.max_receive_message_length", limits.MESSAGE_BYTES),
+    ("grpc.max_send_message_length", limits.MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", PING_MS),
+    ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # A server that is started anew at the same address must not inherit the back-off of the one before.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+class CallFailed(Exception):
+    """A call's exception together with the exact kind that the server gave it."""
+
+    def __init__(self, error: Exception, kind: str):
+        super().__init__(str(error))
+        self.error = error
+        self.kind = kind
+
+
+class ServerClient:
+    """A connection to one server.
+
+    Args:
+        identity: name in the client's certificate; None on Unix sockets.
+    """
+
+    def __init__(self, config: ClusterConfig, server: ServerAddress, identity: str | None):
+        self.name = server.name
+        self.address = server.control
+        self._config = config
+        self._identity = identity
+        self._channel: grpc.Channel | None = None
+        self._calls: dict[str, Any] = {}
+
+    def connect(self, seconds: float) -> wire.HelloReply:
+        """Connects and asks who is there.
+
+        Raises:
+            ServerUnavailable: nobody answers within `seconds`.
+            SecurityError: a certificate, theirs or ours, is refused.
+            VersionMismatch: another release, protocol or party.
+        """
+        self.close()
+        deadline = time.monotonic() + seconds
+        if self._config.local:
+            channel = grpc.insecure_channel(self.address, options=OPTIONS)
+        else:
+            credentials = self._config.credentials(self._identity)
+            trusted = probe(credentials, self.address, self.name, deadline)
+            channel = grpc.secure_channel(
+                self.address,
+                grpc.ssl_channel_credentials(trusted, credentials.key.read_bytes(), credentials.certificate.read_bytes()),
+                options=(*OPTIONS, ("grpc.ssl_target_name_override", self.name)),
+            )
+        self._open(channel)
+        reply = self._ask("Hello", wire.HelloRequest(version=VERSION), max(0.1, deadline - time.monotonic()), wait=True)
+        party = int(self.name.removeprefix("server"))
+        expected = (VERSION, self._config.protocol, party)
+        if (reply.version, reply.protocol, reply.party) != expected:
+            raise VersionMismatch(
+                f"{self.name} at {self.address}: expected release {VERSION}, protocol {self._config.protocol}, party {party}. "
+                f"Received: {reply.version[:20]}, {reply.protocol[:20]}, {reply.party}"
+            )
+        return reply
+
+    def _open(self, channel: grpc.Channel) -> None:
+        self._channel = channel
+        kinds = {
+            "Hello": (channel.unary_unary, wire.HelloReply), "Health": (channel.unary_unary, wire.HealthReply),
+            "Upload": (channel.stream_unary, wire.UploadReply), "Delete": (channel.unary_unary, wire.DeleteReply),
+            "Prepare": (channel.stream_unary, wire.PrepareReply), "Run": (channel.stream_stream, wire.RunReply),
+            "Cancel": (channel.unary_unary, wire.CancelReply),
+        }  # fmt: skip
+        for name, (make, reply) in kinds.items():
+            self._calls[name] = make(
+                f"/{SERVICE}/{name}", request_serializer=lambda message: message.SerializeToString(),
+                response_deserializer=reply.FromString,
+            )  # fmt: skip
+
+    def _ask(self, call: str, request: Any, seconds: float, wait: bool = False) -> Any:
+        if self._channel is None:
+            raise ServerUnavailable(f"{self.name} at {self.address} is not connected")
+        try:
+            return self._calls[call](request, timeout=seconds, wait_for_ready=wait or None)
+        except grpc.RpcError as error:
+            failure, kind = from_call(error, self.name, self.address)
+            if wait and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                failure = ServerUnavailable(f"{self.name} does not answer at {self.address}")
+            raise failure from CallFailed(failure, kind)
+
+    def health(self) -> wire.HealthReply:
+        """How much the server has to do."""
+        return self._ask("Health", wire.HealthRequest(), CALL_SECONDS)
+
+    def upload(self, handle: bytes, elements: int, seeds: bytes, words: np.ndarray) -> None:
+        """Stores one tensor's material on this server."""
+
+        def requests() -> Iterator[wire.UploadRequest]:
+            for index, data in enumerate(chunks(seeds, words)):
+                yield wire.UploadRequest(handle=handle, elements=elements, data=data) if index == 0 else wire.UploadRequest(data=data)
+
+        self._ask("Upload", requests(), UPLOAD_SECONDS)
+
+    def delete(self, handles: list[bytes]) -> int:
+        """Forgets stored shares; returns how many there were."""
+        return self._ask("Delete", wire.DeleteRequest(handles=handles), CALL_SECONDS).deleted
+
+    def prepare(self, text: bytes) -> str:
+        """Sends a plan; returns the digest that the server computed."""
+        pieces = [text[i : i + limits.CHUNK_BYTES] for i in range(0, len(text), limits.CHUNK_BYTES)]
+        requests = (wire.PrepareRequest(total=len(text) if i == 0 else 0, data=piece) for i, piece in enumerate(pieces))
+        return self._ask("Prepare", requests, UPLOAD_SECONDS).digest
+
+    def run(self, requests: Iterator[wire.RunRequest], seconds: float) -> grpc.Call:
+        """Starts a job's call; the result streams `RunReply` and can be cancelled."""
+        if self._channel is None:
+            raise ServerUnavailable(f"{self.name} at {self.address} is not connected")
+        return self._calls["Run"](requests, timeout=seconds)
+
+    def close(self) -> None:
+        """Ends the connection; idempotent."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+
+def chunks(seeds: bytes, words: np.ndarray) -> Iterator[bytes]:
+    """A tensor's material in pieces that fit a message."""
+    data = memoryview(words.reshape(-1).view(np.uint8))
+    first = limits.CHUNK_BYTES - len(seeds)
+    yield seeds + bytes(data[:first])
+    for start in range(first, len(data), limits.CHUNK_BYTES):
+        yield bytes(data[start : start + limits.CHUNK_BYTES])

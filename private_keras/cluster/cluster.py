@@ -1,0 +1,276 @@
+"""A cluster as models use it: share, run, delete. `NetworkCluster` is the one on servers."""
+import os
+import secrets
+import threading
+from abc import ABC, abstractmethod
+from concurrent import futures
+
+import numpy as np
+
+from private_keras.cluster.active import Active
+from private_keras.cluster.client import CallFailed, ServerClient
+from private_keras.cluster.handle import Handle, Stats
+from private_keras.cluster.running import run_job
+from private_keras.errors import (
+    ClusterError,
+    DeadlineExceeded,
+    HandleNotFound,
+    InputError,
+    PeerLost,
+    PrivateKerasError,
+    ServerUnavailable,
+    VersionMismatch,
+)
+from private_keras.plan.plan import Plan
+from private_keras.ring import default_kernel, fixedpoint
+from private_keras.server import limits
+from private_keras.server.config import ClusterConfig
+from private_keras.server.material import split
+
+CONNECT_SECONDS = 5.0
+RUN_SECONDS = 600.0
+
+
+class Cluster(ABC):
+    """Where plans run.
+
+    Attributes:
+        protocol: name of the protocol.
+        stats: rounds, bytes and seconds of the last run and of all.
+    """
+
+    protocol: str
+    stats: Stats
+
+    @property
+    @abstractmethod
+    def incarnation(self) -> str:
+        """Changes whenever a server was started anew: handles from before are gone, and must be shared again."""
+
+    @abstractmethod
+    def share(self, values: np.ndarray, fraction: int, name: str) -> Handle:
+        """Shares a tensor among the servers, which keep it.
+
+        Args:
+            values: real numbers, any shape without empty axes.
+            fraction: fractional bits.
+            name: what it is, for errors.
+
+        Raises:
+            InputError: not finite, out of range, not numbers, or empty.
+            ClusterError: a server cannot be reached or has no room.
+        """
+
+    @abstractmethod
+    def delete(self, handle: Handle) -> None:
+        """Lets the servers forget shares; without effect where they are gone already."""
+
+    @abstractmethod
+    def run(
+        self, plan: Plan, inputs: dict[str, Handle | np.ndarray], deadline: float = RUN_SECONDS
+    ) -> dict[str, np.ndarray]:
+        """Runs a plan.
+
+        Args:
+            plan: the program.
+            inputs: for each input of the plan a stored handle, or real numbers, which are shared for this run alone.
+            deadline: seconds.
+
+        Returns:
+            Opened outputs by name, float64.
+
+        Raises:
+            InputError: inputs that do not fit the plan.
+            HandleNotFound: shares that are gone; share them again.
+            PeerLost, DeadlineExceeded, ServerUnavailable: naming the server. The cluster stays usable.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Ends the connection; idempotent."""
+
+    def __enter__(self) -> "Cluster":
+        """Makes this cluster the current one for a `with` block."""
+        ACTIVE.push(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+ACTIVE: Active[Cluster] = Active()
+
+
+def encoded(plan: Plan, inputs: dict[str, Handle | np.ndarray]) -> dict[str, Handle | np.ndarray]:
+    """Inputs checked against the plan, arrays as ring elements."""
+    expected = {item.name for item in plan.inputs}
+    if set(inputs) != expected:
+        raise InputError(
+            f"plan {plan.name!r}: missing inputs {sorted(expected - set(inputs))}, unknown inputs {sorted(set(inputs) - expected)}"
+        )
+    result: dict[str, Handle | np.ndarray] = {}
+    for item in plan.inputs:
+        given = inputs[item.name]
+        what = item.label or item.name
+        if isinstance(given, Handle):
+            if (given.shape, given.fraction) != (item.type.shape, item.type.fraction):
+                raise InputError(
+                    f"{what}: expected shape {item.type.shape} with {item.type.fraction} fractional bits. "
+                    f"Received: shares of {given.name!r} with shape {given.shape} and {given.fraction}"
+                )
+            result[item.name] = given
+        else:
+            array = np.asarray(given)
+            if array.shape != item.type.shape:
+                raise InputError(f"{what}: expected shape {item.type.shape}. Received: shape {array.shape}")
+            result[item.name] = fixedpoint.encode(array, item.type.fraction, what)
+    return result
+
+
+def decoded(plan: Plan, opened: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Ring elements of the outputs as real numbers."""
+    return {item.name: fixedpoint.decode(opened[item.name], plan.types[item.value].fraction) for item in plan.outputs}
+
+
+class NetworkCluster(Cluster):
+    """Servers that run already, on other hosts or on this one.
+
+    Args:
+        config: their description.
+        identity: name of this client's certificate; None on Unix sockets.
+    """
+
+    def __init__(self, config: ClusterConfig, identity: str | None):
+        if not config.local and identity is None:
+            raise InputError('a cluster over TLS needs to know who you are: pk.connect("cluster.json", identity="analyst")')
+        self.protocol = config.protocol
+        self.stats = Stats()
+        self._clients = [ServerClient(config, server, identity) for server in config.servers]
+        self._pool = futures.ThreadPoolExecutor(8 * len(self._clients), thread_name_prefix="cluster")
+        self._kernel = default_kernel()
+        self._process = os.getpid()
+        self._incarnations = [""] * len(self._clients)
+        self._prepared: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+        self._stale = False
+
+    @property
+    def incarnation(self) -> str:
+        self._ready()
+        return "-".join(self._incarnations)
+
+    def connect(self, seconds: float = CONNECT_SECONDS) -> None:
+        """Reaches all servers, at once; raises the first one's error that does not answer or does not fit."""
+        replies = self._all(lambda client: client.connect(seconds))
+        identities = {reply.identity for reply in replies}
+        if len(identities) != 1:
+            raise VersionMismatch(f"the servers take this client for different identities: {sorted(identities)}")
+        self._incarnations = [reply.incarnation for reply in replies]
+
+    def _ready(self) -> None:
+        """Called before every use: the cluster can be used, by this process, and its servers are those it knows."""
+        if self._closed:
+            raise ClusterError("this cluster is closed; call pk.connect() for a new one")
+        if os.getpid() != self._process:
+            raise ClusterError("a cluster cannot be used in a forked process; call pk.connect() there for another one")
+
+        with self._lock:
+            self._check()
+
+    def _check(self) -> None:
+        """After a server was lost: finds out what is there now."""
+        if self._stale:
+            self.connect()
+            self._stale = False
+
+    def _all(self, call) -> list:
+        """call(client) for every server at once; raises the error that the lowest party had."""
+        tasks = [self._pool.submit(call, client) for client in self._clients]
+        futures.wait(tasks)
+        return [task.result() for task in tasks]
+
+    def share(self, values: np.ndarray, fraction: int, name: str) -> Handle:
+        incarnation = self.incarnation
+        elements = fixedpoint.encode(values, fraction, name)
+        if not elements.size:
+            raise InputError(f"{name}: expected at least one element. Received: shape {elements.shape}")
+        handle = Handle(name, elements.shape, fraction, incarnation, secrets.token_bytes(limits.ID_BYTES))
+        parts = self._split(elements)
+        tasks = [
+            self._pool.submit(client.upload, handle.id, elements.size, *part)
+            for client, part in zip(self._clients, parts, strict=True)
+        ]
+        futures.wait(tasks)
+        try:
+            for task in tasks:
+                task.result()
+        except PrivateKerasError as error:
+            self._notice(error)
+            self._forget([handle.id])
+            raise
+        return handle
+
+    def _notice(self, error: PrivateKerasError) -> None:
+        if isinstance(error, PeerLost | ServerUnavailable | DeadlineExceeded):
+            self._stale = True
+
+    def _split(self, elements: np.ndarray) -> list[tuple[bytes, np.ndarray]]:
+        return split(elements, self._kernel, (secrets.token_bytes(16), secrets.token_bytes(16)))
+
+    def delete(self, handle: Handle) -> None:
+        if not self._closed and handle.incarnation == "-".join(self._incarnations):
+            self._forget([handle.id])
+
+    def _forget(self, handles: list[bytes]) -> None:
+        """Deletes wherever it can be done; what cannot be reached has nothing to delete or ends soon."""
+        futures.wait([self._pool.submit(client.delete, handles) for client in self._clients])
+
+    def run(
+        self, plan: Plan, inputs: dict[str, Handle | np.ndarray], deadline: float = RUN_SECONDS
+    ) -> dict[str, np.ndarray]:
+        if not 0 < deadline <= limits.MAX_SECONDS:
+            raise InputError(f"expected a deadline of up to {limits.MAX_SECONDS:g} s. Received: {deadline}")
+        incarnation = self.incarnation
+        checked = encoded(plan, inputs)
+        for given in checked.values():
+            if isinstance(given, Handle) and given.incarnation != incarnation:
+                raise HandleNotFound(f"the shares of {given.name!r} were lost when a server was started anew; share them again")
+        try:
+            return self._run(plan, checked, incarnation, deadline)
+        except ClusterError as error:
+            if isinstance(error.__cause__, CallFailed) and error.__cause__.kind == "PlanNotPrepared":
+                self._prepared.clear()
+                return self._run(plan, checked, incarnation, deadline)
+            raise
+
+    def _run(self, plan: Plan, checked: dict, incarnation: str, deadline: float) -> dict[str, np.ndarray]:
+        self._prepare(plan, incarnation)
+        ready = {name: given if isinstance(given, Handle) else self._split(given) for name, given in checked.items()}
+        try:
+            opened, traffic = run_job(self._clients, self._pool, plan, ready, deadline)
+        except PrivateKerasError as error:
+            self._notice(error)
+            raise
+        self.stats.add(traffic)
+        return decoded(plan, opened)
+
+    def _prepare(self, plan: Plan, incarnation: str) -> None:
+        if self._prepared.get(plan.digest) == incarnation:
+            return
+        text = plan.to_json().encode()
+        digests = self._all(lambda client: client.prepare(text))
+        if set(digests) != {plan.digest}:
+            wrong = next(c.name for c, digest in zip(self._clients, digests, strict=True) if digest != plan.digest)
+            raise VersionMismatch(f"{wrong} reads plan {plan.name!r} in another way than this client; install the same release")
+        self._prepared[plan.digest] = incarnation
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        ACTIVE.remove(self)
+        if os.getpid() == self._process:
+            for client in self._clients:
+                client.close()
+            self._pool.shutdown(wait=False, cancel_futures=True)

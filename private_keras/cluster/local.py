@@ -1,0 +1,190 @@
+"""The embedded cluster: three server processes on this machine, over Unix sockets, that end with this process."""
+import atexit
+import json
+import logging
+import os
+import select
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from private_keras.cluster.cluster import NetworkCluster
+from private_keras.errors import ClusterError, InputError, ServerUnavailable
+from private_keras.server.config import PROTOCOLS, read_config
+from private_keras.server.process import READY
+
+START_SECONDS = 30.0
+END_SECONDS = 2.0
+REAP_SECONDS = 0.3
+# Longest path of a Unix socket, with its terminating zero (sockaddr_un on Linux).
+SOCKET_PATH_BYTES = 108
+THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+log = logging.getLogger("private_keras")
+
+
+class _Process:
+    """One embedded server: its process, and the line whose end tells it that we are gone."""
+
+    def __init__(self, config: Path, party: int):
+        self.name = f"server{party}"
+        self._errors = config.parent / f"{self.name}.log"
+        self._line, theirs = socket.socketpair()
+        arguments = ["serve", "--config", str(config), "--party", str(party), "--log", "warning", "--lifeline", str(theirs.fileno())]
+        with theirs, open(self._errors, "ab") as errors:
+            # In a session of its own, so that Ctrl-C in a terminal reaches the client alone.
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "private_keras", *arguments], stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
+                pass_fds=[theirs.fileno()], start_new_session=True, env=_environment(), cwd=config.parent,
+            )  # fmt: skip
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def wait_ready(self, deadline: float) -> None:
+        """Returns when the server listens; raises `ServerUnavailable` with its last words when it does not."""
+        said = b""
+        while said != READY:
+            ready, _, _ = select.select([self._line], [], [], max(0.0, deadline - time.monotonic()))
+            piece = self._line.recv(64) if ready else b""
+            if not piece:
+                code = self._process.poll()
+                why = "does not start in time" if code is None else f"ended with exit code {code}"
+                raise ServerUnavailable(f"{self.name} {why}: {self.last_words()}")
+            said += piece
+
+    def last_words(self) -> str:
+        """The end of its log: events and crashes, without values."""
+        try:
+            text = self._errors.read_text(errors="replace").strip()
+        except OSError:
+            text = ""
+        return text[-1500:] or "its log is empty"
+
+    def ended(self) -> int | None:
+        """Exit code of a process that has ended."""
+        return self._process.poll()
+
+    def let_go(self) -> None:
+        """Tells it to end."""
+        self._line.close()
+
+    def end(self, deadline: float) -> None:
+        """Waits for the end, and forces it at the deadline."""
+        self._line.close()
+        try:
+            self._process.wait(max(0.05, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """Servers find the same package as the client, and leave the threads to it."""
+    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, **THREADS, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+
+
+class LocalCluster(NetworkCluster):
+    """Three servers on this machine. Use as a context manager, or `close` it; it ends with this process in any case.
+
+        with pk.LocalCluster() as cluster:
+            y = model.predict(x)
+
+    When a server has died, all are started anew at the next use; stored shares must then be shared again.
+
+    Args:
+        protocol: name of the protocol.
+    """
+
+    def __init__(self, protocol: str = "trio"):
+        if protocol not in PROTOCOLS:
+            raise InputError(f"expected a protocol of {sorted(PROTOCOLS)}. Received: {protocol!r}")
+        self._directory = _private_directory()
+        self._path = self._directory / "cluster.json"
+        self._processes: list[_Process] = []
+        try:
+            where = f"unix:{self._directory}/server"
+            servers = [{"control": f"{where}{i}.control", "data": f"{where}{i}.data"} for i in range(PROTOCOLS[protocol])]
+            self._description = json.dumps({"protocol": protocol, "servers": servers})
+            self._path.write_text(self._description)
+            super().__init__(read_config(self._path), None)
+            atexit.register(self.close)
+            self._start()
+        except BaseException:
+            self._end()
+            raise
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the servers, by party."""
+        return [process.pid for process in self._processes]
+
+    @property
+    def directory(self) -> Path:
+        """Where sockets and logs are; mode 0700, removed at the end."""
+        return self._directory
+
+    def _start(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        self._processes = [_Process(self._path, party) for party in range(len(self._clients))]
+        for process in self._processes:
+            process.wait_ready(deadline)
+        self.connect()
+
+    def _dead(self) -> list[_Process]:
+        return [process for process in self._processes if process.ended() is not None]
+
+    def _check(self) -> None:
+        if self._stale:
+            # A connection ends a moment before its process can be seen to have ended.
+            deadline = time.monotonic() + REAP_SECONDS
+            while not self._dead() and time.monotonic() < deadline:
+                time.sleep(0.01)
+        dead = self._dead()
+        for process in dead:
+            log.warning(
+                "%s had ended (exit code %s); the servers are started anew, and shares on them must be shared again. Its log: %s",
+                process.name, process.ended(), process.last_words(),
+            )  # fmt: skip
+        if dead:
+            self._end()
+            self._directory.mkdir(mode=0o700, exist_ok=True)
+            self._path.write_text(self._description)
+            self._start()
+            self._stale = False
+        super()._check()
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        atexit.unregister(self.close)
+        forked = os.getpid() != self._process
+        super().close()
+        if not forked:
+            self._end()
+
+    def _end(self) -> None:
+        """Ends the servers, all at once, and removes what they leave."""
+        deadline = time.monotonic() + END_SECONDS
+        for process in self._processes:
+            process.let_go()
+        for process in self._processes:
+            process.end(deadline)
+        self._processes = []
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _private_directory() -> Path:
+    """A new directory with mode 0700 whose path leaves room for a socket's name."""
+    for parent in (None, "/tmp"):
+        directory = tempfile.mkdtemp(prefix="private_keras_", dir=parent)
+        if len(os.fsencode(directory)) + len("/server0.control") < SOCKET_PATH_BYTES:
+            return Path(directory)
+        os.rmdir(directory)
+    raise ClusterError("no directory with a path short enough for Unix sockets; set TMPDIR to a short one")

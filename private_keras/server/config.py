@@ -1,0 +1,206 @@
+"""`cluster.json`: which servers make up a cluster, where they are, and who they are.
+
+The talk's form names addresses only; the data port is the control port + 1, certificates lie in `keys` beside the file:
+
+    {"server0": "10.0.0.1:4000", "server1": "10.0.0.2:4000", "server2": "10.0.0.3:4000", "analyst": "10.0.0.9:0"}
+
+The long form:
+
+    {"protocol": "trio",
+     "servers": [{"name": "server0", "control": "10.0.0.1:4000", "data": "10.0.0.1:4001", "certificate": "sha256:..."}, ...],
+     "clients": {"analyst": {"certificate": "sha256:..."}},
+     "authority": "keys/authority.pem", "keys": "keys"}
+
+`certificate` is the pin of a party's public key, as `private-keras keys` prints it; without one, any certificate of the
+authority with the party's name is good. Paths are relative to the file. Addresses `unix:/path` are for one machine.
+"""
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from private_keras.errors import InputError
+from private_keras.transport.tls import Credentials
+
+PROTOCOLS = {"trio": 3}
+PIN = re.compile(r"sha256:[0-9a-f]{64}")
+HOST = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
+NAME = re.compile(r"[A-Za-z0-9-]{1,63}")
+MAX_FILE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class ServerAddress:
+    """One server: `control` for clients, `data` for the other servers."""
+
+    name: str
+    control: str
+    data: str
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """A cluster's description.
+
+    Attributes:
+        protocol: name of the protocol.
+        servers: by party index.
+        clients: names that may use the servers; None: everyone with a certificate of the authority.
+        pins: party -> "sha256:..." of its public key.
+        authority: certificate authority's PEM file; None on Unix sockets.
+        keys: directory with `<name>.pem` and `<name>.key`.
+    """
+
+    protocol: str
+    servers: tuple[ServerAddress, ...]
+    clients: frozenset[str] | None = None
+    pins: dict[str, str] = field(default_factory=dict)
+    authority: Path | None = None
+    keys: Path | None = None
+
+    @property
+    def local(self) -> bool:
+        """Whether all servers are on this machine, over Unix sockets."""
+        return self.servers[0].control.startswith("unix:")
+
+    def credentials(self, name: str) -> Credentials:
+        """Files that prove to be `name`."""
+        if self.authority is None or self.keys is None:
+            raise InputError("a cluster on Unix sockets has no certificates")
+        return Credentials(self.authority, self.keys / f"{name}.pem", self.keys / f"{name}.key", self.pins)
+
+
+def read_config(path: str | Path) -> ClusterConfig:
+    """Reads a `cluster.json`.
+
+    Raises:
+        InputError: missing, not JSON, or not a cluster's description; says which entry.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise InputError(f"{path}: expected a cluster's description. Received: a file of {path.stat().st_size} bytes")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot read the cluster's description: {error}") from None
+    try:
+        content = json.loads(text, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not valid JSON: {error}") from None
+    return parse_config(content, path.parent, str(path))
+
+
+def parse_config(content: Any, directory: Path, where: str = "cluster.json") -> ClusterConfig:
+    """A `ClusterConfig` from parsed JSON of either form; paths are relative to `directory`."""
+    if not isinstance(content, dict):
+        raise InputError(f"{where}: expected an object with servers. Received: {type(content).__name__}")
+    if "servers" not in content:
+        content = _long_form(content, where)
+    unknown = sorted(set(content) - {"protocol", "servers", "clients", "authority", "keys"})
+    if unknown:
+        raise InputError(f"{where}: unknown entries {unknown}; known are protocol, servers, clients, authority and keys")
+    protocol = content.get("protocol", "trio")
+    if not isinstance(protocol, str) or protocol not in PROTOCOLS:
+        raise InputError(f"{where}: expected protocol to be one of {sorted(PROTOCOLS)}. Received: {protocol!r}")
+    servers = content["servers"]
+    if not isinstance(servers, list) or len(servers) != PROTOCOLS[protocol]:
+        count = len(servers) if isinstance(servers, list) else type(servers).__name__
+        raise InputError(f"{where}: {protocol} has {PROTOCOLS[protocol]} servers. Received: {count}")
+    pins: dict[str, str] = {}
+    parsed = tuple(_server(item, i, pins, f"{where}: servers[{i}]") for i, item in enumerate(servers))
+    addresses = [a for server in parsed for a in (server.control, server.data)]
+    if len(set(addresses)) != len(addresses):
+        raise InputError(f"{where}: every server needs addresses of its own. Received: {addresses}")
+    local = {a.startswith("unix:") for a in addresses}
+    if len(local) == 2:
+        raise InputError(f"{where}: Unix sockets and host:port cannot be mixed. Received: {addresses}")
+    clients = _clients(content.get("clients"), pins, parsed, where)
+    if local == {True}:
+        return ClusterConfig(protocol, parsed, clients, pins)
+    authority = _text(content.get("authority", "keys/authority.pem"), f"{where}: authority")
+    keys = _text(content.get("keys", "keys"), f"{where}: keys")
+    return ClusterConfig(protocol, parsed, clients, pins, directory / authority, directory / keys)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a name occurs twice in one object")
+    return result
+
+
+def _long_form(content: dict[str, Any], where: str) -> dict[str, Any]:
+    """The long form of the talk's `{"server0": "host:port", ...}`; other names are clients."""
+    names = [f"server{i}" for i in range(PROTOCOLS["trio"])]
+    missing = [name for name in names if name not in content]
+    if missing:
+        raise InputError(
+            f'{where}: expected {{"server0": "host:port", "server1": ..., "server2": ...}} or an object with "servers". '
+            f"Missing: {', '.join(missing)}"
+        )
+    servers = []
+    for name in names:
+        host, port = _address(content[name], f"{where}: {name}")
+        servers.append({"name": name, "control": f"{host}:{port}", "data": f"{host}:{port + 1}"})
+    clients = {name: {} for name in content if name not in names}
+    return {"servers": servers, **({"clients": clients} if clients else {})}
+
+
+def _server(item: Any, index: int, pins: dict[str, str], where: str) -> ServerAddress:
+    if not isinstance(item, dict) or not set(item) <= {"name", "control", "data", "certificate"}:
+        raise InputError(f"{where}: expected an object with name, control, data and certificate. Received: {item!r}")
+    name = f"server{index}"
+    if item.get("name", name) != name:
+        raise InputError(f"{where}: expected name {name!r}: servers are listed by party index. Received: {item['name']!r}")
+    if "control" not in item:
+        raise InputError(f"{where}: expected a control address. Received: entries {sorted(item)}")
+    control = _text(item["control"], f"{where}: control")
+    if control.startswith("unix:"):
+        data = _text(item.get("data", ""), f"{where}: data")
+        if not data.startswith("unix:/") or not control.startswith("unix:/"):
+            raise InputError(f"{where}: expected control and data as unix:/absolute/path. Received: {control!r}, {data!r}")
+    else:
+        host, port = _address(control, f"{where}: control")
+        data = f"{host}:{port + 1}"
+        if "data" in item:
+            _address(item["data"], f"{where}: data")
+            data = item["data"]
+    _pin(item, name, pins, where)
+    return ServerAddress(name, control, data)
+
+
+def _clients(
+    content: Any, pins: dict[str, str], servers: tuple[ServerAddress, ...], where: str
+) -> frozenset[str] | None:
+    if content is None:
+        return None
+    if not isinstance(content, dict):
+        raise InputError(f"{where}: clients: expected an object of names. Received: {type(content).__name__}")
+    for name, item in content.items():
+        if not NAME.fullmatch(name) or name in {s.name for s in servers}:
+            raise InputError(f"{where}: clients: expected names of letters, digits and hyphens, not a server's. Received: {name!r}")
+        if not isinstance(item, dict) or not set(item) <= {"certificate"}:
+            raise InputError(f"{where}: clients: {name}: expected an object with certificate. Received: {item!r}")
+        _pin(item, name, pins, f"{where}: clients: {name}")
+    return frozenset(content)
+
+
+def _pin(item: dict[str, Any], name: str, pins: dict[str, str], where: str) -> None:
+    if "certificate" in item:
+        if not isinstance(item["certificate"], str) or not PIN.fullmatch(item["certificate"]):
+            raise InputError(f"{where}: certificate: expected sha256: and 64 hex digits. Received: {item['certificate']!r}")
+        pins[name] = item["certificate"]
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise InputError(f"{where}: expected text. Received: {value!r}")
+    return value
+
+
+def _address(value: Any, where: str) -> tuple[str, int]:
+    match = HOST.fullmatch(value) if isinstance(value, str) else None
+    if not match or not 0 <= int(match["port"]) <= 65534:
+        raise InputError(f"{where}: expected host:port. Received: {value!r}")
+    return match["host"], int(match["port"])

@@ -1,0 +1,304 @@
+"""Lanes: the servers' pools of data connections to each other. The higher party index dials the lower.
+
+A lane serves one job at a time. At the start both ends say which job and plan they are about and agree on its key; at a
+clean end both say so, and the lane goes back to the pool; after any failure it is closed.
+"""
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from private_keras.errors import PeerLost, PrivateKerasError, SecurityError, ServerUnavailable
+from private_keras.server import limits
+from private_keras.server.jobs import Job
+from private_keras.server.log import Log
+from private_keras.server.pairing import HELLO_BYTES, SETUP_BYTES, Hello, Setup
+from private_keras.transport.endpoint import Endpoint
+from private_keras.transport.frames import HELLO_STEP, SETUP_STEP
+from private_keras.transport.stream import StreamChannel
+
+_NOTHING = np.empty(0, np.uint8)
+
+
+@dataclass(eq=False)
+class Lane:
+    """One connection to a peer, set up.
+
+    Attributes:
+        secret: 32 bytes that only the two ends know.
+        hello: what the peer said about its job, on an accepted lane that waits for ours.
+        ended: set when a job is through with an accepted lane; `clean` then says how.
+    """
+
+    channel: StreamChannel
+    party: int
+    secret: bytes = field(repr=False)
+    hello: Hello | None = None
+    used: bool = False
+    clean: bool = False
+    ended: threading.Event = field(default_factory=threading.Event)
+
+
+class Lanes:
+    """All lanes of one server.
+
+    Args:
+        party: its index.
+        names: all servers' names, by index.
+        addresses: all servers' data addresses, as the endpoint takes them.
+        endpoint: makes connections.
+        protocol: name of the protocol, said in each hello.
+    """
+
+    def __init__(self, party: int, names: list[str], addresses: list[str], endpoint: Endpoint, protocol: str, log: Log):
+        self._party = party
+        self._names = names
+        self._addresses = addresses
+        self._endpoint = endpoint
+        self._protocol = protocol
+        self._log = log
+        self._changed = threading.Condition()
+        self._idle: dict[int, list[Lane]] = {peer: [] for peer in range(party)}
+        self._offers: dict[tuple[bytes, int], Lane] = {}
+        self._accepted: set[StreamChannel] = set()
+        self._callers = 0
+        self._listener: socket.socket | None = None
+
+    def listen(self, address: str) -> None:
+        """Accepts lanes from servers of higher index, in threads of its own."""
+        self._listener = self._endpoint.listen(address)
+        threading.Thread(target=self._accept, name="lanes", daemon=True).start()
+
+    def wake(self) -> None:
+        """Lets everybody who waits for a peer look at their job again."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Ends all connections."""
+        if self._listener is not None:
+            self._listener.close()
+        with self._changed:
+            channels = [lane.channel for lanes in self._idle.values() for lane in lanes] + list(self._accepted)
+        for channel in channels:
+            channel.interrupt()
+
+    # --- a job's view -------------------------------------------------------------------------------------------------
+    def open(self, job: Job, digest: bytes) -> "JobLanes":
+        """A lane to every other server for this job, with the keys that the job shares with each.
+
+        Raises:
+            ServerUnavailable: a server does not answer or does not join the job.
+            VersionMismatch: a server runs another plan, protocol or release.
+        """
+        lanes: dict[int, Lane] = {}
+        keys: dict[int, bytes] = {}
+        hellos = {
+            peer: Hello.fresh(self._protocol, self._party, job.id, digest)
+            for peer in range(len(self._names)) if peer != self._party
+        }  # fmt: skip
+        try:
+            for peer in range(self._party):
+                lanes[peer] = self._begin(job, peer, hellos[peer])
+            for peer in range(self._party + 1, len(self._names)):
+                lanes[peer] = self._claim(job, peer)
+                lanes[peer].channel.send(HELLO_STEP, np.frombuffer(hellos[peer].pack(), np.uint8))
+                keys[peer] = self._agree(hellos[peer], lanes[peer])
+            for peer in range(self._party):
+                lanes[peer] = self._answered(job, lanes[peer], hellos[peer])
+                keys[peer] = self._agree(hellos[peer], lanes[peer])
+        except BaseException:
+            JobLanes(self, job, lanes, keys).fail(self._party)
+            raise
+        return JobLanes(self, job, lanes, keys)
+
+    def _agree(self, mine: Hello, lane: Lane) -> bytes:
+        return mine.key_with(lane.hello, lane.secret, lane.party, self._names[lane.party])
+
+    def _begin(self, job: Job, peer: int, hello: Hello, fresh: bool = False) -> Lane:
+        """Takes an idle lane, or dials, and says hello on it."""
+        while True:
+            with self._changed:
+                lane = self._idle[peer].pop() if self._idle[peer] and not fresh else None
+            if lane is None:
+                lane = self._dial(job, peer)
+            elif not lane.channel.idle():
+                lane.channel.close()
+                continue
+            lane.channel.deadline = job.deadline
+            job.attach(lane.channel)
+            try:
+                lane.channel.send(HELLO_STEP, np.frombuffer(hello.pack(), np.uint8))
+                return lane
+            except PeerLost:
+                lane.channel.close()
+                if not lane.used:
+                    raise
+
+    def _answered(self, job: Job, lane: Lane, hello: Hello) -> Lane:
+        """Waits for the peer's hello. A used lane may have died unnoticed: then once more, on a new one."""
+        try:
+            lane.hello = self._hear(lane, min(job.deadline, time.monotonic() + limits.JOIN_SECONDS))
+        except PeerLost:
+            job.check()
+            lane.channel.close()
+            if not lane.used:
+                raise
+            lane = self._begin(job, lane.party, hello, fresh=True)
+            lane.hello = self._hear(lane, min(job.deadline, time.monotonic() + limits.JOIN_SECONDS))
+        lane.channel.deadline = job.deadline
+        return lane
+
+    def _hear(self, lane: Lane, deadline: float) -> Hello:
+        message = np.empty(HELLO_BYTES, np.uint8)
+        lane.channel.deadline = deadline
+        lane.channel.receive(HELLO_STEP, message)
+        return Hello.parse(message.tobytes(), self._names[lane.party])
+
+    def _dial(self, job: Job, peer: int) -> Lane:
+        job.check()
+        name = self._names[peer]
+        deadline = min(job.deadline, time.monotonic() + limits.DIAL_SECONDS)
+        channel = self._endpoint.dial(self._addresses[peer], name, deadline)
+        try:
+            job.attach(channel)
+            party, secret = self._set_up(channel)
+            if party != peer:
+                raise SecurityError(f"expected {name} (party {peer}) at its data address. Received: party {party}")
+        except BaseException:
+            channel.close()
+            raise
+        return Lane(channel, peer, secret)
+
+    def _set_up(self, channel: StreamChannel) -> tuple[int, bytes]:
+        setup = Setup(self._party)
+        theirs = np.empty(SETUP_BYTES, np.uint8)
+        channel.deadline = time.monotonic() + limits.SETUP_SECONDS
+        channel.exchange(SETUP_STEP, np.frombuffer(setup.message, np.uint8), theirs)
+        return setup.finish(theirs.tobytes(), channel.peer)
+
+    def _claim(self, job: Job, peer: int) -> Lane:
+        """Waits until a server of higher index says hello for this job."""
+        deadline = min(job.deadline, time.monotonic() + limits.JOIN_SECONDS)
+        with self._changed:
+            while (job.id, peer) not in self._offers:
+                job.check()
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise ServerUnavailable(f"{self._names[peer]} did not join the job within {limits.JOIN_SECONDS:g} s")
+                self._changed.wait(left)
+            lane = self._offers.pop((job.id, peer))
+        lane.channel.deadline = job.deadline
+        job.attach(lane.channel)
+        return lane
+
+    def give_back(self, lane: Lane, clean: bool) -> None:
+        """A job is through with a lane: into the pool after a clean end."""
+        if lane.party < self._party:
+            lane.used = True
+            with self._changed:
+                if clean and len(self._idle[lane.party]) < limits.IDLE_LANES:
+                    self._idle[lane.party].append(lane)
+                    return
+            lane.channel.close()
+        else:
+            lane.clean = clean
+            lane.ended.set()
+
+    # --- the accepting side -------------------------------------------------------------------------------------------
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return  # the listener was closed
+            with self._changed:
+                full = self._callers >= limits.MAX_CALLERS
+                self._callers += not full
+            if full:
+                self._log.write("warning", "lane refused", reason="too many connections")
+                sock.close()
+                continue
+            threading.Thread(target=self._serve, args=(sock,), name="lane", daemon=True).start()
+
+    def _serve(self, sock: socket.socket) -> None:
+        """One accepted connection: set it up, then bring each job that the peer announces together with ours."""
+        channel = None
+        try:
+            channel = self._endpoint.welcome(sock, time.monotonic() + limits.SETUP_SECONDS)
+            with self._changed:
+                self._accepted.add(channel)
+            party, secret = self._set_up(channel)
+            if not self._party < party < len(self._names) or channel.peer not in ("", self._names[party]):
+                raise SecurityError(f"{channel.peer or 'a caller'} claims to be party {party}")
+            channel.peer = self._names[party]
+            while self._offer(Lane(channel, party, secret)):
+                pass
+        except PeerLost:
+            pass  # a peer that ends takes its idle lanes along
+        except PrivateKerasError as error:
+            self._log.write("warning", "lane refused", reason=str(error)[: limits.DETAIL_CHARACTERS])
+        except Exception as error:  # one caller must not take the server down
+            self._log.crash("lane failed", error)
+        finally:
+            with self._changed:
+                self._callers -= 1
+                self._accepted.discard(channel)
+            if channel is not None:
+                channel.close()
+            sock.close()
+
+    def _offer(self, lane: Lane) -> bool:
+        """One job on an accepted lane; True when the lane is good for another."""
+        lane.channel.wait_readable()
+        lane.hello = self._hear(lane, time.monotonic() + limits.SETUP_SECONDS)
+        key = lane.hello.job, lane.party
+        with self._changed:
+            if key in self._offers:
+                raise SecurityError(f"{lane.channel.peer} announced one job twice")
+            self._offers[key] = lane
+            self._changed.notify_all()
+        if not lane.ended.wait(limits.JOIN_SECONDS):
+            with self._changed:
+                if self._offers.pop(key, None) is lane:
+                    return False  # nobody came for it: the job was refused here, or never started
+            lane.ended.wait()
+        return lane.clean
+
+
+class JobLanes:
+    """A job's lanes, from agreement to the end.
+
+    Attributes:
+        channels: by party index.
+        keys: 16 bytes by party index; this job's alone.
+    """
+
+    def __init__(self, lanes: Lanes, job: Job, held: dict[int, Lane], keys: dict[int, bytes]):
+        self._lanes = lanes
+        self._job = job
+        self._held = held
+        self.keys = keys
+        self.channels = {peer: lane.channel for peer, lane in held.items()}
+
+    def finish(self) -> None:
+        """A clean end, agreed with each peer; lanes whose peer does not agree are closed."""
+        clean = {}
+        for peer in sorted(self._held):
+            try:
+                self.channels[peer].exchange(HELLO_STEP, _NOTHING, np.empty(0, np.uint8))
+                clean[peer] = True
+            except PrivateKerasError:
+                clean[peer] = False
+        self._job.detach()
+        for peer, lane in self._held.items():
+            self._lanes.give_back(lane, clean[peer])
+
+    def fail(self, blamed: int) -> None:
+        """An end by an error: peers are told whom this party blames, and nothing of the lanes is used again."""
+        self._job.detach()
+        for lane in self._held.values():
+            lane.channel.give_up(blamed)
+            self._lanes.give_back(lane, clean=False)

@@ -1,0 +1,52 @@
+"""Plans that clients have sent: validated once, made ready to run, kept by digest."""
+import threading
+from collections import OrderedDict
+
+from private_keras.errors import SecurityError
+from private_keras.plan.plan import Plan
+from private_keras.server import limits
+from private_keras.server.execute import Program
+from private_keras.server.jobs import PlanNotPrepared
+
+# In a plan, the name of whoever runs it.
+CLIENT = "client"
+
+
+class Plans:
+    """Thread safe; the plans used last are kept."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._programs: OrderedDict[str, Program] = OrderedDict()
+
+    def prepare(self, text: bytes) -> str:
+        """Validates a plan and keeps it; returns its digest. Raises `PlanError`."""
+        plan = Plan.from_json(text)
+        program = Program(plan)
+        with self._lock:
+            self._programs[plan.digest] = program
+            self._programs.move_to_end(plan.digest)
+            while len(self._programs) > limits.MAX_PLANS:
+                self._programs.popitem(last=False)
+        return plan.digest
+
+    def get(self, digest: str, identity: str) -> Program:
+        """The program with this digest, for `identity` to run.
+
+        Raises:
+            PlanNotPrepared: unknown, or forgotten.
+            SecurityError: it opens values to somebody else than who runs it.
+        """
+        with self._lock:
+            program = self._programs.get(digest)
+            if program is None:
+                raise PlanNotPrepared(f"no plan with digest {digest[:16]!r} is prepared on this server; send it first")
+            self._programs.move_to_end(digest)
+        for output in program.plan.outputs:
+            strangers = set(output.receivers) - {CLIENT, identity}
+            if strangers:
+                raise SecurityError(
+                    f"output {output.name!r} is for {', '.join(sorted(strangers))}, but results go to who runs the plan, "
+                    f"{identity} ({CLIENT!r} in plans)"
+                )
+        return program

@@ -1,0 +1,176 @@
+"""A server's process: from its description to a control plane and lanes, and an orderly end."""
+import contextlib
+import os
+import secrets
+import select
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from concurrent import futures
+from pathlib import Path
+
+import grpc
+
+from private_keras.errors import ClusterError, InputError
+from private_keras.ring import default_kernel
+from private_keras.server import limits
+from private_keras.server.config import ClusterConfig, read_config
+from private_keras.server.identity import Identities
+from private_keras.server.jobs import Jobs
+from private_keras.server.lanes import Lanes
+from private_keras.server.log import Log
+from private_keras.server.run import Runner
+from private_keras.server.service import Service
+from private_keras.server.store import Store
+from private_keras.server.wire import messages_pb2 as wire
+from private_keras.transport.tls import TlsEndpoint, split_address
+from private_keras.transport.unix import UnixEndpoint
+from private_keras.version import VERSION
+
+# Calls beyond the jobs: uploads, plans, cancellations, questions.
+OTHER_CALLS = 16
+READY = b"ready\n"
+OPTIONS = (
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", limits.MESSAGE_BYTES),
+    ("grpc.max_send_message_length", limits.MESSAGE_BYTES),
+    # Clients ask every few seconds whether a server still lives while a job runs.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
+    ("grpc.http2.max_ping_strikes", 0),
+)
+
+
+class ServerProcess:
+    """One server of a cluster, listening from construction until `stop`.
+
+    Args:
+        config: the cluster.
+        party: which of its servers this is.
+        bind: host to listen on instead of the one that the others dial; None for the same.
+        log_level: error, warning or info.
+
+    Raises:
+        InputError: no such party.
+        ClusterError: an address that cannot be listened on.
+        SecurityError: missing or unfit certificates.
+    """
+
+    def __init__(self, config: ClusterConfig, party: int, bind: str | None = None, log_level: str = "info"):
+        if not 0 <= party < len(config.servers):
+            raise InputError(f"expected a party from 0 to {len(config.servers) - 1}. Received: {party}")
+        self._config = config
+        self._own = config.servers[party]
+        self.log = Log(self._own.name, log_level)
+        kernel = default_kernel()
+        endpoint = UnixEndpoint() if config.local else TlsEndpoint(config.credentials(self._own.name))
+        names = [server.name for server in config.servers]
+        self._lanes = Lanes(party, names, [_plain(s.data) for s in config.servers], endpoint, config.protocol, self.log)
+        self._jobs = Jobs(self._lanes.wake)
+        store = Store()
+        runner = Runner(config.protocol, party, len(names), kernel, self._lanes, store)
+        about = wire.HelloReply(
+            version=VERSION, protocol=config.protocol, name=self._own.name, party=party,
+            incarnation=secrets.token_hex(8), kernel=kernel.name,
+        )  # fmt: skip
+        service = Service(about, Identities(config), store, self._jobs, runner, kernel, self.log)
+        workers = limits.MAX_JOBS + OTHER_CALLS
+        pool = futures.ThreadPoolExecutor(workers, thread_name_prefix="call")
+        self._server = grpc.server(pool, handlers=(service.handler(),), options=OPTIONS, maximum_concurrent_rpcs=workers)
+        try:
+            self._lanes.listen(_bound(self._own.data, bind))
+            self._listen(_bound(self._own.control, bind))
+        except (OSError, RuntimeError) as error:
+            raise ClusterError(f"{self._own.name} cannot listen on {self._own.control} and {self._own.data}: {error}") from None
+        self._server.start()
+        self.log.write("info", "server started", party=party, protocol=config.protocol, kernel=kernel.name, version=VERSION)
+
+    def _listen(self, address: str) -> None:
+        if self._config.local:
+            self._server.add_insecure_port(f"unix:{address}")
+            return
+        files = self._config.credentials(self._own.name)
+        credentials = grpc.ssl_server_credentials(
+            [(files.key.read_bytes(), files.certificate.read_bytes())], files.authority.read_bytes(), require_client_auth=True
+        )
+        self._server.add_secure_port(address, credentials)
+
+    def stop(self) -> None:
+        """Ends all jobs and connections and removes the sockets."""
+        self._jobs.cancel_all()
+        self._server.stop(grace=0.2).wait(2)
+        self._lanes.close()
+        if self._config.local:
+            for address in (self._own.control, self._own.data):
+                with contextlib.suppress(OSError):
+                    os.unlink(_plain(address))
+        self.log.write("info", "server stopped")
+
+
+def serve(config: Path, party: int, bind: str | None = None, log_level: str = "info", lifeline: int | None = None) -> int:
+    """Runs a server until SIGTERM, SIGINT, or the end of its lifeline; returns the exit code.
+
+    Args:
+        lifeline: a socket's file descriptor, for embedded servers: gets a line when the server listens, and the server
+            ends when the other end is closed, as it is when the client dies in whatever way.
+    """
+    os.umask(0o077)
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    description = read_config(config)
+    process = ServerProcess(description, party, bind, log_level)
+    if lifeline is None:
+        ended.wait()
+    else:
+        _hold(socket.socket(fileno=lifeline), ended.is_set)
+    process.stop()
+    if lifeline is not None:
+        _remove(config)
+    sys.stderr.flush()
+    return 0
+
+
+def _hold(line: socket.socket, ended: Callable[[], bool]) -> None:
+    """Says that the server is ready; returns when the client is gone. A forked child of the client may keep the line open: so
+    the parent is watched as well."""
+    parent = os.getppid()
+    with contextlib.suppress(OSError):
+        line.sendall(READY)
+        poll = select.poll()
+        poll.register(line.fileno(), select.POLLIN)
+        while not ended() and os.getppid() == parent:
+            if poll.poll(500) and not line.recv(64):
+                return
+
+
+def _remove(config: Path) -> None:
+    """The embedded cluster's directory goes with its last server; sockets of servers that were killed go as well."""
+    directory = config.parent
+    with contextlib.suppress(OSError):
+        alive = [s for s in directory.glob("*.control") if _answers(s)]
+        if not alive:
+            for file in directory.iterdir():
+                file.unlink()
+            directory.rmdir()
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(1)
+        try:
+            sock.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+def _plain(address: str) -> str:
+    return address.removeprefix("unix:")
+
+
+def _bound(address: str, bind: str | None) -> str:
+    if bind is None or address.startswith("unix:"):
+        return _plain(address)
+    return f"{bind}:{split_address(address)[1]}"

@@ -1,0 +1,140 @@
+"""One job on one server: material in, lanes to the peers, the plan on shares, contributions out."""
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from private_keras.errors import InputError, PeerLost
+from private_keras.protocols import trio
+from private_keras.ring.kernel import Kernel
+from private_keras.server import limits
+from private_keras.server.execute import Program
+from private_keras.server.jobs import Job
+from private_keras.server.lanes import JobLanes, Lanes
+from private_keras.server.material import Material, Receiver, stored_bytes
+from private_keras.server.store import Store
+from private_keras.server.wire import messages_pb2 as wire
+from private_keras.transport.frames import GaveUp
+
+# A new protocol is one line here and one in `config.PROTOCOLS`.
+MAKE_PARTY = {"trio": trio.make_party}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run leaves: this party's contributions by output name, and what it took."""
+
+    contributions: dict[str, np.ndarray]
+    rounds: int
+    sent: list[int]
+    seconds: float
+
+
+class Runner:
+    """Runs jobs of one server; holds nothing of any of them."""
+
+    def __init__(self, protocol: str, party: int, parties: int, kernel: Kernel, lanes: Lanes, store: Store):
+        self._make_party = MAKE_PARTY[protocol]
+        self._party = party
+        self._parties = parties
+        self._kernel = kernel
+        self._lanes = lanes
+        self._store = store
+
+    def collect(
+        self, job: Job, program: Program, first: wire.RunRequest, rest: Iterator[wire.RunRequest]
+    ) -> tuple[dict[str, Material], Callable[[], None]]:
+        """Material of all inputs by name, from the store or from the call itself; and what gives the memory back.
+
+        Raises:
+            InputError: inputs that are missing, unknown, or of another size than the plan says.
+            HandleNotFound: a handle that this server does not have for this identity.
+        """
+        types = {item.name: item.type for item in program.plan.inputs}
+        names = [item.name for item in first.inputs]
+        if sorted(names) != sorted(types):
+            raise InputError(f"expected the inputs {sorted(types)}. Received: {sorted(names)[:100]}")
+        found: dict[str, Material] = {}
+        receivers: dict[int, Receiver] = {}
+        for index, item in enumerate(first.inputs):
+            if item.handle:
+                found[item.name] = self._store.get(item.handle, job.owner, f"input {item.name!r}")
+                if found[item.name].mask.size != types[item.name].size:
+                    raise InputError(
+                        f"input {item.name!r}: expected shape {types[item.name].shape} with {types[item.name].size} elements. "
+                        f"Received: shares of {found[item.name].mask.size} elements"
+                    )
+        inline = {i: types[item.name].size for i, item in enumerate(first.inputs) if not item.handle}
+        reserved = sum(stored_bytes(self._party, size) for size in inline.values())
+        self._store.reserve(reserved)
+        try:
+            receivers = {i: Receiver(self._party, size, f"input {names[i]!r}") for i, size in inline.items()}
+            request: wire.RunRequest | None = first
+            while request is not None:
+                for piece in request.pieces:
+                    if piece.input not in receivers:
+                        raise InputError(f"material for input number {piece.input}, which takes none")
+                    receivers[piece.input].feed(piece.data)
+                job.check()
+                request = next(rest, None)
+            for index, receiver in receivers.items():
+                found[names[index]] = receiver.finish(self._kernel)
+        except BaseException:
+            self._store.release(reserved)
+            raise
+        return found, lambda: self._store.release(reserved)
+
+    def run(self, job: Job, program: Program, material: dict[str, Material]) -> Outcome:
+        """The job itself; raises whatever ends it, after the lanes are in order."""
+        lanes = self._lanes.open(job, bytes.fromhex(program.plan.digest))
+        began = time.monotonic()
+        before = {peer: (channel.traffic.sent, channel.traffic.rounds) for peer, channel in lanes.channels.items()}
+        try:
+            protocol = self._make_party(self._party, self._kernel, lanes.channels, lanes.keys)
+            inputs = {}
+            for item in program.plan.inputs:
+                part = material[item.name]
+                masked = None if part.masked is None else part.masked.reshape(item.type.shape)
+                inputs[item.name] = protocol.masked(masked, part.mask.reshape(item.type.shape))
+            contributions = program.run(protocol, inputs, lambda index, step: job.check())
+        except BaseException as error:
+            lanes.fail(_blamed(error, lanes, self._party))
+            job.check()  # a wait that ended because the job was cancelled is no loss of a peer
+            raise
+        sent = [0] * self._parties
+        rounds = 0
+        for peer, channel in lanes.channels.items():
+            sent[peer] = channel.traffic.sent - before[peer][0]
+            rounds = max(rounds, channel.traffic.rounds - before[peer][1])
+        lanes.finish()
+        return Outcome(contributions, rounds, sent, time.monotonic() - began)
+
+
+def _blamed(error: BaseException, lanes: JobLanes, own: int) -> int:
+    """The party that an error is about: the one lost, or this one."""
+    if isinstance(error, GaveUp):
+        return error.blamed
+    if isinstance(error, PeerLost):
+        return next((peer for peer, channel in lanes.channels.items() if channel.broken), own)
+    return own
+
+
+def replies(program: Program, outcome: Outcome) -> Iterator[wire.RunReply]:
+    """An outcome as messages; an output that this party contributes nothing to is left out."""
+    reply = wire.RunReply()
+    room = limits.CHUNK_BYTES
+    for index, item in enumerate(program.plan.outputs):
+        words = outcome.contributions[item.name]
+        if not words.any():
+            continue
+        data = memoryview(np.ascontiguousarray(words, "<u8").reshape(-1).view(np.uint8))
+        for start in range(0, len(data), limits.CHUNK_BYTES):
+            piece = bytes(data[start : start + limits.CHUNK_BYTES])
+            if len(piece) > room:
+                yield reply
+                reply, room = wire.RunReply(), limits.CHUNK_BYTES
+            reply.contributions.add(output=index, data=piece)
+            room -= len(piece)
+    reply.done.CopyFrom(wire.Done(rounds=outcome.rounds, sent=outcome.sent, seconds=outcome.seconds))
+    yield reply

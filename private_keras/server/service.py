@@ -1,0 +1,183 @@
+"""The control plane: one method per call of `wire/messages.proto`. Trusts nothing that arrives."""
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+
+from private_keras.errors import InputError, PlanError, PrivateKerasError, SecurityError
+from private_keras.plan.limits import MAX_JSON_BYTES
+from private_keras.ring.kernel import Kernel
+from private_keras.server import limits
+from private_keras.server.failures import DETAIL_KEY, code_of, detail_of
+from private_keras.server.identity import Identities
+from private_keras.server.jobs import Jobs
+from private_keras.server.log import Log
+from private_keras.server.material import Receiver, stored_bytes
+from private_keras.server.plans import Plans
+from private_keras.server.run import Runner, replies
+from private_keras.server.store import Store
+from private_keras.server.wire import messages_pb2 as wire
+
+SERVICE = "private_keras.v1.Server"
+
+
+class Service:
+    """Answers clients.
+
+    Args:
+        about: what `Hello` replies, apart from the identity.
+    """
+
+    def __init__(
+        self, about: wire.HelloReply, identities: Identities, store: Store, jobs: Jobs, runner: Runner, kernel: Kernel, log: Log
+    ):
+        self._about = about
+        self._identities = identities
+        self._store = store
+        self._jobs = jobs
+        self._runner = runner
+        self._kernel = kernel
+        self._log = log
+        self._plans = Plans()
+        self._began = time.monotonic()
+
+    # --- calls ----------------------------------------------------------------------------------------------------------
+    def hello(self, request: wire.HelloRequest, identity: str, context: grpc.ServicerContext) -> wire.HelloReply:
+        """Who and what this server is."""
+        reply = wire.HelloReply()
+        reply.CopyFrom(self._about)
+        reply.identity = identity
+        return reply
+
+    def health(self, request: wire.HealthRequest, identity: str, context: grpc.ServicerContext) -> wire.HealthReply:
+        """How much there is to do."""
+        return wire.HealthReply(
+            jobs=len(self._jobs), stored_bytes=self._store.nbytes, seconds=time.monotonic() - self._began
+        )
+
+    def upload(self, requests: Iterator[wire.UploadRequest], identity: str, context: grpc.ServicerContext) -> wire.UploadReply:
+        """Stores one tensor's material for its owner."""
+        first = _first(requests)
+        reserved = stored_bytes(self._about.party, first.elements)
+        self._store.reserve(reserved)
+        try:
+            receiver = Receiver(self._about.party, first.elements, "upload")
+            receiver.feed(first.data)
+            for request in requests:
+                receiver.feed(request.data)
+            self._store.put(first.handle, identity, receiver.finish(self._kernel), reserved)
+        except BaseException:
+            self._store.release(reserved)
+            raise
+        return wire.UploadReply()
+
+    def delete(self, request: wire.DeleteRequest, identity: str, context: grpc.ServicerContext) -> wire.DeleteReply:
+        """Forgets shares of the caller."""
+        return wire.DeleteReply(deleted=self._store.delete(list(request.handles), identity))
+
+    def prepare(self, requests: Iterator[wire.PrepareRequest], identity: str, context: grpc.ServicerContext) -> wire.PrepareReply:
+        """Takes a plan."""
+        first = _first(requests)
+        if not 0 < first.total <= MAX_JSON_BYTES:
+            raise PlanError(f"expected a plan of 1 to {MAX_JSON_BYTES} bytes. Received: {first.total}")
+        text = bytearray(first.data)
+        for request in requests:
+            text += request.data
+            if len(text) > first.total:
+                break
+        if len(text) != first.total:
+            raise PlanError(f"expected a plan of {first.total} bytes. Received: {'more' if len(text) > first.total else len(text)}")
+        digest = self._plans.prepare(bytes(text))
+        self._log.write("info", "plan prepared", digest=digest[:16], client=identity)
+        return wire.PrepareReply(digest=digest)
+
+    def run(self, requests: Iterator[wire.RunRequest], identity: str, context: grpc.ServicerContext) -> Iterator[wire.RunReply]:
+        """Runs a job and streams this server's contributions to whoever runs it."""
+        first = _first(requests)
+        if not 0 < first.seconds <= limits.MAX_SECONDS:
+            raise InputError(f"expected a deadline of up to {limits.MAX_SECONDS:g} s. Received: {first.seconds}")
+        with self._jobs.begin(first.job, identity, time.monotonic() + first.seconds) as job:
+            context.add_callback(job.cancel)  # the call ends early when the client cancels it or is gone
+            program = self._plans.get(first.digest, identity)
+            material, release = self._runner.collect(job, program, first, requests)
+            try:
+                outcome = self._runner.run(job, program, material)
+            finally:
+                del material
+                release()
+            self._log.write(
+                "info", "job done", job=first.job.hex()[:8], digest=first.digest[:16], client=identity,
+                rounds=outcome.rounds, sent=sum(outcome.sent), seconds=round(outcome.seconds, 4),
+            )  # fmt: skip
+            yield from replies(program, outcome)
+
+    def cancel(self, request: wire.CancelRequest, identity: str, context: grpc.ServicerContext) -> wire.CancelReply:
+        """Ends a job of the caller."""
+        return wire.CancelReply(found=self._jobs.cancel(request.job, identity))
+
+    # --- gRPC -----------------------------------------------------------------------------------------------------------
+    def handler(self) -> grpc.GenericRpcHandler:
+        """The calls as gRPC takes them, guarded."""
+        unary, streamed = grpc.unary_unary_rpc_method_handler, grpc.stream_unary_rpc_method_handler
+        calls = {
+            "Hello": unary(self._guard(self.hello), wire.HelloRequest.FromString, wire.HelloReply.SerializeToString),
+            "Health": unary(self._guard(self.health), wire.HealthRequest.FromString, wire.HealthReply.SerializeToString),
+            "Upload": streamed(self._guard(self.upload), wire.UploadRequest.FromString, wire.UploadReply.SerializeToString),
+            "Delete": unary(self._guard(self.delete), wire.DeleteRequest.FromString, wire.DeleteReply.SerializeToString),
+            "Prepare": streamed(self._guard(self.prepare), wire.PrepareRequest.FromString, wire.PrepareReply.SerializeToString),
+            "Run": grpc.stream_stream_rpc_method_handler(
+                self._guard_stream(self.run), wire.RunRequest.FromString, wire.RunReply.SerializeToString
+            ),
+            "Cancel": unary(self._guard(self.cancel), wire.CancelRequest.FromString, wire.CancelReply.SerializeToString),
+        }
+        return grpc.method_handlers_generic_handler(SERVICE, calls)
+
+    def _enter(self, context: grpc.ServicerContext) -> str:
+        if context.time_remaining() is None:
+            raise InputError("a call needs a deadline, so that none can hold the server for ever")
+        return self._identities.of(context)
+
+    def _guard(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def guarded(request: Any, context: grpc.ServicerContext) -> Any:
+            try:
+                return call(request, self._enter(context), context)
+            except PrivateKerasError as error:
+                self._refuse(call.__name__, error, context)
+            except Exception as error:
+                self._crash(call.__name__, error, context)
+
+        return guarded
+
+    def _guard_stream(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def guarded(requests: Any, context: grpc.ServicerContext) -> Any:
+            try:
+                yield from call(requests, self._enter(context), context)
+            except PrivateKerasError as error:
+                self._refuse(call.__name__, error, context)
+            except Exception as error:
+                self._crash(call.__name__, error, context)
+
+        return guarded
+
+    def _refuse(self, call: str, error: PrivateKerasError, context: grpc.ServicerContext) -> None:
+        kind = "warning" if isinstance(error, SecurityError) else "info"
+        self._log.write(kind, f"{call} failed", error=type(error).__name__, message=str(error)[: limits.DETAIL_CHARACTERS])
+        detail = detail_of(error, self._about.name)
+        context.set_trailing_metadata(((DETAIL_KEY, detail.SerializeToString()),))
+        context.abort(code_of(error), detail.message)
+
+    def _crash(self, call: str, error: Exception, context: grpc.ServicerContext) -> None:
+        if not context.is_active():
+            return  # the client is gone, and gRPC's own iterators say so in many ways
+        self._log.crash(f"{call} failed", error)
+        own = PrivateKerasError(f"internal error ({type(error).__name__}); the server's log says where")
+        context.set_trailing_metadata(((DETAIL_KEY, detail_of(own, self._about.name).SerializeToString()),))
+        context.abort(grpc.StatusCode.INTERNAL, str(own))
+
+
+def _first(requests: Iterator[Any]) -> Any:
+    first = next(requests, None)
+    if first is None:
+        raise InputError("the call ended before its first message")
+    return first

@@ -1,0 +1,1 @@
+"""Messages of the control plane: `messages.proto` and the code generated from it."""
