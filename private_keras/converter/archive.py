@@ -29,8 +29,6 @@ def opened(path: Path, directory: Path) -> Iterator[Archive]:
         path: of the file.
         directory: private to this process; the weights are unpacked there.
     """
-    if not path.is_file():
-        raise FileError(f"{path}: no such file. Expected an .h5 or .keras file written by Keras.")
     try:
         with zipfile.ZipFile(path) as archive:
             _check(archive, str(path), path.stat().st_size)
@@ -43,7 +41,7 @@ def opened(path: Path, directory: Path) -> Iterator[Archive]:
     except PrivateKerasError:
         raise
     except Exception as error:  # zipfile, zlib and Keras raise nearly everything on damaged files
-        raise hdf5.damaged(path, error) from error
+        raise hdf5.damaged(str(path), error) from error
 
 
 def _check(archive: zipfile.ZipFile, path: str, size: int) -> None:

@@ -11,6 +11,8 @@ from private_keras.errors import FileError
 
 # Variables that no file stores or that stay small: seeds, counters, moving statistics of preprocessing layers.
 _UNSTORED = 1 << 16
+# What a configuration without a file of weights may ask for: 2 GiB of float32.
+UNLIMITED = 1 << 29
 _PENDING = "uninitialized_variables"
 
 

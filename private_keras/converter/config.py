@@ -84,6 +84,9 @@ def _check_name(node: dict, layer: str, path: str, known: set[str]) -> None:
         allowed = name in names.LEGACY
     else:
         allowed = name in names.CLASSES.get(module, ())
+    if not allowed and module is None and name in names.OPERATIONS:
+        raise FileError(f"{path}: {name!r}{where} is an operation, which Keras writes to .h5 files and cannot read back. Save the "
+                        "model as .keras.")
     if not allowed:
         full = f"{module}.{name}" if module else name
         raise FileError(

@@ -23,22 +23,21 @@ _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FL
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[h5py.File]:
-    """Opens and checks an HDF5 file; whatever fails in the body is reported as a `FileError` of this file."""
-    if not path.is_file():
-        raise FileError(f"{path}: no such file. Expected an .h5 or .keras file written by Keras.")
-    size = path.stat().st_size
+def opened(path: Path, shown: str) -> Iterator[tuple[h5py.File, int]]:
+    """Opens and checks an HDF5 file, and counts the elements of its data sets.
+
+    Whatever fails in the body is reported as a `FileError` of the file that the user knows as `shown`.
+    """
     try:
         with h5py.File(path, "r") as file:
-            check(file, str(path), size)
-            yield file
+            yield file, check(file, shown, path.stat().st_size)
     except PrivateKerasError:
         raise
     except Exception as error:  # h5py and Keras raise nearly everything on damaged files
-        raise damaged(path, error) from error
+        raise damaged(shown, error) from error
 
 
-def damaged(path: Path | str, error: Exception) -> FileError:
+def damaged(path: str, error: Exception) -> FileError:
     """The error for a file that a library could not read; carries the library's first line."""
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return FileError(f"{path}: cannot be read as a Keras model ({type(error).__name__}: {reason[:300]}). It is truncated, damaged "

@@ -67,3 +67,5 @@ FUNCTIONS = frozenset(
 )
 # Files in the older format name classes without a module.
 LEGACY = frozenset().union(_KERAS_2, *(CLASSES[name] for name in _PUBLIC))
+# Operations in a Functional model, which Keras writes to the older format without being able to read them.
+OPERATIONS = frozenset().union(*(found for name, found in CLASSES.items() if name.startswith("keras.src.ops")))

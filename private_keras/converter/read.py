@@ -7,10 +7,11 @@ from typing import Any
 
 import h5py
 import keras
-from keras.src.legacy.saving import legacy_h5_format
+from keras.src.legacy.saving import legacy_h5_format, saving_utils
 
 from private_keras.converter import archive, config, hdf5
-from private_keras.converter.build import build
+from private_keras.converter.build import UNLIMITED, build
+from private_keras.converter.keras2 import modernise
 from private_keras.errors import FileError
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -19,72 +20,44 @@ _ZIP_SIGNATURE = b"PK\x03\x04"
 
 def read_model(
     path: str | os.PathLike, custom_objects: Mapping[str, Any] | None = None, compile: bool = True
-) -> tuple[keras.Model, dict[str, Any] | None]:
+) -> keras.Model:
     """A plain Keras model with the weights of a file.
 
     Args:
         path: of an `.h5`, `.hdf5` or `.keras` file. What it is, is decided by its first bytes, not by its name.
         custom_objects: classes and functions by name that the model uses and the caller vouches for.
-        compile: also return how the model was compiled.
-
-    Returns:
-        The model, not compiled, and Keras' compile configuration, None if the file has none or `compile` is false.
+        compile: compile the model as the file says; the optimizer begins anew.
 
     Raises:
         FileError: missing, damaged or hostile file, or one that needs code which Keras does not have.
     """
     path, custom_objects = Path(path), dict(custom_objects or {})
-    if not path.is_file():
-        raise FileError(f"{path}: no such file. Expected an .h5 or .keras file written by Keras.")
-    with path.open("rb") as file:
-        start = file.read(8)
+    start = _start(path)
     if start.startswith(_ZIP_SIGNATURE):
         return _read_keras(path, custom_objects, compile)
     if start == _HDF5_SIGNATURE:
         return _read_hdf5(path, custom_objects, compile)
-    raise FileError(f"{path}: is neither HDF5 nor a .keras archive (starts with {start!r}). Expected a file written by Keras' "
-                    "model.save('....keras') or model.save('....h5').")
+    raise FileError(
+        f"{path}: is neither HDF5 nor a .keras archive. Received first bytes: {start!r}. Expected a file that Keras wrote with "
+        "model.save('....keras') or model.save('....h5')."
+    )
 
 
-def _read_keras(path: Path, custom_objects: dict, compile: bool) -> tuple[keras.Model, dict | None]:
-    with tempfile.TemporaryDirectory(prefix="private_keras-") as directory:
-        with archive.opened(path, Path(directory)) as parts:
-            description = config.parse(parts.config, str(path), "config.json")
-            config.check(description, str(path), custom_objects)
-            compiled = description.pop("compile_config", None)
-            with hdf5.opened(parts.weights) as file:
-                stored = hdf5.check(file, str(path), path.stat().st_size)
-            model = build(description, stored, str(path), custom_objects)
-            model.load_weights(parts.weights)
-    return model, compiled if compile else None
+def model_from_json(text: str, custom_objects: Mapping[str, Any] | None = None) -> keras.Model:
+    """A plain Keras model with initial weights, from `model.to_json()`.
 
-
-def _read_hdf5(path: Path, custom_objects: dict, compile: bool) -> tuple[keras.Model, dict | None]:
-    with hdf5.opened(path) as file:
-        if "model_config" not in file.attrs:
-            raise FileError(f"{path}: holds weights but no model. Build the model in code and call "
-                            "model.load_weights(path), or save it with model.save(...).")
-        stored = hdf5.check(file, str(path), path.stat().st_size)
-        description = config.parse(_text(file, "model_config", path), str(path), "the attribute 'model_config'")
-        config.check(description, str(path), custom_objects)
-        model = build(description, stored, str(path), custom_objects)
-        if not isinstance(file.get("model_weights"), h5py.Group):
-            raise FileError(f"{path}: has no group 'model_weights'. It was saved without weights; save the whole model.")
-        legacy_h5_format.load_weights_from_hdf5_group(file["model_weights"], model)
-        compiled = None
-        if compile and "training_config" in file.attrs:
-            compiled = config.parse(_text(file, "training_config", path), str(path), "the attribute 'training_config'")
-            config.check(compiled, str(path), custom_objects)
-    return model, compiled
-
-
-def _text(file: h5py.File, name: str, path: Path) -> str:
-    value = file.attrs[name]
-    if isinstance(value, bytes):
-        return value.decode("utf-8", errors="replace")
-    if not isinstance(value, str):
-        raise FileError(f"{path}: attribute {name!r} must be text; received {type(value).__name__}. The file is damaged.")
-    return value
+    Raises:
+        FileError: not a model's configuration, or one that names something unknown.
+    """
+    shown, custom_objects = "the JSON text", dict(custom_objects or {})
+    description = config.parse(text, shown, "the configuration")
+    config.check(description, shown, custom_objects)
+    try:
+        return build(description, UNLIMITED, shown, custom_objects)
+    except FileError:
+        raise
+    except Exception as error:
+        raise hdf5.damaged(shown, error) from error
 
 
 def check_weights(path: str | os.PathLike) -> None:
@@ -94,9 +67,69 @@ def check_weights(path: str | os.PathLike) -> None:
         FileError: missing, damaged or hostile file.
     """
     path = Path(path)
-    if path.suffix == ".keras":
+    if _start(path).startswith(_ZIP_SIGNATURE):
         with tempfile.TemporaryDirectory(prefix="private_keras-") as directory:
-            with archive.opened(path, Path(directory)) as parts, hdf5.opened(parts.weights):
+            with archive.opened(path, Path(directory)) as parts, hdf5.opened(parts.weights, str(path)):
                 return
-    with hdf5.opened(path):
+    with hdf5.opened(path, str(path)):
         return
+
+
+def _start(path: Path) -> bytes:
+    if not path.is_file():
+        raise FileError(f"{path}: no such file. Expected an .h5 or .keras file written by Keras.")
+    with path.open("rb") as file:
+        return file.read(8)
+
+
+def _read_keras(path: Path, custom_objects: dict[str, Any], compile: bool) -> keras.Model:
+    with tempfile.TemporaryDirectory(prefix="private_keras-") as directory:
+        with archive.opened(path, Path(directory)) as parts:
+            description = config.parse(parts.config, str(path), "config.json")
+            config.check(description, str(path), custom_objects)
+            compiled = description.pop("compile_config", None)
+            with hdf5.opened(parts.weights, str(path)) as (_, stored):
+                model = build(description, stored, str(path), custom_objects)
+            model.load_weights(parts.weights)
+            if compile and compiled:
+                with keras.saving.custom_object_scope(custom_objects):
+                    _compile(path, lambda: model.compile_from_config(compiled))
+    return model
+
+
+def _read_hdf5(path: Path, custom_objects: dict[str, Any], compile: bool) -> keras.Model:
+    with hdf5.opened(path, str(path)) as (file, stored):
+        if "model_config" not in file.attrs:
+            raise FileError(
+                f"{path}: holds weights but no model. Build the model in code and call model.load_weights(path), or save it with "
+                "model.save(...)."
+            )
+        description = modernise(_attribute(file, "model_config", path), str(path))
+        config.check(description, str(path), custom_objects)
+        model = build(description, stored, str(path), custom_objects)
+        if not isinstance(file.get("model_weights"), h5py.Group):
+            raise FileError(f"{path}: has no group 'model_weights'. It was saved without weights; save the whole model.")
+        legacy_h5_format.load_weights_from_hdf5_group(file["model_weights"], model)
+        if compile and "training_config" in file.attrs:
+            compiled = modernise(_attribute(file, "training_config", path), str(path))
+            config.check(compiled, str(path), custom_objects)
+            _compile(
+                path, lambda: model.compile(**saving_utils.compile_args_from_training_config(compiled, custom_objects))
+            )
+    return model
+
+
+def _compile(path: Path, compile: Any) -> None:
+    try:
+        compile()
+    except Exception as error:
+        raise FileError(
+            f"{path}: the model loads, but cannot be compiled as the file says ({error}). Pass compile=False to predict with it."
+        ) from error
+
+
+def _attribute(file: h5py.File, name: str, path: Path) -> dict[str, Any]:
+    value = file.attrs[name]
+    if not isinstance(value, str | bytes):
+        raise FileError(f"{path}: attribute {name!r} must be text. Received: {type(value).__name__}. The file is damaged.")
+    return config.parse(value, str(path), f"the attribute {name!r}")
