@@ -1,0 +1,74 @@
+"""Keras 3 on secret shares: Keras' names, and ours where they are secure.
+
+    import private_keras as pk
+    model = pk.models.load_model("digits.h5")
+    y = model.predict(x)
+
+Names below are looked up in a table when they are first used (PEP 562), because servers and the command line import this
+package too and must never load Keras or TensorFlow. A program that imports the package to predict wants the opposite:
+the seconds that TensorFlow takes belong to `import`, not to the first prediction. So the facade is loaded right away,
+unless the process is our own command line or a test runner.
+"""
+import importlib
+import os
+import sys
+from pathlib import Path
+
+from private_keras import errors
+
+__version__ = "0.1.0"
+
+_OWN = {
+    "Sequential": "private_keras.models",
+    "Model": "private_keras.models",
+    "layers": "private_keras.layers",
+    "models": "private_keras.models",
+    "convert": "private_keras.models",
+    "Network": "private_keras.models",
+    "connect": "private_keras.cluster",
+    "LocalCluster": "private_keras.cluster",
+}
+# What works on shares as it is in Keras, because it is traced or runs on the client.
+_KERAS = (
+    "Function", "Initializer", "Input", "InputSpec", "KerasTensor", "Layer", "Loss", "Metric", "Operation", "Optimizer",
+    "Regularizer", "Variable", "activations", "applications", "backend", "callbacks", "config", "constraints", "datasets",
+    "dtype_policies", "initializers", "losses", "metrics", "mixed_precision", "name_scope", "ops", "optimizers",
+    "preprocessing", "random", "regularizers", "tree", "utils", "visualization",
+)
+_TABLE = _OWN | dict.fromkeys(_KERAS, "keras")
+
+__all__ = ["errors", *_TABLE]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> object:
+    """Loads one name of the facade from the module that the table gives for it."""
+    if name not in _TABLE:
+        raise AttributeError(f"module 'private_keras' has no attribute {name!r}")
+    module = importlib.import_module(_TABLE[name])
+    value = module if module.__name__ == f"{__name__}.{name}" else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_TABLE})
+
+
+def _is_tool() -> bool:
+    """Whether this process is a server, our command line or a test runner, rather than somebody's program.
+
+    The package sees only how the process was started: as `python -m private_keras...` (`sys.argv[0]` is still "-m" while
+    Python looks for the module), as an installed script, or as a package's `__main__.py`.
+    """
+    program = Path((getattr(sys, "argv", None) or [""])[0])
+    if program.name == "-m":
+        return any(argument.split(".")[0] == __name__ for argument in sys.orig_argv)
+    name = program.parent.name if program.stem == "__main__" else program.stem
+    return name in ("private-keras", __name__, "pytest")
+
+
+# TensorFlow prints a page about the processor unless it is told otherwise before it is loaded.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+if not _is_tool():
+    for _name in ("models", "layers", "convert", "connect"):
+        __getattr__(_name)

@@ -1,0 +1,45 @@
+"""What every layer of this package adds to Keras' layer of the same name."""
+import keras
+
+from private_keras.forecast import Forecast, Network, forecast
+from private_keras.tracing import trace
+
+PACKAGE = "private_keras"
+# Keras' class -> ours; how a plain Keras model is converted.
+COUNTERPARTS: dict[type, type] = {}
+
+
+class SecureLayer:
+    """Mixin: a Keras layer whose forward pass runs on shares when its model predicts.
+
+    Called by itself, the layer is Keras' own: it computes in the clear, on arrays and symbolic tensors alike.
+    """
+
+    def cost(
+        self, input_shape: tuple[int, ...] | list, batch_size: int = 1, network: str | Network = "local"
+    ) -> Forecast:
+        """Rounds, bytes and seconds of this layer alone, before anything runs.
+
+        Args:
+            input_shape: of one sample, without the batch; a list of shapes for a layer with several inputs.
+            batch_size: samples predicted together.
+            network: "local", "lan", "wan" or a `Network`.
+
+        Raises:
+            UnsupportedError: if the layer cannot run on shares.
+        """
+        # A copy, because calling a layer adds a node to its graph.
+        layer = type(self).from_config(self.get_config())
+        several = isinstance(input_shape, list)
+        inputs = [keras.Input(shape) for shape in (input_shape if several else [input_shape])]
+        model = keras.Model(inputs, layer(inputs if several else inputs[0]))
+        return forecast(trace(model, batch_size).plan, network)
+
+
+def secure(cls: type) -> type:
+    """Class decorator: makes the layer known to Keras' serialisation and to the conversion of plain models."""
+    keras.saving.register_keras_serializable(PACKAGE)(cls)
+    plain = cls.__mro__[2]
+    if plain.__name__ == cls.__name__:
+        COUNTERPARTS[plain] = cls
+    return cls

@@ -1,0 +1,82 @@
+"""A plain Keras model in memory to a private one with the same layers and weights."""
+from typing import Any
+
+import keras
+
+from private_keras.errors import InputError, UnsupportedError
+from private_keras.layers.secure import COUNTERPARTS
+from private_keras.models.classes import Model, Sequential
+from private_keras.models.private import PrivateModel
+
+
+def convert(model: keras.Model) -> keras.Model:
+    """The private model that predicts like a plain one.
+
+    Args:
+        model: built Sequential, Functional or subclassed Keras model; it is not changed, and no weight is shared with it.
+
+    Returns:
+        A `private_keras.Sequential` or `private_keras.Model`; the model itself if it is one already.
+
+    Raises:
+        InputError: not a Keras model, or not built.
+        UnsupportedError: a layer or model that cannot be copied, because it does not give its configuration.
+    """
+    if not isinstance(model, keras.Model):
+        raise InputError(f"convert: expected a keras.Model. Received: {type(model).__name__}")
+    if isinstance(model, PrivateModel):
+        return model
+    if not model.built:
+        raise InputError(f"convert: model {model.name!r} is not built. Begin it with keras.Input(shape), or call it once on data.")
+    if isinstance(model, keras.Sequential):
+        clone = keras.models.clone_model(model, clone_function=_counterpart)
+        layers = clone.layers if clone.inputs is None else [keras.Input(tensor=clone.inputs[0]), *clone.layers]
+        private = Sequential(layers, name=model.name, trainable=model.trainable)
+    elif hasattr(model, "_inputs_struct"):
+        clone = keras.models.clone_model(model, clone_function=_counterpart)
+        private = Model(clone._inputs_struct, clone._outputs_struct, name=model.name)
+        private.trainable = model.trainable
+    else:
+        private = Converted(_copy(model), name=model.name)
+        private.build(next(iter(model._build_shapes_dict.values())))
+    private.set_weights(model.get_weights())
+    if model.compiled:
+        private.compile_from_config(model.get_compile_config())
+    return private
+
+
+class Converted(Model):
+    """A subclassed Keras model as a private one: calls a copy of it."""
+
+    def __init__(self, inner: keras.Model, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.inner = inner
+
+    def call(self, inputs, training=None):
+        return self.inner(inputs, training=training) if self.inner._call_has_training_arg else self.inner(inputs)
+
+    def build(self, input_shape):
+        self.inner.build(input_shape)
+        super().build(input_shape)
+
+
+def _counterpart(layer: keras.Operation) -> keras.Operation:
+    """A new layer of our class of the same name, or of its own class if we have none, with the same configuration."""
+    try:
+        return COUNTERPARTS.get(type(layer), type(layer)).from_config(layer.get_config())
+    except (NotImplementedError, TypeError) as error:
+        raise UnsupportedError(
+            f"layer {layer.name!r} ({type(layer).__name__}) cannot be copied: {error}. Give it get_config() and from_config()."
+        ) from error
+
+
+def _copy(model: keras.Model) -> keras.Model:
+    try:
+        copy = type(model).from_config(model.get_config())
+    except (NotImplementedError, TypeError) as error:
+        raise UnsupportedError(
+            f"model {model.name!r} ({type(model).__name__}) cannot be copied: {error}. Derive the class from private_keras.Model "
+            "instead of keras.Model, or give it get_config()."
+        ) from error
+    copy.build_from_config(model.get_build_config() or {})
+    return copy

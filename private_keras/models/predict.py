@@ -1,0 +1,53 @@
+"""The loop of `predict`: Keras' data adapters, callbacks and progress bar around batches that run on shares."""
+from typing import Any
+
+import keras
+import numpy as np
+from keras.src.trainers.epoch_iterator import EpochIterator
+
+from private_keras.errors import InputError
+from private_keras.models.execution import Execution
+
+
+def predict(
+    model: keras.Model, execution: Execution, x: Any, batch_size: int | None, verbose: str | int, steps: int | None,
+    callbacks: Any,
+) -> Any:
+    """See `PrivateModel.predict`."""
+    _check_count("batch_size", batch_size)
+    _check_count("steps", steps)
+    if _is_arrays(x):
+        arrays = execution.arrays(x)  # all rows, before the first is shared
+        x = arrays if len(arrays) > 1 else arrays[0]
+    batches = EpochIterator(x=x, batch_size=batch_size, steps_per_epoch=steps, shuffle=False)
+    if not isinstance(callbacks, keras.callbacks.CallbackList):
+        callbacks = keras.callbacks.CallbackList(
+            callbacks, add_progbar=verbose != 0, verbose=verbose, epochs=1, steps=batches.num_batches, model=model
+        )
+    results = []
+    model.stop_predicting = False
+    callbacks.on_predict_begin()
+    for begin, end, (data,) in batches:
+        callbacks.on_predict_batch_begin(begin)
+        batch, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        outputs = execution.run(batch)
+        results.append(outputs)
+        callbacks.on_predict_batch_end(end, {"outputs": outputs})
+        if model.stop_predicting:
+            break
+    callbacks.on_predict_end()
+    if not results:
+        raise InputError(f"model {model.name!r}: expected at least one batch. Received: data without any")
+    return keras.tree.map_structure(lambda *parts: np.concatenate(parts, axis=0), *results)
+
+
+def _is_arrays(x: Any) -> bool:
+    """Whether x holds all rows already, rather than producing batches."""
+    if isinstance(x, dict | list | tuple):
+        return True
+    return hasattr(x, "__array__") or hasattr(x, "shape")
+
+
+def _check_count(name: str, value: int | None) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
+        raise InputError(f"{name}: expected None or an integer of at least 1. Received: {value!r}")

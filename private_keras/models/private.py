@@ -1,0 +1,120 @@
+"""What private models add to Keras' models."""
+from typing import Any, NoReturn
+
+from private_keras import converter
+from private_keras.errors import UnsupportedError
+from private_keras.forecast import Forecast, Network, forecast
+from private_keras.models.check import Check, check
+from private_keras.models.execution import Execution
+from private_keras.models.predict import predict
+from private_keras.plan.plan import Plan
+
+
+class PrivateModel:
+    """Mixin for Keras models: `predict` on shares; nothing ever runs in the clear because it cannot run on shares.
+
+    The caller holds the weights in the clear and gets the predictions. Servers see neither, nor the data: only shares.
+    They do see the plan: the model's layers and shapes.
+    """
+
+    _execution_on_shares: Execution | None = None
+
+    def predict(
+        self, x: Any, batch_size: int | None = None, verbose: str | int = "auto", steps: int | None = None,
+        callbacks: list | None = None,
+    ) -> Any:
+        """Predictions for x, computed on shares; arguments and result as in Keras.
+
+        Args:
+            x: array, list or dict of arrays, `tf.data.Dataset`, `keras.utils.PyDataset` or generator of batches.
+            batch_size: samples computed together, 32 by default; for arrays only. The last batch may be smaller.
+            verbose: 0 for no progress bar.
+            steps: batches to draw, for data without an end.
+            callbacks: Keras callbacks.
+
+        Returns:
+            NumPy arrays in the structure of the model's outputs. Off from Keras' predictions by the fixed-point
+            arithmetic: see `check`.
+
+        Raises:
+            UnsupportedError: the model uses something that cannot run on shares; before anything is shared.
+            InputError: data of the wrong shape, type or range; before it is shared.
+            ClusterError: servers that cannot be reached or were lost.
+        """
+        return predict(self, self._on_shares(), x, batch_size, verbose, steps, callbacks)
+
+    def predict_on_batch(self, x: Any) -> Any:
+        """Predictions for one batch, computed on shares; as in Keras. Errors as in `predict`."""
+        return self._on_shares().run(x)
+
+    def plan(self, batch_size: int = 1) -> Plan:
+        """What servers run for a batch of this size; `plan.describe()` lists who provides what and all that is opened.
+
+        Raises:
+            UnsupportedError: the model uses something that cannot run on shares.
+        """
+        return self._on_shares().traced(batch_size).plan
+
+    def cost(self, batch_size: int = 1, network: str | Network = "local") -> Forecast:
+        """Rounds, bytes and seconds per layer for a batch of this size, before anything runs.
+
+        Args:
+            batch_size: samples predicted together.
+            network: "local", "lan", "wan" or `Network(rtt=seconds, bandwidth=bits per second)`.
+
+        Raises:
+            UnsupportedError: the model uses something that cannot run on shares.
+            InputError: an unknown network.
+        """
+        return forecast(self.plan(batch_size), network)
+
+    def check(self, x_sample: Any = None) -> Check:
+        """What cannot run on shares, and with a sample the ranges of values and the error to expect. Shares nothing.
+
+        Args:
+            x_sample: a batch of typical inputs, in any form that `predict_on_batch` takes.
+
+        Returns:
+            A report that prints. Nothing that is wrong with the model or the sample is raised.
+        """
+        return check(self, self._on_shares(), x_sample)
+
+    def load_weights(self, filepath: Any, skip_mismatch: bool = False, **kwargs: Any) -> None:
+        """As in Keras, after the file was checked.
+
+        Raises:
+            FileError: missing, damaged or hostile file.
+        """
+        converter.check_weights(filepath)
+        super().load_weights(filepath, skip_mismatch=skip_mismatch, **kwargs)
+
+    def fit(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not yet on shares; raises `UnsupportedError`."""
+        raise _training("fit")
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not yet on shares; raises `UnsupportedError`."""
+        raise UnsupportedError(
+            "evaluate does not run on shares yet, and never runs in the clear. Call predict, and compute the metrics from its result."
+        )
+
+    def train_on_batch(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not yet on shares; raises `UnsupportedError`."""
+        raise _training("train_on_batch")
+
+    def test_on_batch(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not yet on shares; raises `UnsupportedError`."""
+        raise UnsupportedError("test_on_batch does not run on shares yet, and never runs in the clear. Call predict_on_batch.")
+
+    def _on_shares(self) -> Execution:
+        if self._execution_on_shares is None:
+            # Past Keras' attribute tracking: this is no layer and no weight.
+            object.__setattr__(self, "_execution_on_shares", Execution(self))
+        return self._execution_on_shares
+
+
+def _training(method: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"{method} does not run on shares yet, and never runs in the clear. Train a plain Keras model and load or convert it: "
+        "private_keras.models.load_model(path), private_keras.convert(model)."
+    )
