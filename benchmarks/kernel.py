@@ -55,9 +55,8 @@ def convolutions(kernels: list[NativeKernel], rng: np.random.Generator, seconds:
         x, w = words(rng, *x_shape), words(rng, *w_shape)
         pad = [((size - 1) // 2, size // 2) for size in w_shape[:2]]
         macs = x.size // x_shape[-1] * w.size
-        rates = [
-            macs / best(lambda k=k: k.conv(x, w, (1, 1), pad, (1, 1), groups), seconds) / 1e9 for k in kernels
-        ]
+        arguments = (x, w, (1, 1), pad, (1, 1), groups)
+        rates = [macs / best(lambda k=k, a=arguments: k.conv(*a), seconds) / 1e9 for k in kernels]
         print(f"  {label}".ljust(34), *(f"{rate:12.2f}" for rate in rates))
 
 
@@ -69,7 +68,7 @@ def streams(kernel: NativeKernel, rng: np.random.Generator, seconds: float) -> N
         out = np.empty(count, np.uint64)
         for label, call in [
             (f"random, {count} words", lambda n=count: kernel.random(key, 0, n)),
-            (f"random into an array, {count}", lambda o=out: kernel._engine.random(key, 0, o)),
+            (f"random into an array, {count}", lambda o=out: kernel._engine.random(key, 0, 0, o)),
             (f"add_random, {count} words", lambda x=x: kernel.add_random(x, key, 0)),
         ]:
             print(f"  {label}".ljust(34), f"{8 * count / best(call, seconds) / 1e9:12.2f}")

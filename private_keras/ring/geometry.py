@@ -1,7 +1,23 @@
-"""Shapes of convolutions, checked in one place for all kernels."""
+"""Shapes of products and convolutions, checked in one place for all kernels."""
 from collections.abc import Sequence
 
+import numpy as np
+
 from private_keras.errors import KernelError
+
+
+def matmul_lead(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
+    """Leading axes of the product of shapes a (..., m, k) and b (..., k, n).
+
+    Raises:
+        KernelError: k differs, or the leading axes do not broadcast.
+    """
+    if len(a) < 2 or len(b) < 2 or a[-1] != b[-2]:
+        raise KernelError(f"matmul needs (..., m, k) and (..., k, n). Received: {a} and {b}")
+    try:
+        return np.broadcast_shapes(a[:-2], b[:-2])
+    except ValueError as error:
+        raise KernelError(f"matmul: leading axes do not broadcast. Received: {a} and {b}") from error
 
 
 def conv_space(

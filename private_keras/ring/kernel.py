@@ -49,10 +49,11 @@ class Kernel(ABC):
         """
 
     @abstractmethod
-    def random(self, key: bytes, nonce: int, count: int) -> np.ndarray:
+    def random(self, key: bytes, nonce: int, count: int, *, first_block: int = 0) -> np.ndarray:
         """`count` words of AES-128-CTR: block j is AES(key, nonce as 64 bits big endian || j as 64 bits big endian).
 
-        Bytes of the stream are read as little endian uint64. Source: NIST SP 800-38A (CTR), FIPS 197 (AES).
+        Bytes of the stream are read as little endian uint64; it starts at block `first_block`.
+        Source: NIST SP 800-38A (CTR), FIPS 197 (AES).
         """
 
     @abstractmethod
@@ -99,7 +100,10 @@ class Kernel(ABC):
 
     @abstractmethod
     def exp2_public(self, c: np.ndarray, fraction: int, offset: int, scale: int) -> np.ndarray:
-        """round(2^(c/2^fraction + offset + scale)) for c < 2^(fraction+5), bit-exact on every machine (integer tables)."""
+        """round(2^(c/2^fraction + offset + scale)) for c < 2^(fraction+5).
+
+        Bit-exact on every machine (integer tables).
+        """
 
     @abstractmethod
     def add_random(self, x: np.ndarray, key: bytes, nonce: int) -> np.ndarray:

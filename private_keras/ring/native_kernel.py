@@ -58,15 +58,10 @@ class NativeKernel(Kernel):
 
     def matmul(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         _ring(a, b)
-        if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
-            raise KernelError(f"matmul needs (..., m, k) and (..., k, n). Received: {a.shape} and {b.shape}")
+        lead = geometry.matmul_lead(a.shape, b.shape)
         if b.ndim == 2 and a.ndim > 2 and a.flags.c_contiguous:
             # One tall product packs b once.
             return self.matmul(a.reshape(-1, a.shape[-1]), b).reshape(*a.shape[:-1], b.shape[-1])
-        try:
-            lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-        except ValueError as error:
-            raise KernelError(f"matmul: leading axes do not broadcast. Received: {a.shape} and {b.shape}") from error
         a, b = (x if x.shape[:-2] == lead else np.broadcast_to(x, lead + x.shape[-2:]) for x in (a, b))
         out = np.empty((*lead, a.shape[-2], b.shape[-1]), U)
         self._engine.matmul(_strided(a), _strided(b), out)
@@ -93,12 +88,14 @@ class NativeKernel(Kernel):
         )  # fmt: skip
         return out
 
-    def random(self, key: bytes, nonce: int, count: int) -> np.ndarray:
+    def random(self, key: bytes, nonce: int, count: int, *, first_block: int = 0) -> np.ndarray:
         _seed(key, nonce)
+        _length(count)
+        _in("first_block", first_block, 0, (1 << 64) - (count + 1) // 2)
         if self._openssl:
-            return self._openssl.random(key, nonce, count)
-        out = np.empty(_length(count), U)
-        self._engine.random(bytes(key), nonce, out)
+            return self._openssl.random(key, nonce, count, first_block=first_block)
+        out = np.empty(count, U)
+        self._engine.random(bytes(key), nonce, first_block % (1 << 64), out)
         return out
 
     def add_random(self, x: np.ndarray, key: bytes, nonce: int) -> np.ndarray:
@@ -197,7 +194,8 @@ class NativeKernel(Kernel):
 def _ring(*arrays: np.ndarray) -> None:
     for a in arrays:
         if not isinstance(a, np.ndarray) or a.dtype != np.uint64:
-            raise KernelError(f"Expected uint64 arrays of ring elements. Received: {getattr(a, 'dtype', type(a).__name__)}")
+            received = getattr(a, "dtype", type(a).__name__)
+            raise KernelError(f"Expected uint64 arrays of ring elements. Received: {received}")
 
 
 def _flat(x: np.ndarray) -> np.ndarray:
@@ -241,7 +239,8 @@ def _length(n: int, of: np.ndarray | None = None) -> int:
 
 def _seed(key: bytes, nonce: int) -> None:
     if not isinstance(key, bytes | bytearray | memoryview) or len(key) != 16:
-        raise KernelError(f"AES-128 needs a key of 16 bytes. Received: {len(key) if hasattr(key, '__len__') else key!r}")
+        received = f"{len(key)} bytes" if isinstance(key, bytes | bytearray | memoryview) else type(key).__name__
+        raise KernelError(f"AES-128 needs a key of 16 bytes. Received: {received}")
     _in("nonce", nonce, 0, (1 << 64) - 1)
 
 

@@ -14,7 +14,8 @@ U = np.uint64
 def _ring(*arrays: np.ndarray) -> None:
     for a in arrays:
         if not isinstance(a, np.ndarray) or a.dtype != np.uint64:
-            raise KernelError(f"Expected uint64 arrays of ring elements. Received: {getattr(a, 'dtype', type(a).__name__)}")
+            received = getattr(a, "dtype", type(a).__name__)
+            raise KernelError(f"Expected uint64 arrays of ring elements. Received: {received}")
 
 
 class NumpyKernel(Kernel):
@@ -24,8 +25,7 @@ class NumpyKernel(Kernel):
 
     def matmul(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         _ring(a, b)
-        if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
-            raise KernelError(f"matmul needs (..., m, k) and (..., k, n). Received: {a.shape} and {b.shape}")
+        geometry.matmul_lead(a.shape, b.shape)
         return np.matmul(a, b)
 
     def conv(
@@ -40,19 +40,24 @@ class NumpyKernel(Kernel):
         per, fper = channels // groups, filters // groups
         for tap in np.ndindex(*w.shape[:space]):
             window = tuple(
-                slice(t * d, t * d + (o - 1) * s + 1, s) for t, d, o, s in zip(tap, dilation, out_space, strides, strict=True)
+                slice(t * d, t * d + (o - 1) * s + 1, s)
+                for t, d, o, s in zip(tap, dilation, out_space, strides, strict=True)
             )
             seen = x[(slice(None), *window)]
             for g in range(groups):
-                out[..., g * fper : (g + 1) * fper] += seen[..., g * per : (g + 1) * per] @ w[tap][:, g * fper : (g + 1) * fper]
+                filters_of = slice(g * fper, (g + 1) * fper)
+                out[..., filters_of] += seen[..., g * per : (g + 1) * per] @ w[tap][:, filters_of]
         return out
 
-    def random(self, key: bytes, nonce: int, count: int) -> np.ndarray:
+    def random(self, key: bytes, nonce: int, count: int, *, first_block: int = 0) -> np.ndarray:
         if len(key) != 16:
             raise KernelError(f"AES-128 needs a key of 16 bytes. Received: {len(key)} bytes")
         if not 0 <= nonce < 1 << 64 or count < 0:
             raise KernelError("nonce must be a 64-bit word and count must not be negative")
-        encryptor = Cipher(algorithms.AES(key), modes.CTR(nonce.to_bytes(8, "big") + bytes(8))).encryptor()
+        if not 0 <= first_block <= (1 << 64) - (count + 1) // 2:
+            raise KernelError("the stream of a nonce has 2^64 blocks")
+        start = nonce.to_bytes(8, "big") + (first_block % (1 << 64)).to_bytes(8, "big")
+        encryptor = Cipher(algorithms.AES(key), modes.CTR(start)).encryptor()
         return np.frombuffer(encryptor.update(bytes(8 * count)), "<u8").astype(U)
 
     def to_planes(self, x: np.ndarray, bits: int, shift: int = 0) -> np.ndarray:
@@ -168,7 +173,7 @@ class NumpyKernel(Kernel):
     def select(self, plane: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         _ring(plane, a, b)
         if a.shape != b.shape or plane.size != plane_words(a.size):
-            raise KernelError(f"select needs two arrays of one shape and their plane. Received: {a.shape} and {b.shape}")
+            raise KernelError(f"select needs two arrays of one shape and a plane. Received: {a.shape} and {b.shape}")
         return np.where(planes.unpack_bits(plane.ravel(), a.size).reshape(a.shape), a, b)
 
     def bit_words(self, plane: np.ndarray, n: int) -> np.ndarray:
@@ -224,7 +229,8 @@ def _open_level(members: list, width: int, level: int, n: int, masks: np.ndarray
             if group.need_equal:
                 kept.append(inside[0][1])
             continue
-        share = {f"g{i}": less for i, (less, _) in enumerate(inside)} | {f"e{i}": equal for i, (_, equal) in enumerate(inside)}
+        share = {f"g{i}": less for i, (less, _) in enumerate(inside)}
+        share |= {f"e{i}": equal for i, (_, equal) in enumerate(inside)}
         wires += [share[w] for w in group.wires]
     return planes.from_rows(np.stack(wires)) ^ masks, planes.from_rows(np.stack(kept))
 

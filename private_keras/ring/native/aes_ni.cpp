@@ -9,7 +9,7 @@ typedef u64 Vector __attribute__((vector_size(16)));
 typedef u64 LooseVector __attribute__((vector_size(16), aligned(8), may_alias));
 
 inline Vector broadcast(__m128i key) { return (Vector)key; }
-inline Vector first_counter(u64 nonce) { return Vector{nonce, 0}; }
+inline Vector first_counter(u64 nonce, u64 first) { return Vector{nonce, first}; }
 constexpr Vector counter_step() { return Vector{0, 1}; }
 inline Vector swap_bytes(Vector v) {
     return (Vector)_mm_shuffle_epi8((__m128i)v, _mm_setr_epi8(7, 6, 5, 4, 3, 2, 1, 0, 15, 14, 13, 12, 11, 10, 9, 8));
@@ -21,6 +21,6 @@ inline Vector encrypt_last(Vector v, Vector key) { return (Vector)_mm_aesenclast
 
 }  // namespace
 
-void aes_ni(const u8* key, u64 nonce, Stream how, const u64* x, size_t n, u64* out) {
-    any_stream(key, nonce, how, x, n, out);
+void aes_ni(const u8* key, u64 nonce, u64 first, Stream how, const u64* x, size_t n, u64* out) {
+    any_stream(key, nonce, first, how, x, n, out);
 }

@@ -32,12 +32,12 @@ inline void step(const Vector* keys, Vector counter, const u64* x, u64* out) {
 }
 
 template <Stream HOW>
-void stream(const u8* key, u64 nonce, const u64* x, size_t n, u64* out) {
+void stream(const u8* key, u64 nonce, u64 first, const u64* x, size_t n, u64* out) {
     __m128i narrow[ROUNDS + 1];
     round_keys(key, narrow);
     Vector keys[ROUNDS + 1];
     for (int i = 0; i <= ROUNDS; i++) keys[i] = broadcast(narrow[i]);
-    Vector counter = first_counter(nonce);
+    Vector counter = first_counter(nonce, first);
     constexpr Vector blocks = counter_step();
     size_t at = 0;
     for (; at + STEP_WORDS <= n; at += STEP_WORDS) {
@@ -52,8 +52,8 @@ void stream(const u8* key, u64 nonce, const u64* x, size_t n, u64* out) {
     for (size_t i = at; i < n; i++) out[i] = to[i - at];
 }
 
-inline void any_stream(const u8* key, u64 nonce, Stream how, const u64* x, size_t n, u64* out) {
-    if (how == Stream::alone) stream<Stream::alone>(key, nonce, out, n, out);
-    else if (how == Stream::add) stream<Stream::add>(key, nonce, x, n, out);
-    else stream<Stream::subtract>(key, nonce, x, n, out);
+inline void any_stream(const u8* key, u64 nonce, u64 first, Stream how, const u64* x, size_t n, u64* out) {
+    if (how == Stream::alone) stream<Stream::alone>(key, nonce, first, out, n, out);
+    else if (how == Stream::add) stream<Stream::add>(key, nonce, first, x, n, out);
+    else stream<Stream::subtract>(key, nonce, first, x, n, out);
 }

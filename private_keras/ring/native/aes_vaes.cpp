@@ -9,7 +9,7 @@ typedef u64 Vector __attribute__((vector_size(32)));
 typedef u64 LooseVector __attribute__((vector_size(32), aligned(8), may_alias));
 
 inline Vector broadcast(__m128i key) { return (Vector)_mm256_broadcastsi128_si256(key); }
-inline Vector first_counter(u64 nonce) { return Vector{nonce, 0, nonce, 1}; }
+inline Vector first_counter(u64 nonce, u64 first) { return Vector{nonce, first, nonce, first + 1}; }
 constexpr Vector counter_step() { return Vector{0, 2, 0, 2}; }
 inline Vector swap_bytes(Vector v) {
     const __m128i order = _mm_setr_epi8(7, 6, 5, 4, 3, 2, 1, 0, 15, 14, 13, 12, 11, 10, 9, 8);
@@ -22,6 +22,6 @@ inline Vector encrypt_last(Vector v, Vector key) { return (Vector)_mm256_aesencl
 
 }  // namespace
 
-void aes_vaes(const u8* key, u64 nonce, Stream how, const u64* x, size_t n, u64* out) {
-    any_stream(key, nonce, how, x, n, out);
+void aes_vaes(const u8* key, u64 nonce, u64 first, Stream how, const u64* x, size_t n, u64* out) {
+    any_stream(key, nonce, first, how, x, n, out);
 }

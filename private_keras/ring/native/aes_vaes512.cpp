@@ -12,7 +12,9 @@ inline Vector broadcast(__m128i key) {
     u64 a = u64(_mm_cvtsi128_si64(key)), b = u64(_mm_extract_epi64(key, 1));
     return Vector{a, b, a, b, a, b, a, b};
 }
-inline Vector first_counter(u64 nonce) { return Vector{nonce, 0, nonce, 1, nonce, 2, nonce, 3}; }
+inline Vector first_counter(u64 nonce, u64 first) {
+    return Vector{nonce, first, nonce, first + 1, nonce, first + 2, nonce, first + 3};
+}
 constexpr Vector counter_step() { return Vector{0, 4, 0, 4, 0, 4, 0, 4}; }
 inline Vector swap_bytes(Vector v) {
     constexpr u64 low = 0x0001020304050607, high = 0x08090A0B0C0D0E0F;
@@ -26,6 +28,6 @@ inline Vector encrypt_last(Vector v, Vector key) { return (Vector)_mm512_aesencl
 
 }  // namespace
 
-void aes_vaes512(const u8* key, u64 nonce, Stream how, const u64* x, size_t n, u64* out) {
-    any_stream(key, nonce, how, x, n, out);
+void aes_vaes512(const u8* key, u64 nonce, u64 first, Stream how, const u64* x, size_t n, u64* out) {
+    any_stream(key, nonce, first, how, x, n, out);
 }

@@ -3,14 +3,9 @@
 //
 // LANES words make a vector of the matrix loops, BIT_LANES words one of the bit loops.
 
-#if defined(__AVX512DQ__)
-constexpr int LANES = 8, BIT_LANES = 8;
-#elif defined(__AVX2__)
-constexpr int LANES = 4, BIT_LANES = 4;
-#else
-// A scalar multiply beats two 64-bit lanes that have to be put together from 32-bit products.
-constexpr int LANES = 1, BIT_LANES = 2;
-#endif
+constexpr int LANES = ISA_LANES;
+// Without vectors a scalar multiply beats two lanes put together from 32-bit products; bits still go two words at once.
+constexpr int BIT_LANES = LANES == 1 ? 2 : LANES;
 
 typedef u64 Bits __attribute__((vector_size(BIT_LANES * 8)));
 typedef u64 LooseBits __attribute__((vector_size(BIT_LANES * 8), aligned(8), may_alias));
@@ -18,7 +13,7 @@ typedef u64 LooseBits __attribute__((vector_size(BIT_LANES * 8), aligned(8), may
 inline Bits load_bits(const u64* p) { return *reinterpret_cast<const LooseBits*>(p); }
 inline void store_bits(u64* p, Bits v) { *reinterpret_cast<LooseBits*>(p) = v; }
 
-#if defined(__AVX2__)
+#if ISA_LANES > 1
 typedef Bits Words;
 inline Words load(const u64* p) { return load_bits(p); }
 inline void store(u64* p, Words v) { store_bits(p, v); }
@@ -30,7 +25,7 @@ inline void store(u64* p, Words v) { *p = v; }
 inline Words splat(u64 x) { return x; }
 #endif
 
-#if defined(__AVX2__) && !defined(__AVX512DQ__)
+#if ISA_LANES == 4
 // AVX2 has no 64-bit product. low(a) low(b) is one vpmuludq; both cross products, which count only mod 2^32, are one
 // vpmulld of a with b's halves swapped, and are added up apart until the end.
 typedef uint32_t Halves __attribute__((vector_size(32)));

@@ -1,7 +1,8 @@
-// All inner loops of one instruction set and the table of them. An isa_*.cpp defines ISA_NAME and ISA_TABLE, includes
-// this, and is compiled with that instruction set's flags. Everything sits in an anonymous namespace, and only
-// headers that emit no code are included: a function shared by name could be linked from the wrong instruction set.
-#if defined(__AVX2__)
+// All inner loops of one instruction set and the table of them. An isa_*.cpp defines ISA_NAME, ISA_TABLE and ISA_LANES
+// (words in a vector), includes this, and is compiled with that instruction set's flags. Everything sits in an
+// anonymous namespace, and only headers that emit no code are included: a function shared by name could be linked from
+// the wrong instruction set.
+#if ISA_LANES == 4
 #include <immintrin.h>
 #endif
 #include <utility>

@@ -1,8 +1,8 @@
 // The micro tile: R rows times N vectors of columns held in registers while k runs.
 
-#if defined(__AVX512DQ__)
+#if ISA_LANES == 8
 constexpr int TILE_ROWS = 8, TILE_VECTORS = 3, THIN_SUMS = 24, THIN_VECTORS = 8;
-#elif defined(__AVX2__)
+#elif ISA_LANES == 4
 constexpr int TILE_ROWS = 6, TILE_VECTORS = 1, THIN_SUMS = 6, THIN_VECTORS = 6;
 #else
 constexpr int TILE_ROWS = 2, TILE_VECTORS = 4, THIN_SUMS = 8, THIN_VECTORS = 4;

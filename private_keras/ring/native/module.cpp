@@ -114,7 +114,7 @@ void conv(const Engine& engine, const Strided& x, const In& w, const std::vector
              [&](size_t first, size_t last) { engine.table.conv(s, first, last); });
 }
 
-void generate(const Engine& engine, nb::bytes key, u64 nonce, Stream how, const u64* x, const Out& out) {
+void generate(const Engine& engine, nb::bytes key, u64 nonce, u64 first, Stream how, const u64* x, const Out& out) {
     expect(engine.generator, "this processor has no AES instructions");
     expect(key.size() == 16, "AES-128 needs a key of 16 bytes");
     u8 copy[16];
@@ -122,16 +122,16 @@ void generate(const Engine& engine, nb::bytes key, u64 nonce, Stream how, const 
     u64* to = out.data();
     size_t n = out.size();
     nb::gil_scoped_release release;
-    engine.generator(copy, nonce, how, x, n, to);
+    engine.generator(copy, nonce, first, how, x, n, to);
 }
 
-void random_words(const Engine& engine, nb::bytes key, u64 nonce, const Out& out) {
-    generate(engine, key, nonce, Stream::alone, nullptr, out);
+void random_words(const Engine& engine, nb::bytes key, u64 nonce, u64 first, const Out& out) {
+    generate(engine, key, nonce, first, Stream::alone, nullptr, out);
 }
 
 void mask(const Engine& engine, nb::bytes key, u64 nonce, bool add, const In& x, const Out& out) {
     expect_words(x, out.size(), "masked words");
-    generate(engine, key, nonce, add ? Stream::add : Stream::subtract, x.data(), out);
+    generate(engine, key, nonce, 0, add ? Stream::add : Stream::subtract, x.data(), out);
 }
 
 std::vector<std::string> isa_names() {
@@ -163,6 +163,8 @@ Engine* make_engine(const std::string& isa, const std::string& generator, int th
 }  // namespace
 
 NB_MODULE(_native, module) {
+    // Kernels are often still held when the interpreter ends; the report would only alarm users.
+    nb::set_leak_warnings(false);
     // The base class is ours, so that callers catch one exception whichever side found the mistake.
     nb::exception<Refused>(module, "Refused", nb::module_::import_("private_keras.errors").attr("KernelError"));
     module.def("isa_names", &isa_names);
@@ -176,7 +178,7 @@ NB_MODULE(_native, module) {
     engine.def("matmul", &matmul, as_is("a"), as_is("b"), as_is("out"));
     engine.def("conv", &conv, as_is("x"), as_is("w"), nb::arg("strides"), nb::arg("padding"), nb::arg("dilation"),
                nb::arg("groups"), as_is("out"));
-    engine.def("random", &random_words, nb::arg("key"), nb::arg("nonce"), as_is("out"));
+    engine.def("random", &random_words, nb::arg("key"), nb::arg("nonce"), nb::arg("first_block"), as_is("out"));
     engine.def("mask", &mask, nb::arg("key"), nb::arg("nonce"), nb::arg("add"), as_is("x"), as_is("out"));
     bind_bits(engine);
 }
