@@ -181,7 +181,7 @@ def _longest(
     function: Function, tolerance: Function, share: float, start: float, stop: float, degree: int, unit: float,
     guess: float,
 ) -> tuple[float, tuple[float, ...]]:
-    """The longest piece from `start`, within a fiftieth: its end, on the grid of knots or `stop`, and its polynomial."""
+    """The longest piece from `start`, within a fiftieth: its end, on the grid of knots or `stop`; its polynomial."""
 
     def attempt(end: float) -> tuple[float, ...] | None:
         row = _piece(function, start, end, degree, unit)

@@ -1,7 +1,7 @@
 """The activations of Keras as steps of a plan: each is one `spline`, a bounded curve plus exact linear tails.
 
-gelu, silu, softplus and their like are max(x, 0) plus a bump that dies away; the bump fits 60 bits of scale, where x itself
-would wrap. Piecewise linear activations are exact. `activation(name)` is all that lowering rules need:
+gelu, silu, softplus and their like are max(x, 0) plus a bump that dies away; the bump fits 60 bits of scale, where x
+itself would wrap. Piecewise linear activations are exact. `activation(name)` is all that lowering rules need:
 
     step("spline", x, **activation("gelu").attributes(fraction))
 """
@@ -71,7 +71,7 @@ def activation(name: str, accuracy: str = "accurate", **parameters: float | bool
         UnsupportedError: no such activation or accuracy.
     """
     if name not in ACTIVATIONS:
-        raise UnsupportedError(f"No activation named {name!r} runs on shares. Use one of {', '.join(sorted(ACTIVATIONS))}")
+        raise UnsupportedError(f"No activation {name!r} runs on shares. Use one of {', '.join(sorted(ACTIVATIONS))}")
     if accuracy not in ERRORS:
         raise UnsupportedError(f"accuracy: expected one of {', '.join(ERRORS)}. Received: {accuracy!r}")
     return _made(name, ERRORS[accuracy], tuple(sorted(parameters.items())))

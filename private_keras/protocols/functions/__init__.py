@@ -1,7 +1,7 @@
 """Functions on shares, written once above the `Protocol` boundary: the same code for every protocol and every party.
 
-Control flow depends on shapes and public arguments only. Each function states its domain, what it gives outside, its error
-and its cost; `docs/functions.md` has them in one table.
+Control flow depends on shapes and public arguments only. Each function states its domain, what it gives outside, its
+error and its cost; `docs/functions.md` has them in one table.
 """
 from private_keras.protocols.functions.exponential import exp, exp_nonpositive
 from private_keras.protocols.functions.order import absolute, argmax, maximum, minimum, reduce_max, sign

@@ -1,7 +1,7 @@
 """Exponentials by multiplicative masking: 2^u is a public factor 2^(u + r) times a dealt factor 2^-r.
 
-One dealt factor has about 46 bits for range and precision together, so a wide range is cut in windows by thresholds that
-share the comparison with the clamps, and each window is brought to its place by its own truncation.
+One dealt factor has about 46 bits for range and precision together, so a wide range is cut in windows by thresholds
+that share the comparison with the clamps, and each window is brought to its place by its own truncation.
 """
 from collections.abc import Sequence
 
@@ -28,7 +28,7 @@ def exp(p: Protocol, x: Share, fraction: int) -> Share:
         x: any shape.
         fraction: fractional bits of x and of the result, 12 to 20.
 
-    Cost (trio): 11 rounds.
+    Cost (trio): 10 rounds for masked x, 400 bytes per element.
     """
     return _windowed(p, x, fraction, lowest=-19, windows=3, capped=True, result_fraction=fraction)
 
@@ -44,7 +44,7 @@ def exp_nonpositive(p: Protocol, x: Share, fraction: int, result_fraction: int |
         fraction: fractional bits of x, 12 to 20.
         result_fraction: fractional bits of the result, up to 30; `fraction` if not given.
 
-    Cost (trio): 9 rounds.
+    Cost (trio): 9 rounds for masked x, 170 bytes per element.
     """
     result_fraction = fraction if result_fraction is None else result_fraction
     shift = fraction + FACTOR_BITS - U_FRACTION
@@ -60,7 +60,7 @@ def exp_nonpositive(p: Protocol, x: Share, fraction: int, result_fraction: int |
 def exp_for_sum(p: Protocol, x: Share, fraction: int, result_fraction: int) -> Share:
     """e^x for x <= 0, precise enough for sums of thousands: small results err by 2e-5 of themselves.
 
-    Domain: -18.7 <= x <= 0; 0 below. Args as `exp_nonpositive`. Cost (trio): 11 rounds.
+    Domain: -18.7 <= x <= 0; 0 below. Args as `exp_nonpositive`. Cost (trio): 10 rounds for masked x.
     """
     return _windowed(p, x, fraction, lowest=-27, windows=2, capped=False, result_fraction=result_fraction)
 
@@ -68,10 +68,11 @@ def exp_for_sum(p: Protocol, x: Share, fraction: int, result_fraction: int) -> S
 def _windowed(
     p: Protocol, x: Share, fraction: int, lowest: int, windows: int, capped: bool, result_fraction: int
 ) -> Share:
-    """e^x for 2^lowest <= e^x < 2^(lowest + 14 windows), 0 below; above, the upper end if `capped`, else not allowed."""
+    """e^x from 2^lowest to 2^(lowest + 14 windows); 0 below; above, the upper end if `capped`, else not allowed."""
     top = lowest + WINDOW * windows
-    # Two units early, so that rounding up cannot leave a window at its top.
-    knots = [_ceil_ln2(lowest + WINDOW * i, fraction) - 2 for i in range(windows + capped)]
+    # A little more than a unit of u early, so that rounding up cannot leave a window at its top.
+    early = 2 << max(fraction - U_FRACTION, 0)
+    knots = [_ceil_ln2(lowest + WINDOW * i, fraction) - early for i in range(windows + capped)]
     bits = p.compare(x, knots)
     # In window i: u - lowest - 14 i + 2, from 2 to 16. Below the domain any u of the first window will do.
     slope = tables.log2_e(FACTOR_BITS)

@@ -1,6 +1,4 @@
 """Functions of order: maxima, their places, signs. All exact, for differences below 2^62."""
-from collections.abc import Callable
-
 import numpy as np
 
 from private_keras.protocols.functions import local
@@ -34,8 +32,8 @@ def sign(p: Protocol, x: Share) -> Share:
 def reduce_max(p: Protocol, x: Share, axis: int) -> Share:
     """Maximum over one axis, removed; exact.
 
-    A tournament of halves: ceil(log2 n) levels of one relu (4 rounds each), n - 1 relus in all. Differences between any two
-    elements must be below 2^62.
+    A tournament of halves: ceil(log2 n) levels of one relu (4 rounds each), n - 1 relus in all. Differences between any
+    two elements must be below 2^62.
     """
     x = local.axis_last(p, x, axis)
     while (n := x.shape[-1]) > 1:
@@ -48,15 +46,14 @@ def reduce_max(p: Protocol, x: Share, axis: int) -> Share:
 def argmax(p: Protocol, x: Share, axis: int) -> Share:
     """Index of the maximum over one axis, removed; an integer, the lowest index where several are equal; exact.
 
-    Up to 16 elements: all pairs at once (n (n - 1) / 2 comparisons, mask 1 round, compare 3, one AND). More: runs of 8, then
-    the winners of the runs, and so on.
+    Up to 16 elements: all pairs at once (n (n - 1) / 2 comparisons, mask 1 round, compare 3, AND 1 or 2). More: runs of
+    8, then the winners of the runs, and so on: 6 or 7 rounds for each factor of 8.
     """
     x = local.axis_last(p, x, axis)
     index = None
     while x.shape[-1] > PAIRS_UP_TO:
         x, index = _runs(p, x, index)
-    wins = winners(p, x)
-    return _selected(p, wins, index, x.shape[-1])
+    return _selected(p, winners(p, x), index)
 
 
 def winners(p: Protocol, x: Share) -> Bits:
@@ -79,34 +76,34 @@ def winners(p: Protocol, x: Share) -> Bits:
 
 
 def _runs(p: Protocol, x: Share, index: Share | None) -> tuple[Share, Share]:
-    """The maximum of each run of the last axis, and its index in the whole axis."""
+    """The maximum of each run of the last axis, and its index in the whole axis; `index` is that of x's elements."""
     n = x.shape[-1]
     runs = -(-n // GROUP)
     # The last run is filled with copies of the last element: they come later, so they never win against it.
     places = np.minimum(np.arange(runs * GROUP), n - 1)
     shape = (*x.shape[:-1], runs, GROUP)
     x = local.reshape(p, local.take(p, x, places, -1), shape)
-    if index is None:
-        start = local.words(np.broadcast_to(places.reshape(runs, GROUP), shape))
-        index = p.constant(start)
-    else:
-        index = local.reshape(p, local.take(p, index, places, -1), shape)
     wins = winners(p, x)
-    both = local.stack(p, x, index)
-    p.mask(both)
-    twice = p.bits_linear(lambda b: np.stack([b, b]), (2, *shape), wins)
-    chosen = local.reduce_sum(p, p.multiply_bits(twice, both), -1)
-    part: Callable[[int], Share] = lambda i: p.linear(lambda a: a[i], chosen.shape[1:], chosen)
-    return part(0), part(1)
+    if index is None:
+        p.mask(x)
+        return local.reduce_sum(p, p.multiply_bits(wins, x), -1), _places(p, wins, places.reshape(runs, GROUP))
+    index = local.reshape(p, local.take(p, index, places, -1), shape)
+    p.mask(x, index)
+    return tuple(local.reduce_sum(p, p.multiply_bits(wins, y), -1) for y in (x, index))
 
 
-def _selected(p: Protocol, wins: Bits, index: Share | None, n: int) -> Share:
+def _selected(p: Protocol, wins: Bits, index: Share | None) -> Share:
     """The index that a one-hot row of bits names."""
-    if index is not None:
-        return local.reduce_sum(p, p.multiply_bits(wins, index), -1)
-    places = local.words(np.arange(n))
+    if index is None:
+        return _places(p, wins, np.arange(wins.shape[-1]))
+    return local.reduce_sum(p, p.multiply_bits(wins, index), -1)
+
+
+def _places(p: Protocol, wins: Bits, places: np.ndarray) -> Share:
+    """The public number that each one-hot row of bits names."""
+    weights = places.astype(local.U)
     hot = p.bits_to_share(wins)
-    return p.linear(lambda a: (a * places).sum(-1, dtype=local.U), hot.shape[:-1], hot)
+    return p.linear(lambda a: (a * weights).sum(-1, dtype=local.U), hot.shape[:-1], hot)
 
 
 def _join(p: Protocol, x: Share, y: Share) -> Share:

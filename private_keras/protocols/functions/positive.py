@@ -1,7 +1,7 @@
 """Reciprocal, roots and logarithm of positive numbers over a wide range.
 
-A bank of thresholds, powers of 4, finds where x is; x is brought to [1, 4); a quadratic spline does the rest; a power of
-two puts the result in its place. Both ends of the range saturate in the bank itself, so nothing wraps.
+A bank of thresholds, powers of 4, finds where x is; x is brought to [1, 4); a quadratic spline does the rest; a power
+of two puts the result in its place. Both ends of the range saturate in the bank itself, so nothing wraps.
 """
 from dataclasses import dataclass
 
@@ -75,7 +75,9 @@ def _normal(p: Protocol, bank: Bank, y: Share, *others: Share) -> Share:
     return y
 
 
-def _scaled(p: Protocol, x: Share, bank: Bank, table: tables.Table, exponents: list[int | None], fraction: int) -> Share:
+def _scaled(
+    p: Protocol, x: Share, bank: Bank, table: tables.Table, exponents: list[int | None], fraction: int
+) -> Share:
     """table(y) * 2^exponents[piece], at `fraction` bits; None stands for zero."""
     bits = bank.compare(p, x)
     least = min(-1, *(e for e in exponents if e is not None))
@@ -93,19 +95,19 @@ def reciprocal(
 ) -> Share:
     """1 / x for x > 0.
 
-    Domain: 2^low_bit <= x; by default 2^-12 = 0.00024. x below it, also x <= 0, saturates at 2^-low_bit; x of 2^high_bit and
-    more gives 2^-high_bit or a little less.
-    Error: at most 2e-5 of the result, plus one unit.
+    Domain: 2^low_bit <= x < 2^high_bit; by default 2^-12 = 0.00024 to 2^20. x below it, also x <= 0, saturates at
+    2^-low_bit; x above it gives 2^-high_bit or less, which by default is a unit at most (at 20 bits).
+    Error: at most 3e-5 of the result, plus one unit.
 
     Args:
         x: any shape.
         fraction: fractional bits of x, 12 to 21.
-        low_bit: where the range begins; high_bit - low_bit may be 32 at most. A proven narrower range is cheaper: 45 bytes
-            per factor of 4.
+        low_bit: where the range begins; high_bit - low_bit may be 32 at most. A proven narrower range is cheaper, by
+            45 bytes per factor of 4.
         high_bit: where it ends.
         result_fraction: fractional bits of the result, up to 28; `fraction` if not given.
 
-    Cost (trio): 12 rounds, about 1.2 KB per element over the default range.
+    Cost (trio): 11 rounds for masked x, 1.35 KB per element over the default range.
     """
     bank = Bank.of(fraction, low_bit, high_bit, even=False)
     # x = y * 2^(low + 2 i - fraction).
@@ -116,11 +118,11 @@ def reciprocal(
 def rsqrt(p: Protocol, x: Share, fraction: int, low_bit: int = -20, high_bit: int = 22) -> Share:
     """1 / sqrt(x) for x > 0.
 
-    Domain: 2^low_bit <= x; by default every positive value that `fraction` bits can hold. x <= 0 saturates at
-    the result for 2^low_bit (512 at 18 bits), x of 2^high_bit and more at 2^(-high_bit / 2).
-    Error: at most 2e-5 of the result, plus one unit.
+    Domain: 2^low_bit <= x < 2^high_bit; by default every positive value up to 2^22. x <= 0 saturates at the result for
+    the lower end (512 at 18 bits), x above the range at 2^(-high_bit / 2).
+    Error: at most 3e-5 of the result, plus one unit.
 
-    Args and cost: as `reciprocal`; about 1.3 KB per element over the default range.
+    Args: as `reciprocal`. Cost (trio): 11 rounds for masked x, 1.4 KB per element over the default range.
     """
     bank = Bank.of(fraction, low_bit, high_bit, even=True)
     exponents = [(fraction - bank.low) // 2 - i for i in range(bank.count)]
@@ -130,9 +132,9 @@ def rsqrt(p: Protocol, x: Share, fraction: int, low_bit: int = -20, high_bit: in
 def sqrt(p: Protocol, x: Share, fraction: int, low_bit: int = -20, high_bit: int = 22) -> Share:
     """Square root of x >= 0.
 
-    Domain: 0 and 2^low_bit <= x < 2^high_bit; by default every value >= 0 up to 2^22. x < 2^low_bit, also x <= 0, gives 0;
-    x of 2^high_bit and more saturates at 2^(high_bit / 2).
-    Error: at most 2e-5 of the result, plus one unit.
+    Domain: 0 and 2^low_bit <= x < 2^high_bit; by default every value >= 0 up to 2^22. x below it, also x <= 0, gives 0;
+    x above it saturates at 2^(high_bit / 2).
+    Error: at most 3e-5 of the result, plus one unit.
 
     Args and cost: as `rsqrt`.
     """
@@ -144,11 +146,11 @@ def sqrt(p: Protocol, x: Share, fraction: int, low_bit: int = -20, high_bit: int
 def log(p: Protocol, x: Share, fraction: int, low_bit: int = -20, high_bit: int = 22) -> Share:
     """Natural logarithm of x > 0.
 
-    Domain: 2^low_bit <= x < 2^high_bit; by default every positive value up to 2^22. x <= 0 saturates at the logarithm of the
-    lower end (-12.48 at 18 bits), x of 2^high_bit and more at that of the upper end.
-    Error: at most 2e-5 plus one unit.
+    Domain: 2^low_bit <= x < 2^high_bit; by default every positive value up to 2^22. x <= 0 saturates at the logarithm
+    of the lower end (-12.48 at 18 bits), x above the range at that of the upper end.
+    Error: at most 3e-5 plus one unit.
 
-    Args: as `reciprocal`. Cost (trio): 10 rounds, about 1.3 KB per element over the default range.
+    Args: as `reciprocal`. Cost (trio): 9 rounds for masked x, 1.3 KB per element over the default range.
     """
     bank = Bank.of(fraction, low_bit, high_bit, even=False)
     bits = bank.compare(p, x)

@@ -1,0 +1,264 @@
+"""Functions on shares against float64: the stated domain with its edges, far outside, and on three parties.
+
+`python -m tests.test_functions` prints the largest errors that docs/functions.md quotes.
+"""
+from functools import partial
+
+import numpy as np
+import pytest
+
+from private_keras.errors import PlanError
+from private_keras.protocols import functions, tables
+from private_keras.protocols.functions.exponential import exp_for_sum
+from private_keras.protocols.simulate import Simulate
+from private_keras.ring.numpy_kernel import NumpyKernel
+from tests.trio import Session, ring, signed
+
+FRACTIONS = [12, 17, 18, 20]
+FAR = np.array([-(2.0**27), -1e6, -1e3, 1e3, 1e6, 2.0**27])
+COUNT = 20_000
+
+
+def grid(x, fraction):
+    return np.rint(np.asarray(x, np.float64) * 2.0**fraction) / 2.0**fraction
+
+
+def apply(function, *xs, fraction=18, result_fraction=None):
+    """function(protocol, *shares) on real numbers, in the simulated protocol."""
+    p = Simulate(NumpyKernel())
+    shares = [p.constant((np.asarray(x) * 2.0**fraction).astype(np.int64).astype(np.uint64)) for x in xs]
+    out = function(p, *shares)
+    return signed(p.output(out)) / 2.0 ** (fraction if result_fraction is None else result_fraction)
+
+
+def called(name, p, *shares, **arguments):
+    return getattr(functions, name)(p, *shares, **arguments)
+
+
+def spread(low, high, fraction, count=COUNT):
+    """Logarithmically spread positive numbers in [low, high), both ends included if fixed point can hold them."""
+    rng = np.random.default_rng(1)
+    x = grid(2.0 ** rng.uniform(np.log2(low), np.log2(high), count), fraction)
+    unit = 2.0**-fraction
+    return np.clip(np.concatenate([x, [low, low + unit, high - unit]]), max(low, unit), high - unit)
+
+
+def excess(y, want, fraction, relative):
+    """Largest error beyond one unit, as part of the result or absolutely."""
+    error = np.maximum(np.abs(y - want) - 2.0**-fraction, 0)
+    return float((error / np.abs(want) if relative else error).max())
+
+
+def largest_error(name, fraction):
+    """(largest error beyond one unit, whether that is relative) over the stated domain."""
+    if name == "exp":
+        x = np.random.default_rng(2).uniform(-13.16, 15.94, COUNT)
+        x = grid(np.concatenate([x, [-13.16, 15.94, 0.0, 1.0, -1.0]]), fraction)
+        return excess(apply(partial(called, "exp", fraction=fraction), x, fraction=fraction), np.exp(x), fraction, True)
+    reals = {"reciprocal": lambda x: 1 / x, "rsqrt": lambda x: x**-0.5, "sqrt": np.sqrt, "log": np.log}
+    low, high = (2.0**-12, 2.0**20) if name == "reciprocal" else (2.0**-fraction, 2.0**22)
+    x = spread(low, high, fraction)
+    y = apply(partial(called, name, fraction=fraction), x, fraction=fraction)
+    return excess(y, reals[name](x), fraction, name != "log")
+
+
+@pytest.mark.parametrize("fraction", FRACTIONS)
+@pytest.mark.parametrize("name", ["exp", "reciprocal", "rsqrt", "sqrt", "log"])
+def test_domain(name, fraction):
+    assert largest_error(name, fraction) < (2e-5 if name == "exp" else 4e-5)
+
+
+@pytest.mark.parametrize("fraction", FRACTIONS)
+def test_exp_outside_its_domain(fraction):
+    x = np.concatenate([FAR, [-13.2, -14.0, 15.95, 16.0]])
+    y = apply(lambda p, s: functions.exp(p, s, fraction), x, fraction=fraction)
+    assert (y[x < 0] == 0).all()
+    np.testing.assert_allclose(y[x > 0], 2.0**23, rtol=2e-5)
+
+
+@pytest.mark.parametrize("fraction", FRACTIONS)
+def test_where_windows_meet(fraction):
+    """Rounding up at the top of a window would turn 2^16 into 1: every unit around a boundary, many times over."""
+    edges = [np.arange(-4, 5) + round(octaves * np.log(2) * 2**fraction) for octaves in (-27, -19, -13, -5, 1, 9, 23)]
+    x = np.tile(np.concatenate(edges) / 2.0**fraction, 500)
+    inside = (x > -13.1) & (x < 15.94)
+    y = apply(partial(called, "exp", fraction=fraction), x, fraction=fraction)
+    assert excess(y[inside], np.exp(x[inside]), fraction, True) < 2e-5
+    x = x[x <= 0]
+    y = apply(lambda p, s: exp_for_sum(p, s, fraction, 30), x, fraction=fraction, result_fraction=30)
+    assert excess(y[x > -18.7], np.exp(x[x > -18.7]), 30, True) < 2.5e-5
+
+
+@pytest.mark.parametrize("fraction", FRACTIONS)
+def test_exp_nonpositive(fraction):
+    x = -np.random.default_rng(3).uniform(0, 24, COUNT)
+    x = grid(np.concatenate([x, [0.0, -(2.0**-fraction), -22.2], FAR[:3]]), fraction)
+    y = apply(lambda p, s: functions.exp_nonpositive(p, s, fraction, 24), x, fraction=fraction, result_fraction=24)
+    assert np.abs(y - np.exp(x)).max() < 3.3e-5
+    assert (y[-3:] <= 2.0**-24).all()
+    z = apply(lambda p, s: exp_for_sum(p, s, fraction, 30), x, fraction=fraction, result_fraction=30)
+    inside = x > -18.6
+    assert excess(z[inside], np.exp(x[inside]), 30, True) < 2.5e-5
+    assert (z[x < -18.8] == 0).all()
+
+
+@pytest.mark.parametrize("fraction", FRACTIONS)
+def test_positive_functions_outside_their_domain(fraction):
+    x = np.array([-(2.0**27), -1.0, -(2.0**-fraction), 0.0, 2.0**22, 2.0**24, 2.0**27])
+    outside = {
+        name: apply(partial(called, name, fraction=fraction), x, fraction=fraction)
+        for name in ("reciprocal", "rsqrt", "sqrt", "log")
+    }
+    unit = 2.0**-fraction
+    np.testing.assert_allclose(outside["reciprocal"][:4], 2.0**12, rtol=4e-5)
+    assert (np.abs(outside["reciprocal"][4:]) <= 2 * unit).all()
+    floor = 2.0 ** -(fraction + fraction % 2)  # the bank's lower end is a power of 4
+    np.testing.assert_allclose(outside["rsqrt"][:4], floor**-0.5, rtol=4e-5)
+    assert (outside["rsqrt"][4:] <= 2.0**-11 + 2 * unit).all() and (outside["rsqrt"][4:] >= 2.0**-12 - unit).all()
+    assert (outside["sqrt"][:4] == 0).all()
+    np.testing.assert_allclose(outside["sqrt"][4:], 2.0**11, rtol=4e-5)
+    np.testing.assert_allclose(outside["log"][:4], -fraction * np.log(2), atol=4e-5 + unit)
+    assert (np.abs(outside["log"][4:] - 22 * np.log(2)) < 0.8).all()
+
+
+@pytest.mark.parametrize("low,high", [(0, 1), (0, 10), (-3, 2), (-12, -9), (5, 6)])
+def test_proven_ranges(low, high):
+    for fraction in (12, 18, 20):
+        x = spread(2.0**low, 2.0**high, fraction, 500)
+        for name, real in (("reciprocal", lambda v: 1 / v), ("rsqrt", lambda v: v**-0.5), ("sqrt", np.sqrt)):
+            y = apply(partial(called, name, fraction=fraction, low_bit=low, high_bit=high), x, fraction=fraction)
+            assert excess(y, real(x), fraction, True) < 4e-5, (name, fraction)
+
+
+SOFTMAX_ROWS = {1: 50, 2: 500, 10: 500, 12: 300, 13: 300, 64: 50, 65: 50, 1000: 6, 1024: 3, 1500: 3}
+
+
+def softmax_error(n, fraction=18):
+    rng = np.random.default_rng(n)
+    rows = SOFTMAX_ROWS[n]
+    largest = 0.0
+    for width in (0.1, 1.0, 10.0, 1e4):
+        x = grid(rng.normal(0, width, (rows, n)), fraction)
+        x[0] = 3.0
+        x[1] = np.r_[0.0, np.full(n - 1, -12.0)]  # many small terms against one large
+        x[2] = np.r_[np.full(n - 1, -18.0), 0.0]
+        y = apply(lambda p, s: functions.softmax(p, s, fraction, -1), x, fraction=fraction)
+        e = np.exp(x - x.max(-1, keepdims=True))
+        largest = max(largest, np.abs(y - e / e.sum(-1, keepdims=True)).max())
+    return float(largest)
+
+
+@pytest.mark.parametrize("n", list(SOFTMAX_ROWS))
+def test_softmax(n):
+    assert softmax_error(n) < 5e-5
+
+
+@pytest.mark.parametrize("fraction", FRACTIONS)
+def test_softmax_axes_and_fractions(fraction):
+    x = grid(np.random.default_rng(5).normal(0, 2, (3, 5, 4)), fraction)
+    for axis in (0, 1, 2, -1, -3):
+        y = apply(lambda p, s, a=axis: functions.softmax(p, s, fraction, a), x, fraction=fraction)
+        e = np.exp(x)
+        assert y.shape == x.shape
+        assert np.abs(y - e / e.sum(axis, keepdims=True)).max() < 5e-5 + 2.0**-fraction
+
+
+def integers(function, *xs):
+    return apply(function, *xs, fraction=0)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 8, 15, 16, 17, 64, 65, 130, 600])
+def test_argmax_and_maximum_with_ties(n):
+    rng = np.random.default_rng(n)
+    for x in (rng.integers(-3, 3, (7, n)), rng.integers(-(2**60), 2**60, (7, n)), np.zeros((2, n))):
+        x = x.astype(np.float64).astype(np.int64)
+        assert (integers(lambda p, s: functions.argmax(p, s, 1), x) == x.argmax(1)).all()
+        assert (integers(lambda p, s: functions.argmax(p, s, 0), x.T) == x.argmax(1)).all()
+        assert (integers(lambda p, s: functions.reduce_max(p, s, -1), x) == x.max(1)).all()
+        assert (integers(lambda p, s: functions.reduce_max(p, s, 0), x.T) == x.max(1)).all()
+
+
+def test_order_edges_and_broadcasting():
+    x = np.array([0, 1, -1, 2**61 - 1, -(2**61), 5])
+    assert (integers(functions.sign, x) == np.sign(x)).all()
+    assert (integers(functions.absolute, x) == np.abs(x)).all()
+    y = np.array([[0], [3], [-3]])
+    assert (integers(functions.maximum, x, y) == np.maximum(x, y)).all()
+    assert (integers(functions.minimum, y, x) == np.minimum(x, y)).all()
+
+
+def test_spline_forms():
+    x = np.array([-(2**45), -9, -8, -1, 0, 1, 7, 8, 2**45])
+    knots, rows = [-8, 0, 8], [[-5], [0], [0], [7]]
+
+    def run(*args, **kwargs):
+        return integers(lambda p, s: functions.spline(p, s, *args, **kwargs), x)
+
+    steps = np.where(x < -8, -5, np.where(x < 8, 0, 7))
+    assert (run(knots, [[*r, 0] for r in rows], 0) == steps).all()
+    assert (run(knots, [[*r, 0, 0] for r in rows], 0, (0, 1)) == steps + np.maximum(x, 0)).all()
+    assert (run(knots, [[*r, 0, 0] for r in rows], 0, (1, 1)) == steps + x).all()
+    assert (run([0], [[0, 0], [0, 0]], 3, (0, 0)) == 0).all()
+    small = np.array([3, -2, 0])
+    square = integers(lambda p, s: functions.spline(p, s, [], [[1, 2, 3]], 0), small)
+    assert (square == 1 + 2 * small + 3 * small**2).all()
+    scaled = run([0], [[0, 0], [0, 0]], 0, (1, 4), 2)
+    assert (np.abs(scaled - np.where(x < 0, x / 4, x)) < 1).all()
+    with pytest.raises(PlanError, match="0 must be a knot"):
+        run([1], [[0, 0], [1, 0]], 0, (0, 1))
+
+
+def test_constants_of_the_exponential():
+    assert abs(tables.LN2_60 - int(np.log(2) * 2**60)) < 1 << 9
+    assert tables.log2_e(34) == round(2**34 / np.log(2))
+
+
+def program(p, x, positive, logits):
+    return (
+        functions.exp(p, x, 18), functions.reciprocal(p, positive, 18), functions.rsqrt(p, positive, 18),
+        functions.sqrt(p, positive, 18), functions.log(p, positive, 18), functions.softmax(p, logits, 18, 1),
+        functions.argmax(p, logits, 1), functions.reduce_max(p, logits, 1), functions.sign(p, x),
+        functions.spline(p, x, [0], [[5, 0], [9, 0]], 0, (1, 3), 1),
+    )
+
+
+def test_three_parties_agree_with_the_simulation():
+    rng = np.random.default_rng(7)
+    x, positive = grid(rng.normal(0, 4, 70), 18), spread(2.0**-8, 2.0**10, 18, 60)
+    logits = grid(rng.normal(0, 2, (5, 20)), 18)
+    secret = [ring(np.rint(v * 2**18).astype(np.int64)) for v in (x, positive, logits)]
+    session = Session()
+    got = [signed(v) / 2.0**18 for v in session.run(program, *secret)]
+    e = np.exp(logits)
+    for y, want in zip(got, [
+        np.exp(x), 1 / positive, positive**-0.5, np.sqrt(positive), np.log(positive), e / e.sum(1, keepdims=True),
+        logits.argmax(1) / 2**18, logits.max(1), np.sign(x) / 2**18,
+        np.where(x < 0, 5 / 2**18 + x / 2, 9 / 2**18 + 1.5 * x),
+    ], strict=True):
+        np.testing.assert_allclose(y, want, rtol=4e-5, atol=5e-5)
+    assert session.declared.rounds == session.counted.rounds == session.measured()[0]
+    assert dict(session.counted.sent) == session.measured()[1]
+
+
+@pytest.mark.parametrize("name,rounds,most_bytes", [
+    ("exp", 10, 400), ("exp_nonpositive", 9, 171), ("reciprocal", 11, 1352), ("rsqrt", 11, 1383), ("sqrt", 11, 1265),
+    ("log", 9, 1317),
+])
+def test_stated_costs(name, rounds, most_bytes):
+    x = ring(np.full(640, 1 << 18))
+    session = Session()
+    session.run(lambda p, s: getattr(functions, name)(p, local_negated(p, s, name), 18), x)
+    assert session.counted.rounds == rounds == session.measured()[0]
+    assert sum(session.measured()[1].values()) <= most_bytes * x.size
+
+
+def local_negated(p, s, name):
+    """exp_nonpositive takes x <= 0."""
+    return p.linear(lambda a: -a, s.shape, s) if name == "exp_nonpositive" else s
+
+
+if __name__ == "__main__":
+    for name in ("exp", "reciprocal", "rsqrt", "sqrt", "log"):
+        print(f"{name:12s}", *(f"{largest_error(name, f):.1e}" for f in FRACTIONS))
+    for n in SOFTMAX_ROWS:
+        print(f"softmax {n:4d}", f"{softmax_error(n):.1e}")
