@@ -227,3 +227,16 @@ def test_names_stay_unique_when_passes_make_values():
     after = optimise(plan)
     assert len(after.types) == 2 + len(after.steps)
     same(plan, after, 2 * UNIT)
+
+
+def test_no_sums_or_comparisons_at_fractions_without_headroom():
+    b = PlanBuilder()
+    b.input("x", (1, 4, 4, 1), 50, "client")
+    b.input("y", (1, 4, 4, 1), F, "client")
+    small = b.add("truncate", b.add("multiply", "x", b.constant(np.ones((), int), 0)), bits=32)
+    y = b.add("relu", b.add("add", small, "y"))
+    z = b.add("max_pool", b.add("truncate", b.add("negate", "x"), bits=20), **POOL)
+    b.output(y, "y", ["client"])
+    b.output(z, "z", ["client"])
+    plan = b.build("p", "predict")
+    assert optimise(plan) == plan

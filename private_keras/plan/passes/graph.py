@@ -3,7 +3,19 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
-from private_keras.plan.plan import Plan, Step
+from private_keras.plan.plan import Plan, Step, TensorType
+
+# Passes make no sums or comparisons at higher fractions: here values up to 2^21 stay below 2^61 in ring units.
+HEADROOM_FRACTION = 40
+
+
+# Steps that divide by a power of two, and the attribute that says which.
+SHIFTED_BY = {"truncate": "bits", "relu": "truncate"}
+
+
+def fraction_before(step: Step, types: dict[str, TensorType]) -> int:
+    """Fraction of what a truncate or relu takes."""
+    return types[step.output].fraction + step.attributes[SHIFTED_BY[step.op]]
 
 
 def uses(plan: Plan) -> Counter[str]:

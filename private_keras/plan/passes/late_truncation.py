@@ -1,16 +1,23 @@
 """Sums before truncations: one truncation where two stood, and none where a relu behind the sum takes it in.
 
 truncate(a) + truncate(b) = truncate(a + b), and truncate(a) + y = truncate(a + y shifted up), up to rounding. The sum
-is then taken at the higher fraction, where y must stay below 2^61 in ring units as all that is truncated must.
+is then taken at the higher fraction, where y must stay below 2^61 in ring units (`HEADROOM_FRACTION`).
 """
 from dataclasses import replace
 
-from private_keras.plan.passes.graph import fresh_name, names, uses, with_steps
+from private_keras.plan.passes.graph import (
+    HEADROOM_FRACTION,
+    SHIFTED_BY,
+    fraction_before,
+    fresh_name,
+    names,
+    uses,
+    with_steps,
+)
 from private_keras.plan.plan import Plan, Step
 from private_keras.plan.records import TensorType
 
 _SUMS = ("add", "subtract")
-_ABSORB = ("relu", "truncate")
 
 
 def delay_truncations(plan: Plan) -> Plan:
@@ -47,7 +54,10 @@ def _truncation(done: dict[str, Step], name: str, count) -> Step | None:
 
 
 def _saves(step: Step, cut: list[Step | None], types: dict[str, TensorType], absorbed: bool) -> bool:
-    return absorbed or types[step.output].size < sum(types[item.output].size for item in cut if item)
+    truncations = [item for item in cut if item]
+    if max(fraction_before(item, types) for item in truncations) > HEADROOM_FRACTION:
+        return False
+    return absorbed or types[step.output].size < sum(types[item.output].size for item in truncations)
 
 
 def _absorbed(plan: Plan, count) -> set[str]:
@@ -56,7 +66,7 @@ def _absorbed(plan: Plan, count) -> set[str]:
     types = plan.types
     for step in reversed(plan.steps):
         for name in step.inputs:
-            behind = step.op in _ABSORB or (
+            behind = step.op in SHIFTED_BY or (
                 step.op in _SUMS and step.output in result and types[name].size == types[step.output].size
             )
             if behind and count[name] == 1:

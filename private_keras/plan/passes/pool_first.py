@@ -1,14 +1,20 @@
 """Max-pooling before relu and truncation: both keep order, so they can work on the maxima alone.
 
 max_pool(relu(x)) = relu(max_pool(x)): of four relus one is left, and its truncation with it. The pool then compares
-values of the higher fraction; their differences must be below 2^62, which holds for |x| < 2^61.
+values of the higher fraction; their differences must be below 2^62, which holds for |x| < 2^61 (`HEADROOM_FRACTION`).
 """
 from dataclasses import replace
 
-from private_keras.plan.passes.graph import fresh_name, names, uses, with_steps
+from private_keras.plan.passes.graph import (
+    HEADROOM_FRACTION,
+    SHIFTED_BY,
+    fraction_before,
+    fresh_name,
+    names,
+    uses,
+    with_steps,
+)
 from private_keras.plan.plan import Plan, Step
-
-_KEEP_ORDER = ("relu", "truncate")
 
 
 def pool_first(plan: Plan) -> Plan:
@@ -20,7 +26,9 @@ def pool_first(plan: Plan) -> Plan:
             done[step.output] = step
             continue
         source, moved = step.inputs[0], []
-        while source in done and done[source].op in _KEEP_ORDER and count[source] == 1:
+        while source in done and done[source].op in SHIFTED_BY and count[source] == 1:
+            if fraction_before(done[source], types) > HEADROOM_FRACTION:
+                break
             moved.append(done.pop(source))
             source = moved[-1].inputs[0]
         if not moved:

@@ -1,10 +1,9 @@
 """A truncation next to a relu or another truncation becomes part of it: one opening serves both."""
 from dataclasses import replace
 
-from private_keras.plan.passes.graph import uses, with_steps
+from private_keras.plan.passes.graph import SHIFTED_BY, uses, with_steps
 from private_keras.plan.plan import Plan, Step
 
-_BITS = {"truncate": "bits", "relu": "truncate"}
 _MOST = 58
 
 
@@ -15,15 +14,15 @@ def fuse_truncations(plan: Plan) -> Plan:
     for step in plan.steps:
         before = done.get(step.inputs[0]) if step.inputs else None
         if before is not None and count[before.output] == 1 and _pair(before, step):
-            bits = before.attributes[_BITS[before.op]] + step.attributes[_BITS[step.op]]
+            bits = before.attributes[SHIFTED_BY[before.op]] + step.attributes[SHIFTED_BY[step.op]]
             if bits <= _MOST:
                 op = "relu" if "relu" in (before.op, step.op) else "truncate"
                 del done[before.output]
                 layer = step.layer if step.op == op else before.layer
-                step = replace(step, op=op, inputs=before.inputs, attributes={_BITS[op]: bits}, layer=layer)
+                step = replace(step, op=op, inputs=before.inputs, attributes={SHIFTED_BY[op]: bits}, layer=layer)
         done[step.output] = step
     return with_steps(plan, done.values())
 
 
 def _pair(before: Step, step: Step) -> bool:
-    return before.op in _BITS and step.op in _BITS
+    return before.op in SHIFTED_BY and step.op in SHIFTED_BY
