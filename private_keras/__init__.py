@@ -4,10 +4,10 @@
     model = pk.models.load_model("digits.h5")
     y = model.predict(x)
 
-Names below are looked up in a table when they are first used (PEP 562), because servers and the command line import this
-package too and must never load Keras or TensorFlow. A program that imports the package to predict wants the opposite:
-the seconds that TensorFlow takes belong to `import`, not to the first prediction. So the facade is loaded right away,
-unless the process is our own command line or a test runner.
+Names below are looked up in a table when they are first used (PEP 562), because servers and the command line import
+this package too and must never load Keras or TensorFlow. A program that imports the package to predict wants the
+opposite: the seconds that TensorFlow takes belong to `import`, not to the first prediction. So the facade is loaded
+right away, unless the process is our own command line or a test runner.
 """
 import importlib
 import os
@@ -15,8 +15,9 @@ import sys
 from pathlib import Path
 
 from private_keras import errors
+from private_keras.version import VERSION
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 _OWN = {
     "Sequential": "private_keras.models",
@@ -31,9 +32,9 @@ _OWN = {
 # What works on shares as it is in Keras, because it is traced or runs on the client.
 _KERAS = (
     "Function", "Initializer", "Input", "InputSpec", "KerasTensor", "Layer", "Loss", "Metric", "Operation", "Optimizer",
-    "Regularizer", "Variable", "activations", "applications", "backend", "callbacks", "config", "constraints", "datasets",
-    "dtype_policies", "initializers", "losses", "metrics", "mixed_precision", "name_scope", "ops", "optimizers",
-    "preprocessing", "random", "regularizers", "tree", "utils", "visualization",
+    "Regularizer", "Variable", "activations", "applications", "backend", "callbacks", "config", "constraints",
+    "datasets", "dtype_policies", "initializers", "losses", "metrics", "mixed_precision", "name_scope", "ops",
+    "optimizers", "preprocessing", "random", "regularizers", "tree", "utils", "visualization",
 )
 _TABLE = _OWN | dict.fromkeys(_KERAS, "keras")
 
@@ -57,14 +58,12 @@ def __dir__() -> list[str]:
 def _is_tool() -> bool:
     """Whether this process is a server, our command line or a test runner, rather than somebody's program.
 
-    The package sees only how the process was started: as `python -m private_keras...` (`sys.argv[0]` is still "-m" while
-    Python looks for the module), as an installed script, or as a package's `__main__.py`.
+    The package sees only how the process was started: as `python -m private_keras...`, or as an installed script.
     """
-    program = Path((getattr(sys, "argv", None) or [""])[0])
-    if program.name == "-m":
-        return any(argument.split(".")[0] == __name__ for argument in sys.orig_argv)
-    name = program.parent.name if program.stem == "__main__" else program.stem
-    return name in ("private-keras", __name__, "pytest")
+    if "-m" in sys.orig_argv[:-1]:
+        module = sys.orig_argv[sys.orig_argv.index("-m") + 1]
+        return module.split(".")[0] in (__name__, "pytest")
+    return Path((getattr(sys, "argv", None) or [""])[0]).stem in ("private-keras", "pytest")
 
 
 # TensorFlow prints a page about the processor unless it is told otherwise before it is loaded.

@@ -105,8 +105,8 @@ _HEADER = ("layer", "rounds", "bytes", "of them ahead", "seconds")
 def forecast(plan: Plan, network: str | Network = "local", protocol: str = "trio") -> Forecast:
     """Cost of running a plan once, its weights being on the servers already.
 
-    Rounds and bytes are what the protocol declares, step by step. Seconds are round trips, the transfer over the busiest
-    link, and an estimate of the arithmetic on two cores; they ignore that links and processors work at the same time.
+    Rounds and bytes are what the protocol declares, step by step. Seconds are round trips, the transfer over the
+    busiest link, and an estimate of the arithmetic on two cores; that links and processors work at once is ignored.
 
     Args:
         plan: what would run.
@@ -119,7 +119,8 @@ def forecast(plan: Plan, network: str | Network = "local", protocol: str = "trio
     if isinstance(network, str) and network in NETWORKS:
         network = NETWORKS[network]
     if not isinstance(network, Network):
-        raise InputError(f"network: expected one of {sorted(NETWORKS)} or Network(rtt=..., bandwidth=...). Received: {network!r}")
+        raise InputError(f"network: expected one of {sorted(NETWORKS)} or Network(rtt=..., bandwidth=...). Received: "
+                         f"{network!r}")
     layers: dict[str, LayerCost] = {}
     for step, cost in zip(plan.steps, account(plan, protocol), strict=True):
         busiest = max((n for _, n in cost.sent), default=0)
@@ -135,7 +136,7 @@ def forecast(plan: Plan, network: str | Network = "local", protocol: str = "trio
 
 
 def _work(plan: Plan, step: Step) -> float:
-    """Seconds of arithmetic: two products per evaluator for matmul and conv, whose inner size is read from the types."""
+    """Seconds of arithmetic: two products per evaluator for matmul and conv, inner sizes read from the types."""
     size = plan.types[step.output].size
     if step.op == "matmul":
         return 2 * size * plan.types[step.inputs[0]].shape[-1] / _PRODUCTS

@@ -1,4 +1,5 @@
 """Reading model files: weights and predictions equal Keras', whatever version wrote them."""
+
 import json
 import zipfile
 
@@ -15,10 +16,17 @@ RNG = np.random.default_rng(7)
 
 def cnn() -> keras.Model:
     layers = keras.layers
-    return keras.Sequential([
-        keras.Input((8, 8, 1)), layers.Conv2D(4, 3, activation="relu"), layers.BatchNormalization(), layers.MaxPooling2D(),
-        layers.Flatten(), layers.Dropout(0.2), layers.Dense(10, activation="softmax"),
-    ])
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(4, 3, activation="relu"),
+            layers.BatchNormalization(),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dropout(0.2),
+            layers.Dense(10, activation="softmax"),
+        ]
+    )
 
 
 def branches() -> keras.Model:
@@ -77,7 +85,10 @@ def test_says_that_operations_do_not_survive_in_h5(tmp_path):
 
 
 def weights_of(*layers: tuple[str, dict[str, tuple]]) -> dict:
-    return {name: {key: RNG.uniform(0.1, 1, shape).astype("float32") for key, shape in saved.items()} for name, saved in layers}
+    return {
+        name: {key: RNG.uniform(0.1, 1, shape).astype("float32") for key, shape in saved.items()}
+        for name, saved in layers
+    }
 
 
 def test_reads_a_sequential_model_of_keras_2(tmp_path):
@@ -87,22 +98,30 @@ def test_reads_a_sequential_model_of_keras_2(tmp_path):
         ("depthwise_conv2d", {"depthwise_kernel": (3, 3, 4, 1), "bias": (4,)}),
         ("dense", {"kernel": (144, 10), "bias": (10,)}),
     )
-    description = keras2.sequential([
-        keras2.input_layer("conv2d_input", [8, 8, 1]),
-        keras2.conv2d("conv2d", 4, batch_input_shape=[None, 8, 8, 1]),
-        keras2.batch_normalization("batch_normalization"),
-        keras2.depthwise("depthwise_conv2d"),
-        keras2.layer("Flatten", "flatten", data_format="channels_last"),
-        keras2.layer("Dropout", "dropout", rate=0.2, noise_shape=None, seed=None),
-        keras2.dense("dense", 10, "softmax"),
-    ])
+    description = keras2.sequential(
+        [
+            keras2.input_layer("conv2d_input", [8, 8, 1]),
+            keras2.conv2d("conv2d", 4, batch_input_shape=[None, 8, 8, 1]),
+            keras2.batch_normalization("batch_normalization"),
+            keras2.depthwise("depthwise_conv2d"),
+            keras2.layer("Flatten", "flatten", data_format="channels_last"),
+            keras2.layer("Dropout", "dropout", rate=0.2, noise_shape=None, seed=None),
+            keras2.dense("dense", 10, "softmax"),
+        ]
+    )
     keras2.write(tmp_path / "m.h5", description, weights)
     model = read_model(tmp_path / "m.h5")
     layers = keras.layers
-    expected = keras.Sequential([
-        keras.Input((8, 8, 1)), layers.Conv2D(4, 3, padding="same", activation="relu"), layers.BatchNormalization(),
-        layers.DepthwiseConv2D(3), layers.Flatten(), layers.Dense(10, activation="softmax"),
-    ])
+    expected = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(4, 3, padding="same", activation="relu"),
+            layers.BatchNormalization(),
+            layers.DepthwiseConv2D(3),
+            layers.Flatten(),
+            layers.Dense(10, activation="softmax"),
+        ]
+    )
     expected.set_weights([value for saved in weights.values() for value in saved.values()])
     same(expected, model)
     assert model.loss.__name__ == "categorical_crossentropy" and isinstance(model.optimizer, keras.optimizers.Adam)
@@ -110,16 +129,22 @@ def test_reads_a_sequential_model_of_keras_2(tmp_path):
 
 def test_reads_a_functional_model_of_keras_2(tmp_path):
     weights = weights_of(
-        ("a", {"kernel": (4, 3), "bias": (3,)}), ("b", {"kernel": (4, 3), "bias": (3,)}), ("out", {"kernel": (3, 2), "bias": (2,)}),
+        ("a", {"kernel": (4, 3), "bias": (3,)}),
+        ("b", {"kernel": (4, 3), "bias": (3,)}),
+        ("out", {"kernel": (3, 2), "bias": (2,)}),
     )
-    description = keras2.functional([
-        keras2.input_layer("input_1", [4], inbound=[]),
-        keras2.dense("a", 3, "relu", ["input_1"]),
-        keras2.dense("b", 3, "tanh", ["input_1"]),
-        keras2.layer("Add", "add", ["a", "b"]),
-        keras2.layer("LeakyReLU", "leaky", ["add"], alpha=0.25),
-        keras2.dense("out", 2, "sigmoid", ["leaky"]),
-    ], ["input_1"], ["out"])
+    description = keras2.functional(
+        [
+            keras2.input_layer("input_1", [4], inbound=[]),
+            keras2.dense("a", 3, "relu", ["input_1"]),
+            keras2.dense("b", 3, "tanh", ["input_1"]),
+            keras2.layer("Add", "add", ["a", "b"]),
+            keras2.layer("LeakyReLU", "leaky", ["add"], alpha=0.25),
+            keras2.dense("out", 2, "sigmoid", ["leaky"]),
+        ],
+        ["input_1"],
+        ["out"],
+    )
     keras2.write(tmp_path / "m.h5", description, weights, training=None)
     x = keras.Input((4,))
     a, b = keras.layers.Dense(3, "relu")(x), keras.layers.Dense(3, "tanh")(x)
@@ -131,13 +156,24 @@ def test_reads_a_functional_model_of_keras_2(tmp_path):
     assert not model.compiled
 
 
-RECURRENT = {"return_sequences": False, "return_state": False, "go_backwards": False, "stateful": False, "unroll": False,
-             "time_major": False, "units": 3, "activation": "tanh", "recurrent_activation": "sigmoid", "implementation": 2}
+RECURRENT = {
+    "return_sequences": False,
+    "return_state": False,
+    "go_backwards": False,
+    "stateful": False,
+    "unroll": False,
+    "time_major": False,
+    "units": 3,
+    "activation": "tanh",
+    "recurrent_activation": "sigmoid",
+    "implementation": 2,
+}
 
 
 def test_reads_recurrent_layers_of_keras_2(tmp_path):
     weights = weights_of(
-        ("embedding", {"embeddings": (7, 5)}), ("lstm", {"kernel": (5, 12), "recurrent_kernel": (3, 12), "bias": (12,)}),
+        ("embedding", {"embeddings": (7, 5)}),
+        ("lstm", {"kernel": (5, 12), "recurrent_kernel": (3, 12), "bias": (12,)}),
     )
     layers = [
         keras2.layer("Embedding", "embedding", batch_input_shape=[None, 4], input_dim=7, output_dim=5, input_length=4),
@@ -153,7 +189,11 @@ def test_reads_recurrent_layers_of_keras_2(tmp_path):
 
 @pytest.mark.parametrize("value, key", [(True, "time_major"), (2, "groups")])
 def test_refuses_what_keras_3_cannot_do(tmp_path, value, key):
-    bad = keras2.layer("LSTM", "bad", **{**RECURRENT, key: value}) if key == "time_major" else keras2.depthwise("bad", groups=value)
+    bad = (
+        keras2.layer("LSTM", "bad", **{**RECURRENT, key: value})
+        if key == "time_major"
+        else keras2.depthwise("bad", groups=value)
+    )
     keras2.write(tmp_path / "m.h5", keras2.sequential([keras2.input_layer("i", [8, 8, 2]), bad]), {})
     with pytest.raises(FileError, match=f"'bad'.*{key}="):
         read_model(tmp_path / "m.h5")

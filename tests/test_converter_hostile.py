@@ -1,4 +1,5 @@
-"""Damaged and hostile files: a `FileError` that names the file, never another exception, never a read outside the file."""
+"""Damaged and hostile files: a `FileError` that names the file, never another exception or a look at other files."""
+
 import io
 import json
 import os
@@ -27,7 +28,11 @@ def files(tmp_path_factory) -> dict[str, bytes]:
     model.save(folder / "keras.h5")
     model.save(folder / "keras.keras")
     weights = {"dense": {"kernel": np.ones((3, 2), "float32"), "bias": np.ones(2, "float32")}}
-    keras2.write(folder / "keras2.h5", keras2.sequential([keras2.input_layer("i", [3]), keras2.dense("dense", 2, "relu")]), weights)
+    keras2.write(
+        folder / "keras2.h5",
+        keras2.sequential([keras2.input_layer("i", [3]), keras2.dense("dense", 2, "relu")]),
+        weights,
+    )
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
@@ -97,22 +102,56 @@ def archive(path: Path, config: object, weights: bytes | None = None, more: dict
 
 
 def sequential(*layers: dict) -> dict:
-    first = {"module": "keras.layers", "class_name": "InputLayer", "config": {"batch_shape": [None, 3], "name": "i"}, "registered_name": None}
-    return {"module": "keras", "class_name": "Sequential", "config": {"name": "s", "layers": [first, *layers]}, "registered_name": None}
+    first = {
+        "module": "keras.layers",
+        "class_name": "InputLayer",
+        "config": {"batch_shape": [None, 3], "name": "i"},
+        "registered_name": None,
+    }
+    return {
+        "module": "keras",
+        "class_name": "Sequential",
+        "config": {"name": "s", "layers": [first, *layers]},
+        "registered_name": None,
+    }
 
 
 def dense(**config: object) -> dict:
-    return {"module": "keras.layers", "class_name": "Dense", "registered_name": None, "config": {"name": "d", "units": 2, **config}}
+    return {
+        "module": "keras.layers",
+        "class_name": "Dense",
+        "registered_name": None,
+        "config": {"name": "d", "units": 2, **config},
+    }
 
 
-@pytest.mark.parametrize("module, name", [
-    ("os", "system"), ("builtins", "eval"), ("subprocess", "Popen"), ("keras.src.saving.saving_lib", "H5IOStore"),
-    ("keras.utils", "get_file"), ("keras.saving", "load_model"), ("keras.layers", "TorchModuleWrapper"),
-    ("keras.layers", "Lambda"), ("keras.layers", "deserialize"), ("keras.layers", "TFSMLayer"), ("antigravity", "Dense"),
-    ("keras_hub.models", "Backbone"), (None, "deserialize"), (None, "__lambda__"), (None, "__typespec__"),
-])
+@pytest.mark.parametrize(
+    "module, name",
+    [
+        ("os", "system"),
+        ("builtins", "eval"),
+        ("subprocess", "Popen"),
+        ("keras.src.saving.saving_lib", "H5IOStore"),
+        ("keras.utils", "get_file"),
+        ("keras.saving", "load_model"),
+        ("keras.layers", "TorchModuleWrapper"),
+        ("keras.layers", "Lambda"),
+        ("keras.layers", "deserialize"),
+        ("keras.layers", "TFSMLayer"),
+        ("antigravity", "Dense"),
+        ("keras_hub.models", "Backbone"),
+        (None, "deserialize"),
+        (None, "__lambda__"),
+        (None, "__typespec__"),
+    ],
+)
 def test_names_outside_the_table(tmp_path, module, name):
-    layer = {"module": module, "class_name": name, "registered_name": None, "config": {"name": "evil", "module_path": "x"}}
+    layer = {
+        "module": module,
+        "class_name": name,
+        "registered_name": None,
+        "config": {"name": "evil", "module_path": "x"},
+    }
     refused(archive(tmp_path / "m.keras", sequential(layer)), name)
     hidden = dense(kernel_initializer={**layer, "config": {}})
     refused(archive(tmp_path / "n.keras", sequential(hidden)), name)
@@ -127,20 +166,40 @@ def test_functions_outside_the_table(tmp_path):
     refused(archive(tmp_path / "m.keras", sequential(dense(activation=named({"a": 1})))), "function")
 
 
-@pytest.mark.parametrize("config", [
-    "", "[]", "3", "{", "null", '{"class_name": 3, "config": {}}', '{"class_name": "Sequential"}', "{}", "[" * 100_000,
-    '{"a":' * 5000, '{"module": [], "class_name": "Dense", "config": {}}', "1" * 100_000,
-    json.dumps(dense()), json.dumps({"class_name": "Sequential", "config": {"layers": "x"}}),
-])
+@pytest.mark.parametrize(
+    "config",
+    [
+        "",
+        "[]",
+        "3",
+        "{",
+        "null",
+        '{"class_name": 3, "config": {}}',
+        '{"class_name": "Sequential"}',
+        "{}",
+        "[" * 100_000,
+        '{"a":' * 5000,
+        '{"module": [], "class_name": "Dense", "config": {}}',
+        "1" * 100_000,
+        json.dumps(dense()),
+        json.dumps({"class_name": "Sequential", "config": {"layers": "x"}}),
+    ],
+)
 def test_configurations_that_are_none(tmp_path, config):
     refused(archive(tmp_path / "m.keras", config), "damaged|not a model|not part of Keras|nested")
 
 
 def test_a_small_file_cannot_ask_for_a_huge_model(tmp_path):
     refused(archive(tmp_path / "m.keras", sequential(dense(units=10**9))), "parameters")
-    keras2.write(tmp_path / "m.h5", keras2.sequential([keras2.input_layer("i", [10**5]), keras2.dense("d", 10**9, "relu")]), {})
+    keras2.write(
+        tmp_path / "m.h5", keras2.sequential([keras2.input_layer("i", [10**5]), keras2.dense("d", 10**9, "relu")]), {}
+    )
     refused(tmp_path / "m.h5", "parameters")
-    layer = {"module": "keras.layers", "class_name": "InputLayer", "config": {"batch_shape": [None, 2**40], "name": "i"}}
+    layer = {
+        "module": "keras.layers",
+        "class_name": "InputLayer",
+        "config": {"batch_shape": [None, 2**40], "name": "i"},
+    }
     refused(archive(tmp_path / "n.keras", sequential(layer)), "elements")
 
 
@@ -201,6 +260,7 @@ def replaced(**options: object) -> object:
 def link(target: object) -> object:
     def change(group, file):
         group["d/kernel:0"] = target
+
     return change
 
 
@@ -247,8 +307,10 @@ def test_hostile_hdf5(tmp_path, case):
 def test_attributes_of_strange_types(tmp_path):
     def change(group, file):
         file.attrs["model_config"] = 3.5
+
     refused(hostile_h5(tmp_path / "m.h5", change), "text")
 
     def reference(group, file):
         file.attrs["model_config"] = file.ref
+
     refused(hostile_h5(tmp_path / "n.h5", reference), "attribute")

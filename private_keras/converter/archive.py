@@ -1,4 +1,4 @@
-"""Reads a `.keras` file, which is a zip archive: checks its table of contents first, then only the two members needed."""
+"""Reads a `.keras` file, a zip archive: checks its table of contents first, then reads only the two members needed."""
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,18 +48,23 @@ def _check(archive: zipfile.ZipFile, path: str, size: int) -> None:
     members = archive.infolist()
     found = [m.filename for m in members]
     if len(set(found)) != len(found):
-        raise FileError(f"{path}: two members have the same name, so that readers would disagree on the model. The file is hostile.")
+        raise FileError(f"{path}: two members have the same name, so that readers would disagree on the model. The "
+                        "file is hostile.")
     for name in (_CONFIG, _WEIGHTS):
         if name not in found:
             raise FileError(f"{path}: lacks {name!r}; received members {sorted(found)[:10]}. It was not written by "
                             "Keras 3 with model.save(...), or is damaged.")
     if extra := sorted(set(found) - {_CONFIG, _WEIGHTS, _METADATA}):
-        raise FileError(f"{path}: has members besides the model: {extra[:5]}. Vocabularies of text layers (assets) cannot be used "
+        raise FileError(f"{path}: has members besides the model: {extra[:5]}. Vocabularies of text layers (assets) "
+                        "cannot be used "
                         "on shares: leave such layers out of the model and apply them before predict.")
     for member in members:
         if member.flag_bits & _ENCRYPTED or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise FileError(f"{path}: member {member.filename!r} is encrypted or compressed in a way that Keras does not use.")
+            raise FileError(f"{path}: member {member.filename!r} is encrypted or compressed in a way that Keras does "
+                            "not use.")
         if member.file_size > hdf5.SLACK + hdf5.MAX_EXPANSION * size:
-            raise FileError(f"{path}: member {member.filename!r} declares {member.file_size} bytes in a file of {size}: a zip bomb.")
+            raise FileError(f"{path}: member {member.filename!r} declares {member.file_size} bytes in a file of "
+                            f"{size}: a zip bomb.")
         if member.filename != _WEIGHTS and member.file_size > MAX_BYTES:
-            raise FileError(f"{path}: member {member.filename!r} has {member.file_size} bytes; at most {MAX_BYTES} are read.")
+            raise FileError(f"{path}: member {member.filename!r} has {member.file_size} bytes; at most {MAX_BYTES} are "
+                            "read.")

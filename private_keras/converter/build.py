@@ -35,7 +35,8 @@ def build(config: dict[str, Any], stored: int, path: str, custom_objects: Mappin
             # Keras would allocate them all the next time it fills such variables.
             global_state.set_global_attribute(_PENDING, pending)
         if wanted > stored + _UNSTORED:
-            raise FileError(f"{path}: describes a model of {wanted} parameters and stores {stored}. The file is damaged or hostile.")
+            raise FileError(f"{path}: describes a model of {wanted} parameters and stores {stored}. The file is "
+                            "damaged or hostile.")
         return _revive(config)
 
 

@@ -22,11 +22,13 @@ def parse(text: str | bytes, path: str, what: str) -> dict[str, Any]:
         FileError: not UTF-8, not JSON, not an object, or over 64 MiB.
     """
     if len(text) > MAX_BYTES:
-        raise FileError(f"{path}: {what} has {len(text)} bytes; at most {MAX_BYTES} are read. The file is not a Keras model.")
+        raise FileError(f"{path}: {what} has {len(text)} bytes; at most {MAX_BYTES} are read. The file is not a Keras "
+                        "model.")
     try:
         config = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise FileError(f"{path}: {what} is not valid JSON ({type(error).__name__}). The file is damaged; get it again.") from None
+        raise FileError(f"{path}: {what} is not valid JSON ({type(error).__name__}). The file is damaged; get it "
+                        "again.") from None
     if not isinstance(config, dict):
         raise FileError(f"{path}: {what} must be a JSON object; received {type(config).__name__}. The file is damaged.")
     return config
@@ -85,12 +87,14 @@ def _check_name(node: dict, layer: str, path: str, known: set[str]) -> None:
     else:
         allowed = name in names.CLASSES.get(module, ())
     if not allowed and module is None and name in names.OPERATIONS:
-        raise FileError(f"{path}: {name!r}{where} is an operation, which Keras writes to .h5 files and cannot read back. Save the "
+        raise FileError(f"{path}: {name!r}{where} is an operation, which Keras writes to .h5 files and cannot read "
+                        "back. Save the "
                         "model as .keras.")
     if not allowed:
         full = f"{module}.{name}" if module else name
         raise FileError(
-            f"{path}: {full!r}{where} is not part of Keras, and nothing is imported because a file says so. If you wrote "
+            f"{path}: {full!r}{where} is not part of Keras, and nothing is imported because a file says so. If you "
+            "wrote "
             f"it, pass custom_objects={{{name.split('>')[-1]!r}: ...}}, or register it with "
             "keras.saving.register_keras_serializable before loading."
         )

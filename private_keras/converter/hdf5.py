@@ -16,7 +16,7 @@ MAX_OBJECTS = 200_000
 MAX_DEPTH = 64
 MAX_RANK = 8
 MAX_ATTRIBUTE_BYTES = 1 << 26
-# Keras writes weights uncompressed; deflate reaches about 1000 to 1 on zeros. Declared bytes may exceed the file's by this.
+# Keras writes weights uncompressed. Data sets may declare this many times the bytes of the file, and a little more.
 MAX_EXPANSION = 100
 SLACK = 1 << 24
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
@@ -40,7 +40,8 @@ def opened(path: Path, shown: str) -> Iterator[tuple[h5py.File, int]]:
 def damaged(path: str, error: Exception) -> FileError:
     """The error for a file that a library could not read; carries the library's first line."""
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return FileError(f"{path}: cannot be read as a Keras model ({type(error).__name__}: {reason[:300]}). It is truncated, damaged "
+    return FileError(f"{path}: cannot be read as a Keras model ({type(error).__name__}: {reason[:300]}). It is "
+                     "truncated, damaged "
                      "or of another format: copy it again, or load it with Keras and save it again.")
 
 
@@ -67,7 +68,8 @@ def check(file: h5py.File, path: str, size: int) -> int:
         for name in group:
             where = f"{path}: {group.name.rstrip('/')}/{name}"
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                raise FileError(f"{where} is a link, possibly to another file; links are not followed. The file is hostile.")
+                raise FileError(f"{where} is a link, possibly to another file; links are not followed. The file is "
+                                "hostile.")
             item = group[name]
             address = h5py.h5o.get_info(item.id).addr
             if address in seen:
@@ -82,21 +84,25 @@ def check(file: h5py.File, path: str, size: int) -> int:
             else:
                 raise FileError(f"{where} is neither a group nor a data set. The file is damaged or hostile.")
             if declared > SLACK + MAX_EXPANSION * size:
-                raise FileError(f"{where}: data sets declare {declared} bytes in a file of {size}. The file is damaged or hostile.")
+                raise FileError(f"{where}: data sets declare {declared} bytes in a file of {size}. The file is damaged "
+                                "or hostile.")
     return elements
 
 
 def _check_dataset(data: h5py.Dataset, where: str) -> tuple[int, int]:
     if data.dtype.kind not in "fiub" or data.dtype.subdtype is not None:
-        raise FileError(f"{where} has type {data.dtype}; weights are floats or integers. The file is damaged or hostile.")
+        raise FileError(f"{where} has type {data.dtype}; weights are floats or integers. The file is damaged or "
+                        "hostile.")
     if data.shape is None or len(data.shape) > MAX_RANK:
-        raise FileError(f"{where} has shape {data.shape}; weights have at most {MAX_RANK} axes. The file is damaged or hostile.")
+        raise FileError(f"{where} has shape {data.shape}; weights have at most {MAX_RANK} axes. The file is damaged or "
+                        "hostile.")
     if data.is_virtual or data.external:
         raise FileError(f"{where} is stored in other files, which are not opened. The file is hostile.")
     properties = data.id.get_create_plist()
     filters = {properties.get_filter(i)[0] for i in range(properties.get_nfilters())}
     if not filters <= _FILTERS:
-        raise FileError(f"{where} needs HDF5 filters {sorted(filters - _FILTERS)}, which load plugins. Save it without them.")
+        raise FileError(f"{where} needs HDF5 filters {sorted(filters - _FILTERS)}, which load plugins. Save it without "
+                        "them.")
     return math.prod(data.shape), data.dtype.itemsize
 
 

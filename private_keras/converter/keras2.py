@@ -54,7 +54,8 @@ def modernise(node: Any, path: str) -> Any:
     node = {key: modernise(child, path) for key, child in node.items()}
     name, config = node.get("class_name"), node.get("config")
     if name == "Policy" and isinstance(config, dict):
-        return {"module": "keras", "class_name": "DTypePolicy", "config": {"name": config.get("name")}, "registered_name": None}
+        config = {"name": config.get("name")}
+        return {"module": "keras", "class_name": "DTypePolicy", "config": config, "registered_name": None}
     if not isinstance(name, str) or not isinstance(config, dict):
         return node
     if name != "InputLayer":
@@ -67,7 +68,8 @@ def modernise(node: Any, path: str) -> Any:
     for key, neutral in LEFT_OUT.get(name, {}).items():
         if key in config and neutral is not _ANY and config[key] != neutral:
             raise FileError(
-                f"{path}: layer {config.get('name')!r} ({name}) has {key}={config[key]!r}, which Keras 3 does not have. Rebuild the "
+                f"{path}: layer {config.get('name')!r} ({name}) has {key}={config[key]!r}, which Keras 3 does not "
+                "have. Rebuild the "
                 "layer without it and save the model again."
             )
         config.pop(key, None)
@@ -89,4 +91,5 @@ def _with_input(config: Any) -> Any:
     shape = inner.get("batch_input_shape") if isinstance(inner, dict) else None
     if first.get("class_name") == "InputLayer" or shape is None:
         return config
-    return {**config, "layers": [{"class_name": "InputLayer", "config": {"batch_shape": shape, "name": "input"}}, *layers]}
+    entry = {"class_name": "InputLayer", "config": {"batch_shape": shape, "name": "input"}}
+    return {**config, "layers": [entry, *layers]}

@@ -1,4 +1,4 @@
-"""The closed table of names that a model file may use: Keras' own modelling objects, and nothing that runs a file's code.
+"""The closed table of names that a model file may use: Keras' own modelling objects, nothing that runs a file's code.
 
 Keras finds objects by importing the module a file names. Here every (module, class name) pair of a file is looked up in
 this table first, so Keras never gets to import anything else.

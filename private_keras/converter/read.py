@@ -1,7 +1,7 @@
 """Reads `.h5` files of Keras 2 and 3 and `.keras` files."""
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ def read_model(
     if start == _HDF5_SIGNATURE:
         return _read_hdf5(path, custom_objects, compile)
     raise FileError(
-        f"{path}: is neither HDF5 nor a .keras archive. Received first bytes: {start!r}. Expected a file that Keras wrote with "
+        f"{path}: is neither HDF5 nor a .keras archive. Received first bytes: {start!r}. Expected a file that Keras "
+        "wrote with "
         "model.save('....keras') or model.save('....h5')."
     )
 
@@ -101,14 +102,16 @@ def _read_hdf5(path: Path, custom_objects: dict[str, Any], compile: bool) -> ker
     with hdf5.opened(path, str(path)) as (file, stored):
         if "model_config" not in file.attrs:
             raise FileError(
-                f"{path}: holds weights but no model. Build the model in code and call model.load_weights(path), or save it with "
+                f"{path}: holds weights but no model. Build the model in code and call model.load_weights(path), or "
+                "save it with "
                 "model.save(...)."
             )
         description = modernise(_attribute(file, "model_config", path), str(path))
         config.check(description, str(path), custom_objects)
         model = build(description, stored, str(path), custom_objects)
         if not isinstance(file.get("model_weights"), h5py.Group):
-            raise FileError(f"{path}: has no group 'model_weights'. It was saved without weights; save the whole model.")
+            raise FileError(f"{path}: has no group 'model_weights'. It was saved without weights; save the whole "
+                            "model.")
         legacy_h5_format.load_weights_from_hdf5_group(file["model_weights"], model)
         if compile and "training_config" in file.attrs:
             compiled = modernise(_attribute(file, "training_config", path), str(path))
@@ -119,17 +122,20 @@ def _read_hdf5(path: Path, custom_objects: dict[str, Any], compile: bool) -> ker
     return model
 
 
-def _compile(path: Path, compile: Any) -> None:
+def _compile(path: Path, action: Callable[[], None]) -> None:
+    """Runs `action`, which compiles a model; what fails is the file's configuration."""
     try:
-        compile()
+        action()
     except Exception as error:
         raise FileError(
-            f"{path}: the model loads, but cannot be compiled as the file says ({error}). Pass compile=False to predict with it."
+            f"{path}: the model loads, but cannot be compiled as the file says ({error}). Pass compile=False to "
+            "predict with it."
         ) from error
 
 
 def _attribute(file: h5py.File, name: str, path: Path) -> dict[str, Any]:
     value = file.attrs[name]
     if not isinstance(value, str | bytes):
-        raise FileError(f"{path}: attribute {name!r} must be text. Received: {type(value).__name__}. The file is damaged.")
+        raise FileError(f"{path}: attribute {name!r} must be text. Received: {type(value).__name__}. The file is "
+                        "damaged.")
     return config.parse(value, str(path), f"the attribute {name!r}")

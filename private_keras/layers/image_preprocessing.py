@@ -20,7 +20,9 @@ class CenterCrop(SecureLayer, keras.layers.CenterCrop):
 
 
 @secure
-class ContrastLimitedAdaptiveHistogramEqualization(SecureLayer, keras.layers.ContrastLimitedAdaptiveHistogramEqualization):
+class ContrastLimitedAdaptiveHistogramEqualization(
+    SecureLayer, keras.layers.ContrastLimitedAdaptiveHistogramEqualization
+):
     """Cannot run on shares; apply it to the data before predict."""
 
 

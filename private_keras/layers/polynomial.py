@@ -37,8 +37,8 @@ def polynomial(approximation: Approximation, activation: str) -> Polynomial | No
     """What computes an activation: None for the exact function.
 
     Args:
-        approximation: None, "polynomial" for the fit that comes with the package (relu: degree 4 on [-5, 5], error 0.17;
-            sigmoid: degree 5 on [-5, 5], error 0.012; tanh: degree 5 on [-3, 3], error 0.041), or coefficients of
+        approximation: None, "polynomial" for the fit that comes with the package (relu: degree 4 on [-5, 5], error
+            0.17; sigmoid: degree 5 on [-5, 5], error 0.012; tanh: degree 5 on [-3, 3], error 0.041), or coefficients of
             powers of x, lowest first.
         activation: name of the function that is approximated.
 
@@ -51,7 +51,8 @@ def polynomial(approximation: Approximation, activation: str) -> Polynomial | No
         return _FITS[activation]
     if isinstance(approximation, str) or not len(approximation):
         raise ValueError(
-            f"approximation of {activation} must be None, a list of coefficients, lowest degree first, or 'polynomial' for "
+            f"approximation of {activation} must be None, a list of coefficients, lowest degree first, or 'polynomial' "
+            "for "
             f"one of {sorted(_FITS)}. Received: {approximation!r}"
         )
     return Polynomial(1.0, tuple(float(c) for c in approximation), 0.0)

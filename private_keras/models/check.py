@@ -1,4 +1,4 @@
-"""`model.check`: what cannot run on shares, how close values come to the limits of fixed point, and the error to expect."""
+"""`model.check`: what cannot run on shares, how close values come to the limits of fixed point, the error to expect."""
 import dataclasses
 import html
 import math
@@ -99,10 +99,12 @@ def _measure(model: keras.Model, execution: Execution, x_sample: Any) -> Check:
     traced = execution.traced(len(arrays[0]))
     values = {**traced.weights, **inputs.check(model, traced.inputs, arrays)}
     shares = {
-        item.name: SimulatedShare(encode(values[item.name], item.type.fraction, item.label)) for item in traced.plan.inputs
+        item.name: SimulatedShare(encode(values[item.name], item.type.fraction, item.label))
+        for item in traced.plan.inputs
     }
     seen = execute(_open_all(traced.plan), Simulate(NativeKernel()), shares)
-    opened = {item.name: decode(seen[item.value], traced.plan.types[item.value].fraction) for item in traced.plan.outputs}
+    types = traced.plan.types
+    opened = {item.name: decode(seen[item.value], types[item.value].fraction) for item in traced.plan.outputs}
     expected = model(inputs.packed(model, arrays), training=False)
     pairs = zip(keras.tree.flatten(expected), keras.tree.flatten(traced.outputs), strict=True)
     error = max(float(np.abs(keras.ops.convert_to_numpy(exact) - opened[name]).max()) for exact, name in pairs)

@@ -25,8 +25,8 @@ class Model(PrivateModel, keras.Model):
 
     def __init__(self, *args, **kwargs):
         if _functional(args, kwargs):
-            # A subclass that hands inputs and outputs to its base. Keras rewrites the bases of the class for it; a class
-            # of this one object does the same without changing other objects.
+            # A subclass that hands inputs and outputs to its base. Keras rewrites the bases of the class for it; a
+            # class of this one object does the same without changing other objects.
             cls = type(self)
             self.__class__ = type(cls.__name__, (cls, Functional), {"__module__": cls.__module__})
             KerasFunctional.__init__(self, *args, **kwargs)

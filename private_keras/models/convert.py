@@ -13,7 +13,7 @@ def convert(model: keras.Model) -> keras.Model:
     """The private model that predicts like a plain one.
 
     Args:
-        model: built Sequential, Functional or subclassed Keras model; it is not changed, and no weight is shared with it.
+        model: built Sequential, Functional or subclassed Keras model; not changed; no weight is shared with it.
 
     Returns:
         A `private_keras.Sequential` or `private_keras.Model`; the model itself if it is one already.
@@ -27,7 +27,8 @@ def convert(model: keras.Model) -> keras.Model:
     if isinstance(model, PrivateModel):
         return model
     if not model.built:
-        raise InputError(f"convert: model {model.name!r} is not built. Begin it with keras.Input(shape), or call it once on data.")
+        raise InputError(f"convert: model {model.name!r} is not built. Begin it with keras.Input(shape), or call it "
+                         "once on data.")
     if isinstance(model, keras.Sequential):
         clone = keras.models.clone_model(model, clone_function=_counterpart)
         layers = clone.layers if clone.inputs is None else [keras.Input(tensor=clone.inputs[0]), *clone.layers]
@@ -66,7 +67,8 @@ def _counterpart(layer: keras.Operation) -> keras.Operation:
         return COUNTERPARTS.get(type(layer), type(layer)).from_config(layer.get_config())
     except (NotImplementedError, TypeError) as error:
         raise UnsupportedError(
-            f"layer {layer.name!r} ({type(layer).__name__}) cannot be copied: {error}. Give it get_config() and from_config()."
+            f"layer {layer.name!r} ({type(layer).__name__}) cannot be copied: {error}. Give it get_config() and "
+            "from_config()."
         ) from error
 
 
@@ -75,7 +77,8 @@ def _copy(model: keras.Model) -> keras.Model:
         copy = type(model).from_config(model.get_config())
     except (NotImplementedError, TypeError) as error:
         raise UnsupportedError(
-            f"model {model.name!r} ({type(model).__name__}) cannot be copied: {error}. Derive the class from private_keras.Model "
+            f"model {model.name!r} ({type(model).__name__}) cannot be copied: {error}. Derive the class from "
+            "private_keras.Model "
             "instead of keras.Model, or give it get_config()."
         ) from error
     copy.build_from_config(model.get_build_config() or {})

@@ -31,7 +31,8 @@ class Execution:
         """The model's plan for a batch size, traced again only after a change of weights."""
         if not self._model.built:
             raise InputError(
-                f"model {self._model.name!r} is not built, so that its shapes are unknown. Begin it with keras.Input(shape), or call "
+                f"model {self._model.name!r} is not built, so that its shapes are unknown. Begin it with "
+                "keras.Input(shape), or call "
                 "model.build(shape)."
             )
         digest = _digest(self._model)

@@ -23,7 +23,8 @@ def flatten(model: keras.Model, x: Any) -> list[np.ndarray]:
     if isinstance(x, Mapping):
         keys = _keys(model, names)
         if set(x) != set(keys):
-            raise InputError(f"model {model.name!r}: expected a dict with inputs {sorted(keys)}. Received: {sorted(map(str, x))}")
+            raise InputError(f"model {model.name!r}: expected a dict with inputs {sorted(keys)}. Received: "
+                             f"{sorted(map(str, x))}")
         parts = [x[key] for key in keys]
     elif isinstance(x, list | tuple) and not _is_nested_numbers(x):
         parts = keras.tree.flatten(x)
@@ -31,12 +32,14 @@ def flatten(model: keras.Model, x: Any) -> list[np.ndarray]:
         parts = [x]
     if len(parts) != len(names):
         raise InputError(
-            f"model {model.name!r}: expected {len(names)} input(s) ({', '.join(names)}). Received: {len(parts)} array(s)"
+            f"model {model.name!r}: expected {len(names)} input(s) ({', '.join(names)}). Received: {len(parts)} "
+            "array(s)"
         )
     arrays = [_as_array(model, name, part) for name, part in zip(names, parts, strict=True)]
     rows = {a.shape[0] for a in arrays}
     if len(rows) != 1:
-        raise InputError(f"model {model.name!r}: expected as many rows in every input. Received: {[a.shape for a in arrays]}")
+        raise InputError(f"model {model.name!r}: expected as many rows in every input. Received: "
+                         f"{[a.shape for a in arrays]}")
     if rows == {0}:
         raise InputError(f"model {model.name!r}: expected at least one row. Received: {[a.shape for a in arrays]}")
     return arrays
@@ -64,7 +67,9 @@ def input_names(model: keras.Model) -> list[str]:
 def packed(model: keras.Model, arrays: list[np.ndarray]) -> Any:
     """Arrays from `flatten` in the structure that calling the model takes."""
     structure = _structure(model)
-    return keras.tree.pack_sequence_as(structure, arrays) if isinstance(structure, dict) or len(arrays) > 1 else arrays[0]
+    if len(arrays) == 1 and not isinstance(structure, dict):
+        return arrays[0]
+    return keras.tree.pack_sequence_as(structure, arrays)
 
 
 def _structure(model: keras.Model) -> Any:
@@ -91,11 +96,13 @@ def _as_array(model: keras.Model, name: str, part: Any) -> np.ndarray:
         array = np.asarray(part)
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"model {model.name!r}, input {name!r}: expected an array of numbers. Received: {type(part).__name__} ({error})"
+            f"model {model.name!r}, input {name!r}: expected an array of numbers. Received: {type(part).__name__} "
+            f"({error})"
         ) from None
     if array.dtype.kind not in "fiub" and not _is_extended_float(array.dtype):
         raise InputError(
-            f"model {model.name!r}, input {name!r}: expected numbers. Received: dtype {array.dtype}. Encode text and categories "
+            f"model {model.name!r}, input {name!r}: expected numbers. Received: dtype {array.dtype}. Encode text and "
+            "categories "
             "as numbers first."
         )
     if array.ndim == 0:
@@ -121,11 +128,14 @@ def _checked(model: keras.Model, spec: InputSpec, array: np.ndarray) -> np.ndarr
     values = array.astype(np.float64)
     finite = np.isfinite(values)
     if not finite.all():
-        raise InputError(f"{where}: expected finite numbers. Received: NaN or infinity in {int((~finite).sum())} of {values.size} "
+        raise InputError(f"{where}: expected finite numbers. Received: NaN or infinity in {int((~finite).sum())} of "
+                         f"{values.size} "
                          "elements. Replace them before predict.")
     if (values < spec.low).any() or (values >= spec.high).any():
-        raise InputError(f"{where}: expected values from {spec.low:g} to below {spec.high:g}. Received: values outside. "
+        raise InputError(f"{where}: expected values from {spec.low:g} to below {spec.high:g}. Received: values "
+                         "outside. "
                          "Scale the data, as for training.")
     if spec.fraction == 0 and (values != np.rint(values)).any():
-        raise InputError(f"{where}: expected whole numbers (the layer takes indices). Received: dtype {array.dtype} with fractions")
+        raise InputError(f"{where}: expected whole numbers (the layer takes indices). Received: dtype {array.dtype} "
+                         "with fractions")
     return values

@@ -29,7 +29,8 @@ def load_model(
     """
     if not safe_mode:
         raise UnsupportedError(
-            "load_model: safe_mode=False would run Python code from the file, which private_keras never does. Replace Lambda "
+            "load_model: safe_mode=False would run Python code from the file, which private_keras never does. Replace "
+            "Lambda "
             "layers by layers or keras.ops, save the model again, and leave safe_mode at True."
         )
     return convert(converter.read_model(filepath, custom_objects, compile))

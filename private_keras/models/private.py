@@ -95,7 +95,8 @@ class PrivateModel:
     def evaluate(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Not yet on shares; raises `UnsupportedError`."""
         raise UnsupportedError(
-            "evaluate does not run on shares yet, and never runs in the clear. Call predict, and compute the metrics from its result."
+            "evaluate does not run on shares yet, and never runs in the clear. Call predict, and compute the metrics "
+            "from its result."
         )
 
     def train_on_batch(self, *args: Any, **kwargs: Any) -> NoReturn:
@@ -104,7 +105,8 @@ class PrivateModel:
 
     def test_on_batch(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Not yet on shares; raises `UnsupportedError`."""
-        raise UnsupportedError("test_on_batch does not run on shares yet, and never runs in the clear. Call predict_on_batch.")
+        raise UnsupportedError("test_on_batch does not run on shares yet, and never runs in the clear. Call "
+                               "predict_on_batch.")
 
     def _on_shares(self) -> Execution:
         if self._execution_on_shares is None:
@@ -115,6 +117,7 @@ class PrivateModel:
 
 def _training(method: str) -> UnsupportedError:
     return UnsupportedError(
-        f"{method} does not run on shares yet, and never runs in the clear. Train a plain Keras model and load or convert it: "
+        f"{method} does not run on shares yet, and never runs in the clear. Train a plain Keras model and load or "
+        "convert it: "
         "private_keras.models.load_model(path), private_keras.convert(model)."
     )
