@@ -122,7 +122,8 @@ class ServerClient:
 
         def requests() -> Iterator[wire.UploadRequest]:
             for index, data in enumerate(chunks(seeds, words)):
-                yield wire.UploadRequest(handle=handle, elements=elements, data=data) if index == 0 else wire.UploadRequest(data=data)
+                first = {"handle": handle, "elements": elements} if index == 0 else {}
+                yield wire.UploadRequest(data=data, **first)
 
         self._ask("Upload", requests(), UPLOAD_SECONDS)
 

@@ -6,6 +6,7 @@ clean end both say so, and the lane goes back to the pool; after any failure it 
 import socket
 import threading
 import time
+from collections import OrderedDict
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +17,7 @@ from private_keras.server.jobs import Job
 from private_keras.server.log import Log
 from private_keras.server.pairing import HELLO_BYTES, SETUP_BYTES, Hello, Setup
 from private_keras.transport.endpoint import Endpoint
-from private_keras.transport.frames import HELLO_STEP, SETUP_STEP
+from private_keras.transport.frames import END_STEP, HELLO_STEP, SETUP_STEP
 from private_keras.transport.stream import StreamChannel
 
 _NOTHING = np.empty(0, np.uint8)
@@ -62,6 +63,7 @@ class Lanes:
         self._changed = threading.Condition()
         self._idle: dict[int, list[Lane]] = {peer: [] for peer in range(party)}
         self._offers: dict[tuple[bytes, int], Lane] = {}
+        self._abandoned: OrderedDict[bytes, None] = OrderedDict()
         self._accepted: set[StreamChannel] = set()
         self._callers = 0
         self._listener: socket.socket | None = None
@@ -111,8 +113,20 @@ class Lanes:
                 keys[peer] = self._agree(hellos[peer], lanes[peer])
         except BaseException:
             JobLanes(self, job, lanes, keys).fail(self._party)
+            self.abandon(job.id)
             raise
         return JobLanes(self, job, lanes, keys)
+
+    def abandon(self, job_id: bytes) -> None:
+        """The job will not take place on this server: who waits for it is told so, now and when it comes later."""
+        with self._changed:
+            self._abandoned[job_id] = None
+            while len(self._abandoned) > limits.REMEMBERED_JOBS:
+                self._abandoned.popitem(last=False)
+            left = [self._offers.pop(key) for key in list(self._offers) if key[0] == job_id]
+        for lane in left:
+            lane.channel.give_up(self._party)
+            self.give_back(lane, clean=False)
 
     def _agree(self, mine: Hello, lane: Lane) -> bytes:
         return mine.key_with(lane.hello, lane.secret, lane.party, self._names[lane.party])
@@ -258,8 +272,13 @@ class Lanes:
         with self._changed:
             if key in self._offers:
                 raise SecurityError(f"{lane.channel.peer} announced one job twice")
-            self._offers[key] = lane
-            self._changed.notify_all()
+            abandoned = lane.hello.job in self._abandoned
+            if not abandoned:
+                self._offers[key] = lane
+                self._changed.notify_all()
+        if abandoned:
+            lane.channel.give_up(self._party)
+            return False
         if not lane.ended.wait(limits.JOIN_SECONDS):
             with self._changed:
                 if self._offers.pop(key, None) is lane:
@@ -288,7 +307,7 @@ class JobLanes:
         clean = {}
         for peer in sorted(self._held):
             try:
-                self.channels[peer].exchange(HELLO_STEP, _NOTHING, np.empty(0, np.uint8))
+                self.channels[peer].exchange(END_STEP, _NOTHING, np.empty(0, np.uint8))
                 clean[peer] = True
             except PrivateKerasError:
                 clean[peer] = False

@@ -1,11 +1,13 @@
 """One job on one server: material in, lanes to the peers, the plan on shares, contributions out."""
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
 from private_keras.errors import InputError, PeerLost
+from private_keras.plan.records import TensorType
 from private_keras.protocols import trio
 from private_keras.ring.kernel import Kernel
 from private_keras.server import limits
@@ -42,10 +44,15 @@ class Runner:
         self._lanes = lanes
         self._store = store
 
+    def abandon(self, job: Job) -> None:
+        """The job failed here: peers that wait for this server are told."""
+        self._lanes.abandon(job.id)
+
+    @contextmanager
     def collect(
         self, job: Job, program: Program, first: wire.RunRequest, rest: Iterator[wire.RunRequest]
-    ) -> tuple[dict[str, Material], Callable[[], None]]:
-        """Material of all inputs by name, from the store or from the call itself; and what gives the memory back.
+    ) -> Iterator[dict[str, Material]]:
+        """Material of all inputs by name, from the store or from the call itself; the memory is given back at the end.
 
         Raises:
             InputError: inputs that are missing, unknown, or of another size than the plan says.
@@ -54,36 +61,35 @@ class Runner:
         types = {item.name: item.type for item in program.plan.inputs}
         names = [item.name for item in first.inputs]
         if sorted(names) != sorted(types):
-            raise InputError(f"expected the inputs {sorted(types)}. Received: {sorted(names)[:100]}")
-        found: dict[str, Material] = {}
-        receivers: dict[int, Receiver] = {}
-        for index, item in enumerate(first.inputs):
-            if item.handle:
-                found[item.name] = self._store.get(item.handle, job.owner, f"input {item.name!r}")
-                if found[item.name].mask.size != types[item.name].size:
-                    raise InputError(
-                        f"input {item.name!r}: expected shape {types[item.name].shape} with {types[item.name].size} elements. "
-                        f"Received: shares of {found[item.name].mask.size} elements"
-                    )
-        inline = {i: types[item.name].size for i, item in enumerate(first.inputs) if not item.handle}
-        reserved = sum(stored_bytes(self._party, size) for size in inline.values())
+            raise InputError(f"expected the inputs {sorted(types)[:20]}. Received: {sorted(names)[:20]}")
+        found = {item.name: self._stored(job, item, types[item.name]) for item in first.inputs if item.handle}
+        sizes = {i: types[item.name].size for i, item in enumerate(first.inputs) if not item.handle}
+        reserved = sum(stored_bytes(self._party, size) for size in sizes.values())
         self._store.reserve(reserved)
         try:
-            receivers = {i: Receiver(self._party, size, f"input {names[i]!r}") for i, size in inline.items()}
+            receivers = {i: Receiver(self._party, size, f"input {names[i]!r}") for i, size in sizes.items()}
             request: wire.RunRequest | None = first
             while request is not None:
                 for piece in request.pieces:
                     if piece.input not in receivers:
-                        raise InputError(f"material for input number {piece.input}, which takes none")
+                        raise InputError(f"expected no material for input number {piece.input}. Received: some")
                     receivers[piece.input].feed(piece.data)
                 job.check()
                 request = next(rest, None)
             for index, receiver in receivers.items():
                 found[names[index]] = receiver.finish(self._kernel)
-        except BaseException:
+            yield found
+        finally:
             self._store.release(reserved)
-            raise
-        return found, lambda: self._store.release(reserved)
+
+    def _stored(self, job: Job, item: wire.Input, expected: TensorType) -> Material:
+        material = self._store.get(item.handle, job.owner, f"input {item.name!r}")
+        if material.mask.size != expected.size:
+            raise InputError(
+                f"input {item.name!r}: expected shape {expected.shape} with {expected.size} elements. "
+                f"Received: shares of {material.mask.size} elements"
+            )
+        return material
 
     def run(self, job: Job, program: Program, material: dict[str, Material]) -> Outcome:
         """The job itself; raises whatever ends it, after the lanes are in order."""

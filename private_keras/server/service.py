@@ -9,13 +9,14 @@ from private_keras.errors import InputError, PlanError, PrivateKerasError, Secur
 from private_keras.plan.limits import MAX_JSON_BYTES
 from private_keras.ring.kernel import Kernel
 from private_keras.server import limits
+from private_keras.server.execute import Program
 from private_keras.server.failures import DETAIL_KEY, code_of, detail_of
 from private_keras.server.identity import Identities
-from private_keras.server.jobs import Jobs
+from private_keras.server.jobs import Job, Jobs
 from private_keras.server.log import Log
 from private_keras.server.material import Receiver, stored_bytes
 from private_keras.server.plans import Plans
-from private_keras.server.run import Runner, replies
+from private_keras.server.run import Outcome, Runner, replies
 from private_keras.server.store import Store
 from private_keras.server.wire import messages_pb2 as wire
 
@@ -99,18 +100,22 @@ class Service:
             raise InputError(f"expected a deadline of up to {limits.MAX_SECONDS:g} s. Received: {first.seconds}")
         with self._jobs.begin(first.job, identity, time.monotonic() + first.seconds) as job:
             context.add_callback(job.cancel)  # the call ends early when the client cancels it or is gone
-            program = self._plans.get(first.digest, identity)
-            material, release = self._runner.collect(job, program, first, requests)
-            try:
-                outcome = self._runner.run(job, program, material)
-            finally:
-                del material
-                release()
+            outcome, program = self._outcome(job, first, requests)
             self._log.write(
                 "info", "job done", job=first.job.hex()[:8], digest=first.digest[:16], client=identity,
                 rounds=outcome.rounds, sent=sum(outcome.sent), seconds=round(outcome.seconds, 4),
             )  # fmt: skip
             yield from replies(program, outcome)
+
+    def _outcome(self, job: Job, first: wire.RunRequest, rest: Iterator[wire.RunRequest]) -> tuple[Outcome, Program]:
+        """The job itself. Its inline material is gone when this returns."""
+        try:
+            program = self._plans.get(first.digest, job.owner)
+            with self._runner.collect(job, program, first, rest) as material:
+                return self._runner.run(job, program, material), program
+        except BaseException:
+            self._runner.abandon(job)
+            raise
 
     def cancel(self, request: wire.CancelRequest, identity: str, context: grpc.ServicerContext) -> wire.CancelReply:
         """Ends a job of the caller."""

@@ -8,7 +8,8 @@ from private_keras.errors import FrameError, InputError, PeerLost
 HEADER = struct.Struct("<QQ")
 
 # Steps of jobs are below 2^63; these mark messages of the servers themselves.
-SETUP_STEP = (1 << 64) - 3
+SETUP_STEP = (1 << 64) - 4
+END_STEP = (1 << 64) - 3
 HELLO_STEP = (1 << 64) - 2
 GIVE_UP_STEP = (1 << 64) - 1
 

@@ -1,0 +1,114 @@
+"""Servers as real processes for tests: over TLS on loopback, with certificates; plans to run on them."""
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from private_keras.cluster.keys import make_keys
+from private_keras.plan.builder import PlanBuilder
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def dense_plan(batch=4, units=3, features=8, layers=1, kind="predict", name="dense"):
+    """relu(x w), `layers` times relu."""
+    b = PlanBuilder()
+    b.input("x", (batch, features), fraction=18, owner="client", label="images")
+    b.input("w", (features, units), fraction=18, owner="client", label="dense/kernel")
+    y = b.add("relu", b.add("matmul", "x", "w", layer="dense"), layer="dense", truncate=18)
+    for _ in range(layers - 1):
+        y = b.add("relu", y, layer="more", truncate=0)
+    b.output(y, "y", ["client"])
+    return b.build(name, kind)
+
+
+def long_plan(steps=3000):
+    """A job of some seconds: many comparisons, one after the other."""
+    return dense_plan(batch=64, units=64, layers=steps, name="long")
+
+
+def dense_data(batch=4, units=3, features=8, seed=0):
+    rng = np.random.default_rng(seed)
+    return {"x": rng.normal(size=(batch, features)), "w": rng.normal(size=(features, units))}
+
+
+def free_ports(count):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+class TlsServers:
+    """Three server processes on loopback and the description that clients need; a context manager."""
+
+    def __init__(self, directory: Path, clients=("analyst", "other")):
+        self.directory = directory
+        names = ["server0", "server1", "server2"]
+        self.pins = make_keys(directory / "keys", [*names, *clients])
+        ports = free_ports(6)
+        self.content = {
+            "protocol": "trio",
+            "servers": [
+                {
+                    "name": name,
+                    "control": f"127.0.0.1:{ports[i]}",
+                    "data": f"127.0.0.1:{ports[i + 3]}",
+                    "certificate": self.pins[name],
+                }
+                for i, name in enumerate(names)
+            ],
+            "clients": {name: {} for name in clients},
+        }
+        self.config = self.write("cluster.json", self.content)
+        self.processes: dict[int, subprocess.Popen] = {}
+
+    def write(self, name, content):
+        path = self.directory / name
+        path.write_text(json.dumps(content))
+        return path
+
+    def start(self, party, config=None):
+        log = open(self.directory / f"server{party}.log", "ab")
+        with log:
+            self.processes[party] = subprocess.Popen(
+                [sys.executable, "-m", "private_keras", "serve", "--config", str(config or self.config), "--party", str(party)],
+                stdout=log, stderr=log, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            )  # fmt: skip
+
+    def log(self, party):
+        return (self.directory / f"server{party}.log").read_text()
+
+    def wait_listening(self, party, seconds=20):
+        deadline = time.monotonic() + seconds
+        while '"server started"' not in (self.log(party) if (self.directory / f"server{party}.log").exists() else ""):
+            assert self.processes[party].poll() is None, self.log(party)
+            assert time.monotonic() < deadline, self.log(party)
+            time.sleep(0.02)
+
+    def stop(self, party):
+        process = self.processes.pop(party)
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        return process.returncode
+
+    def __enter__(self):
+        for party in range(3):
+            self.start(party)
+        for party in range(3):
+            self.wait_listening(party)
+        return self
+
+    def __exit__(self, *_):
+        for party in list(self.processes):
+            self.stop(party)

@@ -1,0 +1,242 @@
+"""Lanes between three servers in one process, over real Unix sockets: agreement on jobs, pooling, and how failures end."""
+import os
+import secrets
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from private_keras.errors import ClusterError, PeerLost, SecurityError, ServerUnavailable, VersionMismatch
+from private_keras.server.jobs import JobCancelled, Jobs
+from private_keras.server.lanes import Lanes
+from private_keras.server.log import Log
+from private_keras.server.pairing import Setup
+from private_keras.transport.frames import HELLO_STEP, SETUP_STEP
+from private_keras.transport.unix import UnixEndpoint
+
+DIGEST = bytes(range(32))
+NAMES = ["server0", "server1", "server2"]
+
+
+class Servers:
+    """Lanes and jobs of three servers."""
+
+    def __init__(self, directory):
+        os.chmod(directory, 0o700)
+        self.addresses = [str(directory / name) for name in NAMES]
+        self.lanes = [self._make(party) for party in range(3)]
+        self.jobs = [Jobs(lanes.wake) for lanes in self.lanes]
+        self.restarted = []
+        for party in (0, 1, 2):
+            self.lanes[party].listen(self.addresses[party])
+
+    def _make(self, party, protocol="trio"):
+        return Lanes(party, NAMES, self.addresses, UnixEndpoint(), protocol, Log(NAMES[party], "error"))
+
+    def restart(self, party):
+        self.lanes[party].close()
+        self.lanes[party] = self._make(party)
+        self.lanes[party].listen(self.addresses[party])
+        self.jobs[party] = Jobs(self.lanes[party].wake)
+
+    def run(self, work, job=None, digests=(DIGEST,) * 3, parties=(0, 1, 2), seconds=10.0):
+        """work(party, job, lanes) at each party; returns results or exceptions, by party."""
+        job_id = job or secrets.token_bytes(16)
+        results = {}
+
+        def one(party):
+            try:
+                with self.jobs[party].begin(job_id, "local", time.monotonic() + seconds) as running:
+                    lanes = self.lanes[party].open(running, digests[party])
+                    try:
+                        results[party] = work(party, running, lanes)
+                    except BaseException:
+                        lanes.fail(party)
+                        raise
+                    lanes.finish()
+            except Exception as error:  # handed to the test
+                results[party] = error
+
+        threads = [threading.Thread(target=one, args=(p,), daemon=True) for p in parties]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join(20)
+            assert not t.is_alive(), "a server hangs"
+        return results
+
+    def close(self):
+        for lanes in self.lanes:
+            lanes.close()
+
+
+@pytest.fixture
+def servers(tmp_path):
+    made = Servers(tmp_path)
+    yield made
+    made.close()
+
+
+def keys_of(party, job, lanes):
+    return dict(lanes.keys)
+
+
+def pairs(results):
+    """The keys of each pair, after checking that both ends have the same."""
+    found = {}
+    for i in range(3):
+        for j in range(i):
+            assert results[i][j] == results[j][i]
+            found[j, i] = results[i][j]
+    return found
+
+
+def test_each_pair_has_a_key_of_its_own_fresh_in_every_job_of_one_lane(servers):
+    seen = set()
+    for _ in range(5):
+        found = pairs(servers.run(keys_of))
+        seen |= set(found.values())
+    assert len(seen) == 15
+
+
+def test_lanes_carry_messages_and_are_used_again(servers):
+    def work(party, job, lanes):
+        for peer, channel in lanes.channels.items():
+            out = np.empty(3, np.uint64)
+            channel.exchange(0, np.full(3, party, np.uint64), out)
+            assert (out == peer).all()
+        return {peer: channel for peer, channel in lanes.channels.items()}
+
+    first, second = servers.run(work), servers.run(work)
+    for party in range(3):
+        assert first[party] == second[party], "the lanes of the first job serve the second"
+
+
+def test_jobs_at_the_same_time_have_lanes_of_their_own(servers):
+    barrier = threading.Barrier(6)
+
+    def work(party, job, lanes):
+        barrier.wait(10)
+        return list(lanes.channels.values())
+
+    outcomes = [None, None]
+    threads = [threading.Thread(target=lambda i=i: outcomes.__setitem__(i, servers.run(work))) for i in range(2)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(30)
+    for party in range(3):
+        assert not set(outcomes[0][party]) & set(outcomes[1][party])
+
+
+def test_another_plan_is_refused_at_both_ends(servers):
+    results = servers.run(keys_of, digests=(DIGEST, bytes(32), DIGEST))
+    errors = [str(e) for e in results.values() if isinstance(e, VersionMismatch)]
+    assert any("server1 has another plan" in e for e in errors), results
+    assert not any(isinstance(r, dict) for r in results.values())
+    assert pairs(servers.run(keys_of)), "the servers can be used again"
+
+
+def test_a_failure_at_one_party_ends_the_job_at_all_and_closes_the_lanes(servers):
+    def work(party, job, lanes):
+        if party == 1:
+            raise ClusterError("out of luck")
+        lanes.channels[1].receive(0, np.empty(1, np.uint64))
+
+    before = servers.run(lambda party, job, lanes: list(lanes.channels.values()))
+    results = servers.run(work)
+    assert str(results[1]) == "out of luck"
+    for party in (0, 2):
+        assert isinstance(results[party], PeerLost) and "server1 gave up" in str(results[party])
+    after = servers.run(lambda party, job, lanes: list(lanes.channels.values()))
+    for party in range(3):
+        assert not set(before[party]) & set(after[party])
+
+
+def test_a_server_that_was_restarted_is_reached_again(servers):
+    pairs(servers.run(keys_of))
+    for party in (0, 1, 2):
+        servers.restart(party)
+        assert len(set(pairs(servers.run(keys_of)).values())) == 3
+
+
+def test_who_does_not_come_is_named(servers, monkeypatch):
+    monkeypatch.setattr("private_keras.server.limits.JOIN_SECONDS", 0.3)
+    results = servers.run(keys_of, parties=(0, 2))
+    assert isinstance(results[0], ServerUnavailable) and "server1 did not join" in str(results[0])
+    assert isinstance(results[2], Exception)
+
+
+def test_nobody_at_the_data_address_is_named(servers, monkeypatch):
+    monkeypatch.setattr("private_keras.server.limits.DIAL_SECONDS", 0.3)
+    monkeypatch.setattr("private_keras.server.limits.JOIN_SECONDS", 0.3)
+    servers.lanes[0]._listener.close()
+    os.unlink(servers.addresses[0])
+    results = servers.run(keys_of)
+    assert isinstance(results[2], ServerUnavailable) and "server0" in str(results[2])
+
+
+def test_a_cancelled_job_ends_while_it_waits(servers):
+    job_id = secrets.token_bytes(16)
+
+    def cancel():
+        while not servers.jobs[0].cancel(job_id, "local"):
+            time.sleep(0.01)
+
+    threading.Timer(0.1, cancel).start()
+    results = servers.run(keys_of, job=job_id, parties=(0,))
+    assert isinstance(results[0], JobCancelled)
+
+    job_id = secrets.token_bytes(16)
+    threading.Timer(0.1, cancel).start()
+    results = servers.run(lambda party, job, lanes: lanes.channels[0 if party else 2].receive(0, np.empty(1)), job=job_id)
+    assert isinstance(results[0], PeerLost)  # the runner turns it into JobCancelled, which it asks the job for
+    assert isinstance(results[1], PeerLost) and isinstance(results[2], PeerLost)
+
+
+def test_ids_are_used_once_and_their_number_at_a_time_is_bounded():
+    jobs = Jobs(lambda: None, limit=2)
+    deadline = time.monotonic() + 10
+    with jobs.begin(b"a" * 16, "x", deadline), jobs.begin(b"b" * 16, "x", deadline):
+        with pytest.raises(ClusterError, match="2 jobs run"), jobs.begin(b"c" * 16, "x", deadline):
+            pass
+        assert not jobs.cancel(b"a" * 16, "y"), "a job of somebody else"
+    assert len(jobs) == 0
+    with jobs.begin(b"c" * 16, "x", deadline):
+        pass  # refused above for lack of room, so it was not used
+    for used in (b"a" * 16, b"c" * 16):
+        with pytest.raises(SecurityError, match="used before"), jobs.begin(used, "x", deadline):
+            pass
+    with pytest.raises(SecurityError, match="16 bytes"), jobs.begin(b"short", "x", deadline):
+        pass
+
+
+@pytest.mark.parametrize("claim", [0, 1, 7])
+def test_callers_that_claim_to_be_somebody_they_cannot_be_are_dropped(servers, claim):
+    channel = UnixEndpoint().dial(servers.addresses[1], "server1", time.monotonic() + 5)
+    setup = Setup(claim)
+    theirs = np.empty(len(setup.message), np.uint8)
+    channel.exchange(SETUP_STEP, np.frombuffer(setup.message, np.uint8), theirs)
+    with pytest.raises(PeerLost):
+        channel.receive(HELLO_STEP, np.empty(1, np.uint8))
+    channel.close()
+
+
+def test_garbage_on_the_data_socket_does_no_harm(servers):
+    for junk in (b"", b"\0" * 5, b"GET / HTTP/1.1\r\n\r\n", secrets.token_bytes(4096)):
+        channel = UnixEndpoint().dial(servers.addresses[0], "server0", time.monotonic() + 5)
+        if junk:
+            channel._socket.sendall(junk)
+        channel.close()
+    assert pairs(servers.run(keys_of))
+
+
+def test_an_announcement_that_nobody_claims_is_dropped(servers, monkeypatch):
+    monkeypatch.setattr("private_keras.server.limits.JOIN_SECONDS", 0.2)
+    results = servers.run(keys_of, parties=(2,), seconds=5)
+    assert isinstance(results[2], Exception)
+    deadline = time.monotonic() + 5
+    while (servers.lanes[0]._offers or servers.lanes[1]._offers) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not servers.lanes[0]._offers and not servers.lanes[1]._offers
