@@ -1,4 +1,5 @@
 """Sums, maxima and their windows."""
+import math
 from typing import Any
 
 from private_keras.errors import PlanError
@@ -48,10 +49,12 @@ def _max_pool(attributes: dict[str, Any], x: TensorType) -> TensorType:
     for size, (lo, hi) in zip(attributes["window"], attributes["padding"], strict=True):
         if lo >= size or hi >= size:
             raise PlanError(f"expected padding below the window {size}. Received: {[lo, hi]}")
-    taps = 1
-    for size in attributes["window"]:
-        taps *= size
-    limits.shape((min(taps, limits.MAX_ELEMENTS + 1), result.size), "all taps of all windows")
+    # Axes are pooled one after the other, each with the elements of all its windows side by side.
+    sizes = list(x.shape)
+    for axis, size in enumerate(attributes["window"], start=1):
+        sizes[axis] = result.shape[axis] * size
+        limits.shape((math.prod(sizes),), "elements of all windows over an axis")
+        sizes[axis] = result.shape[axis]
     return result
 
 
