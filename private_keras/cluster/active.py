@@ -13,8 +13,9 @@ class Active(Generic[T]):
         self._stack: list[T] = []
 
     def push(self, item: T) -> None:
-        """`item` is in use until it is removed."""
+        """`item` is in use until it is removed; one that is here already comes to the top."""
         with self.lock:
+            self.remove(item)
             self._stack.append(item)
 
     def remove(self, item: T) -> None:

@@ -9,8 +9,11 @@ from private_keras.server.config import read_config
 
 SIMULATE = "simulate"
 
+# At most one, and only `connect` puts it here.
+_connected: list[Cluster] = []
+
 def connect(config: str | Path | None = None, *, identity: str | None = None, protocol: str | None = None) -> Cluster:
-    """Chooses where models run from now on; a cluster that was connected before is disconnected.
+    """Chooses where models run from now on; one that was connected before is disconnected.
 
     Args:
         config: path of a `cluster.json`; None: three servers on this machine, started now.
@@ -39,16 +42,21 @@ def connect(config: str | Path | None = None, *, identity: str | None = None, pr
         except BaseException:
             cluster.close()
             raise
-    disconnect()
-    ACTIVE.push(cluster)
+    with ACTIVE.lock:
+        disconnect()
+        _connected.append(cluster)
+        ACTIVE.push(cluster)
     return cluster
 
 
 def disconnect() -> None:
-    """Ends the current cluster; embedded servers end. The next use starts or connects anew."""
-    cluster = ACTIVE.top()
-    if cluster is not None:
-        cluster.close()
+    """Ends the cluster that `connect` or the first use made; embedded servers end. The next use starts anew.
+
+    A cluster of a `with` block ends with its block.
+    """
+    with ACTIVE.lock:
+        while _connected:
+            _connected.pop().close()
 
 
 def current() -> Cluster:

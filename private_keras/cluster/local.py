@@ -20,6 +20,7 @@ from private_keras.server.process import READY
 START_SECONDS = 30.0
 END_SECONDS = 2.0
 REAP_SECONDS = 0.3
+MODULE = "private_keras"
 # Longest path of a Unix socket, with its terminating zero (sockaddr_un on Linux).
 SOCKET_PATH_BYTES = 108
 THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -38,7 +39,7 @@ class _Process:
         with theirs, open(self._errors, "ab") as errors:
             # In a session of its own, so that Ctrl-C in a terminal reaches the client alone.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "private_keras", *arguments], stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
+                [sys.executable, "-P", "-m", MODULE, *arguments], stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
                 pass_fds=[theirs.fileno()], start_new_session=True, env=_environment(), cwd=config.parent,
             )  # fmt: skip
 
@@ -53,8 +54,10 @@ class _Process:
             ready, _, _ = select.select([self._line], [], [], max(0.0, deadline - time.monotonic()))
             piece = self._line.recv(64) if ready else b""
             if not piece:
-                code = self._process.poll()
-                why = "does not start in time" if code is None else f"ended with exit code {code}"
+                try:
+                    why = f"ended with exit code {self._process.wait(END_SECONDS)}"
+                except subprocess.TimeoutExpired:
+                    why = "does not start in time"
                 raise ServerUnavailable(f"{self.name} {why}: {self.last_words()}")
             said += piece
 

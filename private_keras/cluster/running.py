@@ -19,7 +19,7 @@ from private_keras.server.wire import messages_pb2 as wire
 # After a first error the other servers have this long to tell theirs, which may be closer to the cause.
 GRACE_SECONDS = 0.5
 # Servers keep the deadline; the call itself ends a little later, so that their errors arrive.
-MARGIN_SECONDS = 2.0
+MARGIN_SECONDS = 1.0
 
 Inline = list[tuple[bytes, np.ndarray]]  # by party: seeds and words
 
@@ -131,8 +131,11 @@ def _settle(tasks: list[futures.Future], calls: list[grpc.Call]) -> None:
     futures.wait(tasks, return_when=futures.FIRST_EXCEPTION)
     if all(task.done() and task.exception() is None for task in tasks):
         return
-    if not any(task.done() and _rank(task.exception()) == 0 for task in tasks):
-        futures.wait(tasks, timeout=GRACE_SECONDS)
+    first = [error for error in (task.exception() for task in tasks if task.done()) if error is not None]
+    if all(_rank(error) > 0 for error in first):
+        # At the deadline, a server that says nothing at all is the one to name.
+        late = any(isinstance(error, CallFailed) and isinstance(error.error, DeadlineExceeded) for error in first)
+        futures.wait(tasks, timeout=GRACE_SECONDS + (MARGIN_SECONDS if late else 0))
     for call in calls:
         call.cancel()
     futures.wait(tasks)

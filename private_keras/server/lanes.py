@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from private_keras.errors import PeerLost, PrivateKerasError, SecurityError, ServerUnavailable
+from private_keras.errors import DeadlineExceeded, PeerLost, PrivateKerasError, SecurityError, ServerUnavailable
 from private_keras.server import limits
 from private_keras.server.jobs import Job
 from private_keras.server.log import Log
@@ -198,10 +198,11 @@ class Lanes:
         deadline = min(job.deadline, time.monotonic() + limits.JOIN_SECONDS)
         with self._changed:
             while (job.id, peer) not in self._offers:
-                job.check()
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise ServerUnavailable(f"{self._names[peer]} did not join the job within {limits.JOIN_SECONDS:g} s")
+                    kind = DeadlineExceeded if deadline == job.deadline else ServerUnavailable
+                    raise kind(f"{self._names[peer]} did not join the job in time; it is stalled, overloaded or cut off")
+                job.check()
                 self._changed.wait(left)
             lane = self._offers.pop((job.id, peer))
         lane.channel.deadline = job.deadline

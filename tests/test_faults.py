@@ -1,0 +1,205 @@
+"""What breaks: servers killed, stopped or missing, a client that dies or is interrupted. Real processes, no mocks."""
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+
+import numpy as np
+import pytest
+
+from private_keras.cluster import LocalCluster
+from private_keras.errors import ClusterError, DeadlineExceeded, HandleNotFound, PeerLost
+from tests.clusters import ROOT, dense_data, dense_plan, long_plan
+
+LONG, LONG_DATA = long_plan(), dense_data(64, 64)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with LocalCluster() as made:
+        yield made
+
+
+def works(cluster):
+    data = dense_data()
+    y = cluster.run(dense_plan(), data, deadline=20)["y"]
+    np.testing.assert_allclose(y, np.maximum(data["x"] @ data["w"], 0), atol=1e-4)
+
+
+def busy(cluster):
+    """Waits until every server runs a job."""
+    deadline = time.monotonic() + 10
+    while any(client.health().jobs == 0 for client in cluster._clients):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def gone(pid):
+    """Whether a process that is not our child has ended."""
+    with suppress(OSError):
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] == "Z"
+    return True
+
+
+def eventually(condition, seconds=10):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+@pytest.mark.parametrize("party", [0, 1, 2])
+def test_a_server_killed_in_a_job_is_named_and_the_cluster_is_usable_again(cluster, party, caplog):
+    works(cluster)
+    handle = cluster.share(np.ones((8, 3)), 18, "w")
+    before = cluster.incarnation
+    victim = cluster.pids[party]
+
+    def kill():
+        busy(cluster)
+        os.kill(victim, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    began = time.monotonic()
+    with pytest.raises(PeerLost, match=f"server{party}"):
+        cluster.run(LONG, LONG_DATA, deadline=60)
+    assert time.monotonic() - began < 30  # by the loss, not by the deadline
+    killer.join()
+    works(cluster)
+    assert f"server{party} had ended" in caplog.text
+    assert cluster.incarnation != before
+    with pytest.raises(HandleNotFound, match="'w'.*share them again"):
+        cluster.run(dense_plan(), {**dense_data(), "w": handle})
+
+
+def test_the_other_servers_notice_a_loss_by_themselves(cluster):
+    """Without the client's cancellation: each survivor reports the dead server, or the one that reported it."""
+    works(cluster)
+    outcomes = []
+
+    def run():
+        try:
+            cluster.run(LONG, LONG_DATA, deadline=60)
+        except ClusterError as error:
+            outcomes.append(error)
+
+    runner = threading.Thread(target=run)
+    runner.start()
+    busy(cluster)
+    os.kill(cluster.pids[2], signal.SIGKILL)
+    survivors = cluster._clients[:2]
+    assert eventually(lambda: all(client.health().jobs == 0 for client in survivors), 5)
+    runner.join(20)
+    assert len(outcomes) == 1 and "server2" in str(outcomes[0])
+    works(cluster)
+
+
+def test_a_server_killed_between_jobs_is_started_anew(cluster):
+    works(cluster)
+    handle = cluster.share(np.ones((8, 3)), 18, "w")
+    os.kill(cluster.pids[1], signal.SIGKILL)
+    with pytest.raises(HandleNotFound):
+        for _ in range(2):  # at the latest the second use knows
+            with suppress(PeerLost):
+                cluster.run(dense_plan(), {**dense_data(), "w": handle})
+    works(cluster)
+    again = cluster.share(np.ones((8, 3)), 18, "w")
+    cluster.run(dense_plan(), {**dense_data(), "w": again})
+
+
+@pytest.mark.parametrize("party", [0, 2])
+def test_a_stopped_server_exceeds_the_deadline_and_is_named(cluster, party):
+    works(cluster)
+    pid = cluster.pids[party]
+    os.kill(pid, signal.SIGSTOP)
+    began = time.monotonic()
+    try:
+        with pytest.raises(DeadlineExceeded, match=f"server{party}"):
+            cluster.run(dense_plan(), dense_data(), deadline=1.0)
+        assert time.monotonic() - began < 20
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    works(cluster)
+
+
+def test_ctrl_c_cancels_the_job_everywhere_and_the_cluster_stays_usable(cluster):
+    works(cluster)
+    pids = cluster.pids
+
+    def interrupt():
+        busy(cluster)
+        signal.raise_signal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else os.kill(
+            os.getpid(), signal.SIGINT
+        )
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        cluster.run(LONG, LONG_DATA, deadline=60)
+    thread.join()
+    assert eventually(lambda: all(client.health().jobs == 0 for client in cluster._clients), 5)
+    works(cluster)
+    assert cluster.pids == pids
+
+
+CLIENT = """
+import sys, time
+sys.argv[0] = "pytest"  # a tool: Keras is not loaded
+sys.path.insert(0, ".")
+from private_keras.cluster import LocalCluster
+from tests.clusters import dense_data, long_plan
+cluster = LocalCluster()
+print(cluster.directory, *cluster.pids, flush=True)
+if sys.argv[1] == "running":
+    cluster.run(long_plan(), dense_data(64, 64), deadline=60)
+elif sys.argv[1] == "forked":
+    import os
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    print(child, flush=True)
+    time.sleep(60)
+elif sys.argv[1] == "idle":
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("state", ["idle", "running", "forked", "exit"])
+def test_servers_and_their_directory_go_with_a_client_that_is_killed(state):
+    client = subprocess.Popen(
+        [sys.executable, "-c", CLIENT, state], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    child = None
+    try:
+        directory, *pids = client.stdout.readline().split()
+        assert len(pids) == 3 and os.path.isdir(directory)
+        if state == "forked":
+            child = int(client.stdout.readline())
+        if state == "running":
+            time.sleep(0.3)
+        if state == "exit":
+            assert client.wait(20) == 0
+        else:
+            client.kill()
+        assert eventually(lambda: all(gone(int(pid)) for pid in pids)), "servers outlive their client"
+        assert eventually(lambda: not os.path.exists(directory)), os.listdir(directory)
+    finally:
+        client.kill()
+        client.wait()
+        client.stdout.close()
+        if child is not None:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_a_server_that_cannot_start_says_why(monkeypatch):
+    monkeypatch.setattr("private_keras.cluster.local.MODULE", "private_keras.no_such_module")
+    with pytest.raises(ClusterError, match="server0 ended with exit code 1.*no_such_module"):
+        LocalCluster()
