@@ -1,7 +1,7 @@
 """Fixed point: rounding, range, and what may not be shared."""
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from private_keras.errors import InputError
@@ -10,18 +10,21 @@ from private_keras.ring.fixedpoint import DEFAULT_FRACTION, VALUE_BITS, decode, 
 FRACTIONS = st.integers(0, 30)
 
 
+@settings(deadline=None)
 @given(fraction=FRACTIONS, values=st.lists(st.floats(-(2.0**15), 2.0**15), max_size=40))
 def test_error_is_at_most_half_a_unit(fraction, values):
     array = np.array(values, np.float64)
     assert np.all(np.abs(decode(encode(array, fraction), fraction) - array) <= 0.5 / 2**fraction)
 
 
+@settings(deadline=None)
 @given(fraction=FRACTIONS, units=st.lists(st.integers(-(1 << VALUE_BITS), 1 << VALUE_BITS), max_size=40))
 def test_multiples_of_the_unit_are_exact(fraction, units):
     elements = np.array(units, np.int64).astype(np.uint64)
     np.testing.assert_array_equal(encode(decode(elements, fraction), fraction), elements)
 
 
+@settings(deadline=None)
 @given(a=st.integers(-(1 << 40), 1 << 40), b=st.integers(-(1 << 40), 1 << 40))
 def test_sums_in_the_ring_are_sums_of_numbers(a, b):
     x, y = (np.array([v], np.int64).astype(np.uint64) for v in (a, b))

@@ -1,4 +1,7 @@
 """Every kernel agrees with the NumPy reference to the bit, and refuses what it cannot take."""
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -42,7 +45,7 @@ def same(actual: np.ndarray, expected: np.ndarray) -> None:
     np.testing.assert_array_equal(actual, expected)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(m=SIZES, k=SIZES, n=SIZES, seed=SEEDS)
 def test_matmul_any_shape_any_strides(m, k, n, seed):
     a, b = words(seed, m, k), words(seed + 1, k, n)
@@ -84,7 +87,7 @@ def test_matmul_reads_read_only_and_unaligned_arrays(kernel):
     same(kernel.matmul(a, b), REFERENCE.matmul(a, b))
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_conv_any_geometry(data):
     space = data.draw(st.integers(1, 3))
@@ -128,7 +131,7 @@ def test_conv_with_batch_and_channels_swapped(kernel):
     same(kernel.conv(x, w, (1, 1), [(1, 1)] * 2, (1, 1), 1), expected)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(n=st.integers(0, 2100), bits=st.integers(1, 62), seed=SEEDS)
 def test_element_steps(n, bits, seed):
     x, y, plane = words(seed, n), words(seed + 1, n), words(seed + 2, (n + 63) // 64)
@@ -157,7 +160,7 @@ def test_truncation_is_arithmetic_shift_of_the_masked_value(kernel):
     assert set(np.unique(y.view(np.int64) - (z >> f))) <= {0, 1}
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(fraction=st.integers(0, 18), offset=st.integers(-80, 80), scale=st.integers(-80, 80), seed=SEEDS)
 def test_exp2_any_shift(fraction, offset, scale, seed):
     c = words(seed, 300) & U((1 << (fraction + 5)) - 1)
@@ -219,6 +222,27 @@ def test_extension_checks_lengths_itself():
 
 def test_default_kernel_is_the_native_one():
     assert isinstance(ring.default_kernel(), NativeKernel)
+
+
+def test_missing_extension_is_an_error_that_names_the_remedy(monkeypatch):
+    monkeypatch.delattr(ring, "_native")
+    monkeypatch.setitem(sys.modules, "private_keras.ring._native", None)
+    monkeypatch.delitem(sys.modules, "private_keras.ring.native_kernel")
+    with pytest.raises(KernelError, match="pip install"):
+        ring.default_kernel()
+
+
+def test_calls_from_many_threads_at_once(kernel):
+    def work(size):
+        a = words(size, size, size)
+        x = words(size, 3, 9, 9, size)
+        return kernel.matmul(a, a), kernel.conv(x, words(1, 3, 3, size, 4), (1, 1), [(1, 1)] * 2, (1, 1), 1)
+
+    sizes = [5, 64, 17, 130, 1, 40] * 4
+    with ThreadPoolExecutor(4) as pool:
+        for size, results in zip(sizes, pool.map(work, sizes), strict=True):
+            for actual, expected in zip(results, work(size), strict=True):
+                same(actual, expected)
 
 
 def test_conv_space_counts_windows():

@@ -31,6 +31,7 @@ def same(actual, expected) -> None:
     np.testing.assert_array_equal(actual, expected)
 
 
+@settings(deadline=None)
 @given(n=LENGTHS, slice_=st.tuples(st.integers(1, 64), st.integers(0, 63)), seed=SEEDS)
 def test_to_and_from_planes(n, slice_, seed):
     bits, shift = slice_[0], min(slice_[1], 64 - slice_[0])
@@ -52,6 +53,7 @@ def test_long_and_strided_arrays():
         same(kernel.from_planes(expected, 62, x.size), (x >> U(1)) & U((1 << 62) - 1))
 
 
+@settings(deadline=None)
 @given(n=LENGTHS, count=st.integers(1, 9), seed=SEEDS)
 def test_messages_are_block_major(n, count, seed):
     rng = np.random.default_rng(seed)

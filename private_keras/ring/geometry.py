@@ -14,6 +14,8 @@ def matmul_lead(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
     """
     if len(a) < 2 or len(b) < 2 or a[-1] != b[-2]:
         raise KernelError(f"matmul needs (..., m, k) and (..., k, n). Received: {a} and {b}")
+    if a[:-2] == b[:-2]:
+        return a[:-2]
     try:
         return np.broadcast_shapes(a[:-2], b[:-2])
     except ValueError as error:

@@ -18,6 +18,7 @@ except ImportError as error:
     ) from error
 
 U = np.uint64
+_INTEGERS = (int, np.integer)
 MAX_WIDTH = 62
 # More elements than any machine holds, small enough that planes * words never wraps in 64 bits.
 MAX_ELEMENTS = 1 << 48
@@ -62,7 +63,10 @@ class NativeKernel(Kernel):
         if b.ndim == 2 and a.ndim > 2 and a.flags.c_contiguous:
             # One tall product packs b once.
             return self.matmul(a.reshape(-1, a.shape[-1]), b).reshape(*a.shape[:-1], b.shape[-1])
-        a, b = (x if x.shape[:-2] == lead else np.broadcast_to(x, lead + x.shape[-2:]) for x in (a, b))
+        if a.shape[:-2] != lead:
+            a = np.broadcast_to(a, lead + a.shape[-2:])
+        if b.shape[:-2] != lead:
+            b = np.broadcast_to(b, lead + b.shape[-2:])
         out = np.empty((*lead, a.shape[-2], b.shape[-1]), U)
         self._engine.matmul(_strided(a), _strided(b), out)
         return out
@@ -200,18 +204,21 @@ def _ring(*arrays: np.ndarray) -> None:
 
 def _flat(x: np.ndarray) -> np.ndarray:
     """One axis, contiguous and aligned; a copy only where it has to be."""
-    return np.require(x, U, ["C", "A"]).reshape(-1)
+    flags = x.flags
+    if not (flags.c_contiguous and flags.aligned):
+        x = np.require(x, U, ["C", "A"])
+    return x if x.ndim == 1 else x.reshape(-1)
 
 
 def _strided(x: np.ndarray) -> np.ndarray:
     """Any strides, as long as they count whole, aligned words."""
-    if x.flags.aligned and not any(s % 8 for s in x.strides):
+    if x.flags.aligned and all(s % 8 == 0 for s in x.strides):
         return x
     return np.ascontiguousarray(x)
 
 
 def _in(what: str, value: int, low: int, high: int) -> None:
-    if not isinstance(value, int | np.integer) or not low <= value <= high:
+    if not isinstance(value, _INTEGERS) or not low <= value <= high:
         raise KernelError(f"{what} must be {low} .. {high}. Received: {value!r}")
 
 
