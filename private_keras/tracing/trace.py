@@ -144,7 +144,8 @@ def _symbolic_inputs(model: keras.Model, batch_size: int) -> Any:
         struct = model._functional._inputs_struct
     if struct is None and getattr(model, "_build_shapes_dict", None):
         shapes = model._build_shapes_dict
-        struct = tree.map_shape_structure(lambda s: keras.KerasTensor(tuple(s)), next(iter(shapes.values())))
+        # Calling a model on data builds it with that batch's size, which says nothing about other batches.
+        struct = tree.map_shape_structure(lambda s: keras.KerasTensor((None, *s[1:])), next(iter(shapes.values())))
     if struct is None:
         raise UnsupportedError(
             f"model '{model.name}' has no input shape yet. Call it once on data, build it, or begin it with `keras.Input`."
