@@ -29,14 +29,17 @@ _OWN = {
     "connect": "private_keras.cluster",
     "LocalCluster": "private_keras.cluster",
 }
-# What works on shares as it is in Keras, because it is traced or runs on the client.
+# Keras' own, because they are traced or run on the client: names, and modules that can be imported from here too.
 _KERAS = (
-    "Function", "Initializer", "Input", "InputSpec", "KerasTensor", "Layer", "Loss", "Metric", "Operation", "Optimizer",
-    "Regularizer", "Variable", "activations", "applications", "backend", "callbacks", "config", "constraints",
-    "datasets", "dtype_policies", "initializers", "losses", "metrics", "mixed_precision", "name_scope", "ops",
-    "optimizers", "preprocessing", "random", "regularizers", "tree", "utils", "visualization",
+    "Function", "Initializer", "Input", "InputSpec", "KerasTensor", "Layer", "Loss", "Metric", "Operation",
+    "Optimizer", "Regularizer", "Variable", "applications", "backend", "config", "dtype_policies",
+    "mixed_precision", "name_scope", "preprocessing", "random", "saving", "tree", "visualization",
 )
-_TABLE = _OWN | dict.fromkeys(_KERAS, "keras")
+_MODULES = (
+    "activations", "callbacks", "constraints", "datasets", "initializers", "losses", "metrics", "optimizers",
+    "ops", "regularizers", "utils",
+)
+_TABLE = _OWN | dict.fromkeys(_KERAS, "keras") | {name: f"{__name__}.{name}" for name in _MODULES}
 
 __all__ = ["errors", *_TABLE]  # noqa: PLE0604
 

@@ -40,6 +40,6 @@ def secure(cls: type) -> type:
     """Class decorator: makes the layer known to Keras' serialisation and to the conversion of plain models."""
     keras.saving.register_keras_serializable(PACKAGE)(cls)
     plain = cls.__mro__[2]
-    if plain.__name__ == cls.__name__:
+    if plain is not keras.Layer:
         COUNTERPARTS[plain] = cls
     return cls

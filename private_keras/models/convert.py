@@ -39,7 +39,7 @@ def convert(model: keras.Model) -> keras.Model:
         private.trainable = model.trainable
     else:
         private = Converted(_copy(model), name=model.name)
-        private.build(next(iter(model._build_shapes_dict.values())))
+        private(_symbolic(model))
     private.set_weights(model.get_weights())
     if model.compiled:
         private.compile_from_config(model.get_compile_config())
@@ -55,10 +55,6 @@ class Converted(Model):
 
     def call(self, inputs, training=None):
         return self.inner(inputs, training=training) if self.inner._call_has_training_arg else self.inner(inputs)
-
-    def build(self, input_shape):
-        self.inner.build(input_shape)
-        super().build(input_shape)
 
 
 def _counterpart(layer: keras.Operation) -> keras.Operation:
@@ -81,5 +77,18 @@ def _copy(model: keras.Model) -> keras.Model:
             "private_keras.Model "
             "instead of keras.Model, or give it get_config()."
         ) from error
-    copy.build_from_config(model.get_build_config() or {})
+    copy(_symbolic(model))
     return copy
+
+
+def _symbolic(model: keras.Model) -> Any:
+    """Symbolic inputs of the shapes that a subclassed model was built with: calling a copy on them builds it."""
+    shapes = getattr(model, "_build_shapes_dict", None) or {}
+    if len(shapes) != 1:
+        raise UnsupportedError(
+            f"model {model.name!r} ({type(model).__name__}) was built with inputs {sorted(shapes)}; only models whose "
+            "call takes "
+            "one argument with all inputs are converted. Derive the class from private_keras.Model instead of "
+            "keras.Model."
+        )
+    return keras.tree.map_shape_structure(lambda shape: keras.KerasTensor((None, *shape[1:])), next(iter(shapes.values())))

@@ -1,15 +1,20 @@
 """One model on the cluster in use: its plans, one for each batch size, and its weights, shared once."""
+import collections
 import hashlib
-import uuid
+import weakref
 from typing import Any
 
 import keras
 import numpy as np
 
-from private_keras import cluster as clusters
+from private_keras.cluster import Cluster, Handle, current
 from private_keras.errors import HandleNotFound, InputError
 from private_keras.models import inputs
 from private_keras.tracing import Traced, trace
+
+# Shares of models that are gone. Deleting is a call over the network, which a garbage collector must not make: the next
+# prediction of any model does it.
+_abandoned: collections.deque[tuple[weakref.ref, dict[str, Handle]]] = collections.deque()
 
 
 class Execution:
@@ -23,21 +28,23 @@ class Execution:
         self._model = model
         self._digest = b""
         self._traced: dict[int, Traced] = {}
-        self._handles: dict[str, Any] = {}
-        self._place: tuple[Any, Any] | None = None
-        self._name = uuid.uuid4().hex[:8]
+        self._shares: Shares | None = None
 
     def traced(self, batch_size: int) -> Traced:
-        """The model's plan for a batch size, traced again only after a change of weights."""
+        """The model's plan for a batch size, traced again only after a change of weights.
+
+        Raises:
+            InputError: the model is not built.
+            UnsupportedError: the model uses something that cannot run on shares.
+        """
         if not self._model.built:
             raise InputError(
                 f"model {self._model.name!r} is not built, so that its shapes are unknown. Begin it with "
-                "keras.Input(shape), or call "
-                "model.build(shape)."
+                "keras.Input(shape), or call model.build(shape)."
             )
         digest = _digest(self._model)
         if digest != self._digest:
-            self._forget_shares()
+            self._shares = None
             self._traced.clear()
             self._digest = digest
         if batch_size not in self._traced:
@@ -45,50 +52,71 @@ class Execution:
         return self._traced[batch_size]
 
     def arrays(self, x: Any) -> list[np.ndarray]:
-        """Arrays of x, all checked: number, shapes, types and values of every row."""
+        """Arrays of x in the order of the model's inputs, every row of them checked."""
         arrays = inputs.flatten(self._model, x)
-        specs = self.traced(min(len(arrays[0]), 1)).inputs
-        inputs.check(self._model, specs, arrays)
+        inputs.check(self._model, self.traced(1).inputs, arrays)
         return arrays
 
     def run(self, x: Any) -> Any:
-        """Predictions for one batch: shares weights if they are not on the servers, then the batch, then runs."""
+        """Predictions for one batch: shares weights that are not on the servers yet, and the batch; then runs."""
         arrays = inputs.flatten(self._model, x)
         traced = self.traced(len(arrays[0]))
         values = inputs.check(self._model, traced.inputs, arrays)
-        cluster = clusters.current()
+        cluster = current()
         try:
-            results = cluster.run(traced.plan, {**self._shared(cluster, traced), **values})
+            results = cluster.run(traced.plan, self._weights(cluster, traced) | values)
         except HandleNotFound:
-            # A server was restarted and has forgotten; nothing of this batch was computed.
-            self._forget_shares()
-            results = cluster.run(traced.plan, {**self._shared(cluster, traced), **values})
+            # A server was started anew and knows nothing of before; nothing of this batch was computed.
+            self._shares = None
+            results = cluster.run(traced.plan, self._weights(cluster, traced) | values)
         return keras.tree.map_structure(
             lambda name: np.asarray(results[name]).astype(traced.output_dtypes[name]), traced.outputs
         )
 
-    def _shared(self, cluster: Any, traced: Traced) -> dict[str, Any]:
-        """Handles of the plan's weights, sharing those that this cluster does not have."""
-        place = (cluster, cluster.incarnation)
-        if self._place != place:
-            self._handles = {}
-            self._place = place
-        fractions = {item.name: item.type.fraction for item in traced.plan.inputs}
-        wanted = {name: values for name, values in traced.weights.items() if name in fractions}
-        for name, values in wanted.items():
-            if name not in self._handles:
-                label = f"{self._name}/{self._digest.hex()[:8]}/{name}"
-                self._handles[name] = cluster.share(values, fractions[name], label)
-        return {name: self._handles[name] for name in wanted}
+    def _weights(self, cluster: Cluster, traced: Traced) -> dict[str, Handle]:
+        """Handles of the plan's weights on this cluster."""
+        _delete_abandoned()
+        if self._shares is None or not self._shares.live(cluster):
+            self._shares = Shares(cluster)
+        used = {item.name: item for item in traced.plan.inputs if item.name in traced.weights}
+        return {
+            name: self._shares.handle(name, traced.weights[name], item.type.fraction, item.label)
+            for name, item in used.items()
+        }
 
-    def _forget_shares(self) -> None:
-        self._handles = {}
-        self._place = None
+
+class Shares:
+    """Weights on one cluster, as long as its servers live. Abandoned when nothing refers to this any more."""
+
+    def __init__(self, cluster: Cluster):
+        self._cluster = weakref.ref(cluster)
+        self._incarnation = cluster.incarnation
+        self._handles: dict[str, Handle] = {}
+        weakref.finalize(self, _abandoned.append, (self._cluster, self._handles)).atexit = False
+
+    def live(self, cluster: Cluster) -> bool:
+        """Whether these are shares on this cluster, whose servers have not been started anew since."""
+        return self._cluster() is cluster and self._incarnation == cluster.incarnation
+
+    def handle(self, name: str, values: np.ndarray, fraction: int, label: str) -> Handle:
+        """The handle of a tensor, shared now if it was not before."""
+        if name not in self._handles:
+            self._handles[name] = self._cluster().share(values, fraction, label or name)
+        return self._handles[name]
+
+
+def _delete_abandoned() -> None:
+    while _abandoned:
+        cluster, handles = _abandoned.popleft()
+        place = cluster()
+        if place is not None:
+            for handle in handles.values():
+                place.delete(handle)
 
 
 def _digest(model: keras.Model) -> bytes:
-    """Of all weights: they may be assigned one by one, without the model's knowledge."""
+    """Of all weights: they may be assigned one by one, without the model's knowledge. About 1 ms per megabyte."""
     digest = hashlib.blake2b(digest_size=16)
     for variable in model.weights:
-        digest.update(np.ascontiguousarray(variable.numpy()).view(np.uint8).reshape(-1))
+        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).view(np.uint8).reshape(-1))
     return digest.digest()

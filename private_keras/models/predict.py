@@ -1,4 +1,5 @@
 """The loop of `predict`: Keras' data adapters, callbacks and progress bar around batches that run on shares."""
+import types
 from typing import Any
 
 import keras
@@ -16,7 +17,7 @@ def predict(
     """See `PrivateModel.predict`."""
     _check_count("batch_size", batch_size)
     _check_count("steps", steps)
-    if _is_arrays(x):
+    if not _is_stream(x):
         arrays = execution.arrays(x)  # all rows, before the first is shared
         x = arrays if len(arrays) > 1 else arrays[0]
     batches = EpochIterator(x=x, batch_size=batch_size, steps_per_epoch=steps, shuffle=False)
@@ -41,11 +42,11 @@ def predict(
     return keras.tree.map_structure(lambda *parts: np.concatenate(parts, axis=0), *results)
 
 
-def _is_arrays(x: Any) -> bool:
-    """Whether x holds all rows already, rather than producing batches."""
-    if isinstance(x, dict | list | tuple):
+def _is_stream(x: Any) -> bool:
+    """Whether x produces batches in one of the ways Keras knows: generator, PyDataset, tf.data, a PyTorch data loader."""
+    if isinstance(x, types.GeneratorType | keras.utils.PyDataset):
         return True
-    return hasattr(x, "__array__") or hasattr(x, "shape")
+    return hasattr(x, "element_spec") or hasattr(x, "batch_sampler")
 
 
 def _check_count(name: str, value: int | None) -> None:

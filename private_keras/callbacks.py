@@ -1,0 +1,2 @@
+"""`keras.callbacks`, unchanged: for `from private_keras.callbacks import ...`."""
+from keras.callbacks import *  # noqa: F403

@@ -1,0 +1,2 @@
+"""`keras.initializers`, unchanged: for `from private_keras.initializers import ...`."""
+from keras.initializers import *  # noqa: F403

@@ -1,0 +1,2 @@
+"""`keras.ops`, unchanged: for `from private_keras.ops import ...`."""
+from keras.ops import *  # noqa: F403

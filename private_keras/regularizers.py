@@ -1,0 +1,2 @@
+"""`keras.regularizers`, unchanged: for `from private_keras.regularizers import ...`."""
+from keras.regularizers import *  # noqa: F403
