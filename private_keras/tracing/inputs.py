@@ -41,7 +41,8 @@ def read_inputs(lo: Lowering, graph: Graph, nodes: list[Any], owner: str, names:
         dtype = keras.backend.standardize_dtype(tensor.dtype)
         if dtype.startswith(("complex", "string")):
             raise UnsupportedError(f"input '{tensor.name}': expected numbers. Received: dtype {dtype}. Encode it before predict.")
-        uses = [node for node in nodes if any(t is tensor for t in node.input_tensors)]
+        same = _copies(tensor, nodes)
+        uses = [node for node in nodes if any(t is s for t in node.input_tensors for s in same) and not _copy(node)]
         casts = [node for node in uses if isinstance(node.operation, core.Cast) and _integer(node.outputs[0])]
         integers = dtype.startswith(("int", "uint", "bool")) or (bool(uses) and len(casts) == len(uses))
         low, high = _range(tensor, nodes, casts) if integers else (-(2.0**HEADROOM), 2.0**HEADROOM)
@@ -51,6 +52,19 @@ def read_inputs(lo: Lowering, graph: Graph, nodes: list[Any], owner: str, names:
         values[id(tensor)] = lo.secret(name)
         specs.append(InputSpec(name, known_as, tuple(tensor.shape), dtype, 0 if integers else lo.fraction, low, high))
     return specs, values
+
+
+def _copies(tensor: keras.KerasTensor, nodes: list[Any]) -> list[keras.KerasTensor]:
+    """The tensor and what is the same under another name: Keras converts inputs before it uses them."""
+    same = [tensor]
+    for node in nodes:
+        if _copy(node) and any(node.input_tensors[0] is s for s in same):
+            same.append(node.outputs[0])
+    return same
+
+
+def _copy(node: Any) -> bool:
+    return isinstance(node.operation, core.ConvertToTensor | core.Cast) and node.input_tensors[0].dtype == node.outputs[0].dtype
 
 
 def _integer(tensor: keras.KerasTensor) -> bool:

@@ -27,7 +27,6 @@ class Lowering:
         approximation: "accurate" or "fast", for functions that are splines.
         builder: the plan being written.
         layer: path of the Keras layer whose operation is being lowered.
-        keras_layer: that layer, or None.
         weights: plaintext of each weight input declared so far, by name.
     """
 
@@ -37,7 +36,6 @@ class Lowering:
         self.owner = owner
         self.builder = PlanBuilder()
         self.layer = ""
-        self.keras_layer: Any = None
         self.weights: dict[str, np.ndarray] = {}
         self._weight_names: dict[tuple[str, int], str] = {}
         self._scaled: dict[tuple[str, int], Secret] = {}

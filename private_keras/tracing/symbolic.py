@@ -85,16 +85,19 @@ class Graph:
                 self.history[id(tensor)] = getattr(tensor, "_keras_history", None)
                 self.keep.append(tensor)
 
-    def label(self, structure: Any, layer: str) -> None:
-        """Notes `layer` for all nodes that lead to `structure` and belong to no layer yet."""
+    def label(self, structure: Any, layer: str, given: Any) -> None:
+        """Notes `layer` for all nodes that lead from `given` to `structure` and belong to no layer yet."""
+        seen = {id(t) for t in tree.flatten(given)}
         stack = [t for t in tree.flatten(structure) if isinstance(t, keras.KerasTensor)]
         while stack:
-            made = self.producer(stack.pop())
-            if made is None or id(made[0]) in self.layer_of:
-                continue
-            self.layer_of[id(made[0])] = layer
-            self.keep.append(made[0])
-            stack.extend(made[0].input_tensors)
+            tensor = stack.pop()
+            made = None if id(tensor) in seen else self.producer(tensor)
+            seen.add(id(tensor))
+            if made is not None:
+                if id(made[0]) not in self.layer_of:
+                    self.layer_of[id(made[0])] = layer
+                    self.keep.append(made[0])
+                stack.extend(made[0].input_tensors)
 
 
 def call(model: keras.Model, inputs: Any) -> Graph:
@@ -208,7 +211,7 @@ def _inliner(layer: keras.Layer, graph: Graph) -> Callable[..., Any]:
             graph.findings.append(Finding(layer.path or layer.name, type(layer).__name__, message))
             outputs = layer.compute_output_spec(*args, **kwargs)
         graph.remember(outputs)
-        graph.label(outputs, layer.path or layer.name)
+        graph.label(outputs, layer.path or layer.name, (args, kwargs))
         return outputs
 
     return symbolic_call

@@ -9,14 +9,17 @@ from typing import Any
 from private_keras.tracing.rules import (
     activation,
     arithmetic,
+    attention,
     comparison,
     convolution,
     core,
+    image,
     linear,
     movement,
     normalization,
     pooling,
     reduction,
+    sequences,
 )
 from private_keras.tracing.rules.refused import REFUSED
 
@@ -33,4 +36,7 @@ TABLE: dict[type, Callable[..., Any]] = {
     **reduction.RULES,
     **movement.RULES,
     **core.RULES,
+    **image.RULES,
+    **attention.RULES,
+    **sequences.RULES,
 }

@@ -15,10 +15,6 @@ from private_keras.tracing.curves import activation
 from private_keras.tracing.lowering import HEADROOM, Lowering
 from private_keras.tracing.values import Known, Value
 
-# `ReLU(approximation="polynomial")`: least squares of max(x, 0) on [-R, R], x/2 + 15/(32 R) x^2 + 3 R/32. It needs one
-# product instead of a comparison; its error is at most 3 R/32 on the range and grows as x^2 outside.
-POLYNOMIAL_RANGE = 4.0
-
 
 def curve(name: str, *parameters: str, positive: bool = False) -> Callable[..., Value]:
     """The rule of an activation that is one spline; `parameters` are attributes of the operation."""
@@ -32,30 +28,15 @@ def curve(name: str, *parameters: str, positive: bool = False) -> Callable[..., 
 
 
 def relu(lo: Lowering, op: nn.Relu, x: Value) -> Value:
-    """max(x, 0), truncating on the way; or its polynomial where the layer asks for it."""
-    wanted = getattr(lo.keras_layer, "approximation", None)
-    if wanted == "polynomial":
-        return relu_polynomial(lo, x, float(getattr(lo.keras_layer, "approximation_range", POLYNOMIAL_RANGE)))
-    if wanted not in (None, "exact"):
-        raise lo.refuse(f"relu with approximation {wanted!r}", "use 'exact' or 'polynomial'.")
+    """max(x, 0), truncating on the way."""
     y = lo.as_secret(x)
     return lo.positive(lo.step("relu", y, truncate=max(y.fraction - lo.fraction, 0)))
-
-
-def relu_polynomial(lo: Lowering, x: Value, limit: float) -> Value:
-    """x/2 + 15/(32 R) x^2 + 3 R/32 for |x| <= R."""
-    y = lo.at(x)
-    squared = lo.at(arithmetic.scale(lo, lo.at(arithmetic.square(lo, y)), 15 / (32 * limit)))
-    half = lo.at(arithmetic.scale(lo, y, 0.5))
-    return arithmetic.add(lo, arithmetic.add(lo, squared, half), public(np.float64(3 * limit / 32)))
 
 
 def relu_layer(lo: Lowering, op: activations.ReLU, x: Value) -> Value:
     """Keras' ReLU with slope, ceiling and threshold; plain relu where it is one."""
     if not op.negative_slope and op.max_value is None and not op.threshold:
         return relu(lo, op, x)
-    if getattr(lo.keras_layer, "approximation", None) not in (None, "exact"):
-        raise lo.refuse("relu with an approximation", "it takes no negative_slope, max_value or threshold; leave one of them out.")
     parameters = {
         "negative_slope": float(op.negative_slope), "threshold": float(op.threshold),
         "max_value": None if op.max_value is None else float(op.max_value),

@@ -7,6 +7,7 @@ from keras.src.ops import nn
 
 from private_keras.tracing import shapes
 from private_keras.tracing.lowering import SPARE, Lowering
+from private_keras.tracing.symbols import GroupedConv
 from private_keras.tracing.values import Known, Product, Value
 
 Pairs = list[tuple[int, int]]
@@ -126,6 +127,7 @@ def _turned(lo: Lowering, kernel: Value, space: int) -> Value:
 
 RULES = {
     nn.Conv: conv,
+    GroupedConv: conv,
     nn.DepthwiseConv: depthwise_conv,
     nn.SeparableConv: separable_conv,
     nn.ConvTranspose: conv_transpose,

@@ -9,8 +9,11 @@ from typing import Any
 import keras
 from keras import layers, ops
 from keras.src.activations import activations
+from keras.src.layers.convolutional.base_conv import BaseConv
 
 from private_keras.errors import UnsupportedError
+from private_keras.tracing.rules import image, recurrent
+from private_keras.tracing.symbols import GroupedConv
 
 MASKED = -30000.0  # far enough below any logit for exp to give 0, and short enough for fixed point
 
@@ -49,11 +52,29 @@ def time_distributed(layer: layers.TimeDistributed, inputs: Any, training: Any =
     return ops.reshape(outputs, (shape[0], shape[1], *outputs.shape[1:]))
 
 
+def convolution(layer: BaseConv, inputs: Any) -> Any:
+    """A convolution in groups; all others are followed in Keras' own `call`."""
+    if layer.groups == 1 or not type(layer).convolution_op.__module__.startswith("keras."):
+        return layer.call(inputs)
+    padding = layer.padding
+    if padding == "causal":
+        inputs, padding = ops.pad(inputs, layer._compute_causal_padding()), "valid"
+    conv = GroupedConv(list(layer.strides), padding, layer.data_format, layer.dilation_rate)
+    y = conv(inputs, layer.kernel)
+    if layer.use_bias:
+        last = layer.data_format == "channels_last"
+        y = ops.add(y, ops.reshape(layer.bias, (*[1] * (layer.rank + 1), -1) if last else (1, -1, *[1] * layer.rank)))
+    return y if layer.activation is None else layer.activation(y)
+
+
 def mish(x: Any) -> Any:
     return activations.Mish()(x)
 
 
 LAYERS: dict[type, Callable[..., Any]] = {
+    **recurrent.RULES,
+    **image.LAYERS,
+    BaseConv: convolution,
     layers.Normalization: normalization,
     layers.Rescaling: rescaling,
     layers.Softmax: softmax,

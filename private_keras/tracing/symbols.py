@@ -1,0 +1,54 @@
+"""Operations that Keras does itself, but does not record on symbolic tensors. They compute what Keras computes."""
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras.src.ops import nn
+from keras.src.ops.operation_utils import compute_conv_output_shape
+
+
+class GroupedConv(nn.Conv):
+    """`keras.ops.conv` infers no shape for a kernel of several groups."""
+
+    def compute_output_spec(self, inputs: keras.KerasTensor, kernel: keras.KerasTensor) -> keras.KerasTensor:
+        shape = compute_conv_output_shape(
+            tuple(inputs.shape), kernel.shape[-1], tuple(kernel.shape[:-2]), strides=self.strides, padding=self.padding,
+            data_format=self.data_format, dilation_rate=self.dilation_rate,
+        )
+        return keras.KerasTensor(shape, dtype=inputs.dtype)
+
+
+class _Adaptive:
+    """`keras.ops` infers one axis too many for channels last."""
+
+    def compute_output_spec(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        last = self.data_format == "channels_last"
+        lead, end = ((inputs.shape[0],), (inputs.shape[-1],)) if last else (inputs.shape[:2], ())
+        return keras.KerasTensor((*lead, *self.output_size, *end), dtype=inputs.dtype)
+
+
+class AdaptiveAverage(_Adaptive, nn.AdaptiveAveragePool):
+    """`keras.ops.adaptive_average_pool`."""
+
+
+class AdaptiveMax(_Adaptive, nn.AdaptiveMaxPool):
+    """`keras.ops.adaptive_max_pool`."""
+
+
+class Zeros(keras.Operation):
+    """Zeros that are a symbolic tensor: some operations look at one argument only to decide whether they record."""
+
+    def __init__(self, shape: Sequence[int]):
+        super().__init__()
+        self.shape = tuple(shape)
+
+    def call(self) -> Any:
+        return keras.ops.zeros(self.shape)
+
+    def compute_output_spec(self) -> keras.KerasTensor:
+        return keras.KerasTensor(self.shape)
+
+
+def zeros(shape: Sequence[int]) -> keras.KerasTensor:
+    """A symbolic tensor of zeros."""
+    return Zeros(shape).symbolic_call()
