@@ -17,15 +17,14 @@ ELEMENTS = 10**6
 
 
 def best(call: Callable[[], object], seconds: float) -> float:
-    """Shortest of the runs that fit in `seconds`: other work on the machine only ever adds time."""
-    shortest, end = float("inf"), time.perf_counter() + seconds
-    while True:
+    """Shortest of the runs that fit in `seconds`, five at least: other work on the machine only ever adds time."""
+    shortest, runs, end = float("inf"), 0, time.perf_counter() + seconds
+    while runs < 5 or time.perf_counter() < end:
         start = time.perf_counter()
         call()
-        now = time.perf_counter()
-        shortest = min(shortest, now - start)
-        if now > end:
-            return shortest
+        shortest = min(shortest, time.perf_counter() - start)
+        runs += 1
+    return shortest
 
 
 def words(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -77,10 +76,8 @@ def streams(kernel: NativeKernel, rng: np.random.Generator, seconds: float) -> N
 def comparison(kernel: NativeKernel, rng: np.random.Generator, seconds: float) -> None:
     print(f"comparison of {WIDTH} bits, ns per element, n = {ELEMENTS}, and in pieces of 16384")
     for_all, pieces = steps(kernel, rng, ELEMENTS), steps(kernel, rng, 16384)
-    total = [0.0, 0.0]
     for (label, call), (_, piece) in zip(for_all, pieces, strict=True):
         times = best(call, seconds) / ELEMENTS * 1e9, best(piece, seconds) / 16384 * 1e9
-        total = [a + b for a, b in zip(total, times, strict=True)]
         print(f"  {label}".ljust(34), *(f"{t:12.2f}" for t in times))
 
 

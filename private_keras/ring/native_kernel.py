@@ -86,7 +86,7 @@ class NativeKernel(Kernel):
         ones, zeros = [1] * len(lead), [0] * len(lead)
         self._engine.conv(
             _strided(x.reshape(x.shape[0], *lead, *x.shape[1:])),
-            np.ascontiguousarray(w).reshape(*lead, *w.shape),
+            _packed(w).reshape(*lead, *w.shape),
             [*ones, *map(int, strides)], [*zeros, *(int(p[0]) for p in padding)], [*ones, *map(int, dilation)],
             groups, out.reshape(out.shape[0], *lead, *out.shape[1:]),
         )  # fmt: skip
@@ -202,11 +202,15 @@ def _ring(*arrays: np.ndarray) -> None:
             raise KernelError(f"Expected uint64 arrays of ring elements. Received: {received}")
 
 
+def _packed(x: np.ndarray) -> np.ndarray:
+    """Contiguous and aligned; a copy only where it has to be."""
+    flags = x.flags
+    return x if flags.c_contiguous and flags.aligned else np.require(x, U, ["C", "A"])
+
+
 def _flat(x: np.ndarray) -> np.ndarray:
     """One axis, contiguous and aligned; a copy only where it has to be."""
-    flags = x.flags
-    if not (flags.c_contiguous and flags.aligned):
-        x = np.require(x, U, ["C", "A"])
+    x = _packed(x)
     return x if x.ndim == 1 else x.reshape(-1)
 
 
@@ -214,7 +218,7 @@ def _strided(x: np.ndarray) -> np.ndarray:
     """Any strides, as long as they count whole, aligned words."""
     if x.flags.aligned and all(s % 8 == 0 for s in x.strides):
         return x
-    return np.ascontiguousarray(x)
+    return np.require(x, U, ["C", "A"])
 
 
 def _in(what: str, value: int, low: int, high: int) -> None:

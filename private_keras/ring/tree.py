@@ -6,7 +6,7 @@ the groups' results, until one is left. Group members are listed from the least 
 g_(s-2) .. g_0 are opened; e_0 only where the group's own `equal` is needed, that is in every group but the lowest.
 """
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import combinations
 
 DIGIT_BITS = 4
@@ -20,7 +20,7 @@ class Group:
     size: int
     need_equal: bool
 
-    @property
+    @cached_property
     def wires(self) -> tuple[str, ...]:
         """Opened wires, in the order of the message: e_(s-1) .. e_1, g_(s-2) .. g_0, then e_0 if needed."""
         s = self.size
@@ -38,7 +38,7 @@ class Group:
         """The conjunction that is the group's `equal`: (e3, e2, e1, e0); empty where not needed."""
         return tuple(f"e{i}" for i in range(self.size - 1, -1, -1)) if self.need_equal else ()
 
-    @property
+    @cached_property
     def products(self) -> tuple[tuple[str, ...], ...]:
         """Sets of two or more wires whose mask product is dealt, in the order of the message."""
         seen: dict[tuple[str, ...], None] = {}
@@ -49,11 +49,13 @@ class Group:
         return tuple(seen)
 
 
+@cache
 def digit_bits(width: int) -> tuple[int, ...]:
     """Bits of each digit, least significant first: (4, 4, ..., rest)."""
     return tuple(min(DIGIT_BITS, width - i) for i in range(0, width, DIGIT_BITS))
 
 
+@cache
 def digit_planes(width: int) -> int:
     """Planes of the one-hot digits, entry 0 left out: 228 for 62 bits."""
     return sum((1 << b) - 1 for b in digit_bits(width))
@@ -72,11 +74,13 @@ def levels(width: int) -> tuple[tuple[Group, ...], ...]:
     return tuple(out)
 
 
+@cache
 def opened_planes(width: int, level: int) -> int:
     """Planes that each evaluator sends at a level (0-based)."""
     return sum(len(g.wires) for g in levels(width)[level] if g.size > 1)
 
 
+@cache
 def product_planes(width: int, level: int) -> int:
     """Planes of mask products dealt for a level."""
     return sum(len(g.products) for g in levels(width)[level] if g.size > 1)
