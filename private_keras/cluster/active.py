@@ -6,10 +6,16 @@ T = TypeVar("T")
 
 
 class Active(Generic[T]):
-    """A stack, thread safe."""
+    """A stack, thread safe.
+
+    Attributes:
+        lock: held for several steps in one.
+        loose: the item that no `with` block will end.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        self.loose: T | None = None
         self._stack: list[T] = []
 
     def push(self, item: T) -> None:
@@ -23,6 +29,8 @@ class Active(Generic[T]):
         with self.lock:
             if item in self._stack:
                 self._stack.remove(item)
+            if item is self.loose:
+                self.loose = None
 
     def top(self) -> T | None:
         """The item in use."""

@@ -9,9 +9,6 @@ from private_keras.server.config import read_config
 
 SIMULATE = "simulate"
 
-# At most one, and only `connect` puts it here.
-_connected: list[Cluster] = []
-
 def connect(config: str | Path | None = None, *, identity: str | None = None, protocol: str | None = None) -> Cluster:
     """Chooses where models run from now on; one that was connected before is disconnected.
 
@@ -44,8 +41,8 @@ def connect(config: str | Path | None = None, *, identity: str | None = None, pr
             raise
     with ACTIVE.lock:
         disconnect()
-        _connected.append(cluster)
         ACTIVE.push(cluster)
+        ACTIVE.loose = cluster
     return cluster
 
 
@@ -55,8 +52,8 @@ def disconnect() -> None:
     A cluster of a `with` block ends with its block.
     """
     with ACTIVE.lock:
-        while _connected:
-            _connected.pop().close()
+        if ACTIVE.loose is not None:
+            ACTIVE.loose.close()
 
 
 def current() -> Cluster:

@@ -3,7 +3,7 @@ import ssl
 import time
 
 from private_keras.errors import DeadlineExceeded, SecurityError
-from private_keras.transport.tls import Credentials, connect, handshake, make_context
+from private_keras.transport.tls import Credentials, check_dates, connect, handshake, make_context
 
 
 def probe(credentials: Credentials, address: str, name: str, deadline: float) -> bytes:
@@ -16,6 +16,7 @@ def probe(credentials: Credentials, address: str, name: str, deadline: float) ->
         ServerUnavailable: nobody answers.
         SecurityError: another party, an expired or foreign certificate, another key than pinned; or the server refuses ours.
     """
+    check_dates(credentials.certificate)
     context = make_context(credentials, server_side=False)
     context.set_alpn_protocols(["h2"])
     found, secured = handshake(context, connect(address, name, deadline), name, credentials.pins, deadline)

@@ -1,5 +1,6 @@
 """Errors across the control plane: an exception of ours becomes a gRPC status with a structured detail, and back."""
 import grpc
+from google.protobuf.message import DecodeError
 
 from private_keras import errors
 from private_keras.server import limits
@@ -43,7 +44,7 @@ def from_call(error: grpc.RpcError, server: str, address: str) -> tuple[errors.P
         if key == DETAIL_KEY:
             try:
                 detail = wire.ErrorDetail.FromString(value)
-            except ValueError:
+            except DecodeError:
                 break
             known = getattr(errors, detail.error, None)
             if not (isinstance(known, type) and issubclass(known, errors.PrivateKerasError)):

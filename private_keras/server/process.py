@@ -25,7 +25,7 @@ from private_keras.server.run import Runner
 from private_keras.server.service import Service
 from private_keras.server.store import Store
 from private_keras.server.wire import messages_pb2 as wire
-from private_keras.transport.tls import TlsEndpoint, split_address
+from private_keras.transport.tls import Credentials, TlsEndpoint, check_dates, split_address
 from private_keras.transport.unix import UnixEndpoint
 from private_keras.version import VERSION
 
@@ -64,7 +64,7 @@ class ServerProcess:
         self._own = config.servers[party]
         self.log = Log(self._own.name, log_level)
         kernel = default_kernel()
-        endpoint = UnixEndpoint() if config.local else TlsEndpoint(config.credentials(self._own.name))
+        endpoint = UnixEndpoint() if config.local else _tls(config.credentials(self._own.name))
         names = [server.name for server in config.servers]
         self._lanes = Lanes(party, names, [_plain(s.data) for s in config.servers], endpoint, config.protocol, self.log)
         self._jobs = Jobs(self._lanes.wake)
@@ -164,6 +164,11 @@ def _answers(path: Path) -> bool:
         except OSError:
             return False
     return True
+
+
+def _tls(credentials: Credentials) -> TlsEndpoint:
+    check_dates(credentials.certificate)
+    return TlsEndpoint(credentials)
 
 
 def _plain(address: str) -> str:

@@ -139,8 +139,9 @@ class Service:
         return grpc.method_handlers_generic_handler(SERVICE, calls)
 
     def _enter(self, context: grpc.ServicerContext) -> str:
-        if context.time_remaining() is None:
-            raise InputError("a call needs a deadline, so that none can hold the server for ever")
+        left = context.time_remaining()
+        if left is None or left > 2 * limits.MAX_SECONDS:
+            raise InputError("a call needs a deadline of at most two days, so that none can hold the server for ever")
         return self._identities.of(context)
 
     def _guard(self, call: Callable[..., Any]) -> Callable[..., Any]:

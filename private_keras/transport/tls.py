@@ -2,6 +2,7 @@
 
 Where the cluster's description pins a party's public key (SHA-256), that key and no other is accepted.
 """
+import datetime
 import hashlib
 import select
 import socket
@@ -64,6 +65,20 @@ def check_pin(certificate: x509.Certificate, name: str, pins: dict[str, str]) ->
     """Raises `SecurityError` when `name` is pinned to another key than this certificate's."""
     if name in pins and pins[name] != pin_of(certificate):
         raise SecurityError(f"{name} showed a certificate whose key is not the one pinned in the cluster's description")
+
+
+def check_dates(path: Path) -> None:
+    """Raises `SecurityError` when a certificate of ours has expired or is not valid yet: better here than by each peer."""
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    except (OSError, ValueError):
+        raise SecurityError(f"no certificate in {path}; make certificates with `private-keras keys`") from None
+    now = datetime.datetime.now(datetime.UTC)
+    if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
+        raise SecurityError(
+            f"{path.name} is expired or not valid yet: it is good from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} "
+            f"to {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC; make a new one with `private-keras keys`"
+        )
 
 
 def make_context(credentials: Credentials, server_side: bool) -> ssl.SSLContext:

@@ -1,0 +1,125 @@
+"""What a server keeps, and what clients send to share a tensor."""
+import secrets
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from private_keras.errors import HandleNotFound, InputError, SecurityError
+from private_keras.ring.numpy_kernel import NumpyKernel
+from private_keras.server.material import Material, Receiver, material_bytes, split, stored_bytes
+from private_keras.server.store import Store, StoreFull
+
+KERNEL = NumpyKernel()
+
+
+def share(elements, seeds=None):
+    return split(elements, KERNEL, seeds or (secrets.token_bytes(16), secrets.token_bytes(16)))
+
+
+def received(party, elements, part, sizes=(1000,)):
+    receiver = Receiver(party, elements, "x")
+    data = part[0] + part[1].tobytes()
+    while data:
+        for size in sizes:
+            receiver.feed(data[:size])
+            data = data[size:]
+    return receiver.finish(KERNEL)
+
+
+@given(
+    values=st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=40),
+    sizes=st.lists(st.integers(1, 50), min_size=1, max_size=4),
+)
+def test_the_servers_parts_hold_the_tensor_however_it_is_cut(values, sizes):
+    x = np.array(values, np.uint64)
+    parts = share(x)
+    held = [received(party, x.size, parts[party], sizes) for party in range(3)]
+    assert np.array_equal(held[0].masked, held[1].masked)
+    assert np.array_equal(held[0].masked - held[0].mask - held[1].mask, x)
+    assert np.array_equal(held[2].mask, held[0].mask + held[1].mask)
+    assert held[2].masked is None
+    for party in range(3):
+        assert len(parts[party][0]) + parts[party][1].nbytes == material_bytes(party, x.size)
+        assert held[party].nbytes == stored_bytes(party, x.size)
+        assert not held[party].mask.flags.writeable
+
+
+def test_masks_are_fresh_for_every_tensor_and_what_one_server_gets_does_not_show_it():
+    x = np.zeros(4096, np.uint64)
+    first, second = share(x), share(x)
+    assert not np.array_equal(first[0][1], second[0][1])
+    # Bits of what server 0 sees of all-zero data are as many ones as zeros: within 8 standard deviations.
+    for words in (first[0][1], first[0][1] - KERNEL.random(first[0][0], 0, x.size)):
+        ones = int(np.bitwise_count(words).sum())
+        assert abs(ones - 4096 * 32) < 8 * (4096 * 64 / 4) ** 0.5
+    assert first[2][1].size == 0, "the helper gets no words at all"
+
+
+@pytest.mark.parametrize("party", [0, 1, 2])
+def test_material_of_another_size_is_refused(party):
+    part = share(np.arange(5, dtype=np.uint64))[party]
+    data = part[0] + part[1].tobytes()
+    short = Receiver(party, 5, "input 'x'")
+    short.feed(data[:-1])
+    with pytest.raises(InputError, match=f"input 'x': expected {len(data)} bytes of material. Received: {len(data) - 1}"):
+        short.finish(KERNEL)
+    long = Receiver(party, 5, "input 'x'")
+    long.feed(data)
+    with pytest.raises(InputError, match="Received: more"):
+        long.feed(b"x")
+    for elements in (0, -1, 1 << 40):
+        with pytest.raises(InputError, match="elements"):
+            Receiver(party, elements, "x")
+
+
+def material(n=4):
+    return Material(np.zeros(n, np.uint64), np.zeros(n, np.uint64))
+
+
+def test_only_the_owner_uses_and_deletes():
+    store = Store()
+    handle = secrets.token_bytes(16)
+    store.reserve(64)
+    store.put(handle, "alice", material(), 64)
+    assert store.get(handle, "alice", "w").nbytes == 64
+    for who, what in (("bob", handle), ("alice", secrets.token_bytes(16))):
+        with pytest.raises(HandleNotFound, match="shares of w"):
+            store.get(what, who, "w")
+    assert store.delete([handle], "bob") == 0
+    assert store.delete([handle, handle], "alice") == 1
+    assert store.nbytes == 0
+    with pytest.raises(HandleNotFound):
+        store.get(handle, "alice", "w")
+
+
+def test_another_identity_cannot_tell_a_handle_from_none():
+    store = Store()
+    handle = secrets.token_bytes(16)
+    store.put(handle, "alice", material(), 0)
+    messages = set()
+    for tried in (handle, secrets.token_bytes(16)):
+        with pytest.raises(HandleNotFound) as caught:
+            store.get(tried, "bob", "w")
+        messages.add(str(caught.value))
+    assert len(messages) == 1
+
+
+def test_quota_and_handles(monkeypatch):
+    store = Store(quota=100)
+    store.reserve(60)
+    with pytest.raises(StoreFull, match="no room for 41 bytes.*60 of 100"):
+        store.reserve(41)
+    store.reserve(40)
+    store.release(100)
+    assert store.nbytes == 0
+    handle = secrets.token_bytes(16)
+    store.put(handle, "alice", material(), 0)
+    with pytest.raises(SecurityError, match="taken"):
+        store.put(handle, "bob", material(), 0)
+    with pytest.raises(SecurityError, match="16 bytes"):
+        store.put(b"short", "alice", material(), 0)
+    monkeypatch.setattr("private_keras.server.limits.MAX_HANDLES", 1)
+    with pytest.raises(StoreFull, match="1 tensors"):
+        store.put(secrets.token_bytes(16), "alice", material(), 0)
