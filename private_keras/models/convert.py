@@ -87,8 +87,8 @@ def _symbolic(model: keras.Model) -> Any:
     if len(shapes) != 1:
         raise UnsupportedError(
             f"model {model.name!r} ({type(model).__name__}) was built with inputs {sorted(shapes)}; only models whose "
-            "call takes "
-            "one argument with all inputs are converted. Derive the class from private_keras.Model instead of "
+            "call takes one argument with all inputs are converted. Derive the class from private_keras.Model instead of "
             "keras.Model."
         )
-    return keras.tree.map_shape_structure(lambda shape: keras.KerasTensor((None, *shape[1:])), next(iter(shapes.values())))
+    (structure,) = shapes.values()
+    return keras.tree.map_shape_structure(lambda shape: keras.KerasTensor((None, *shape[1:])), structure)

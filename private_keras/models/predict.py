@@ -43,7 +43,7 @@ def predict(
 
 
 def _is_stream(x: Any) -> bool:
-    """Whether x produces batches in one of the ways Keras knows: generator, PyDataset, tf.data, a PyTorch data loader."""
+    """Whether x produces batches as Keras knows it: a generator, PyDataset, tf.data, a PyTorch data loader."""
     if isinstance(x, types.GeneratorType | keras.utils.PyDataset):
         return True
     return hasattr(x, "element_spec") or hasattr(x, "batch_sampler")
