@@ -10,7 +10,7 @@ import numpy as np
 from private_keras.protocols.protocol import Bilinear, Linear
 from private_keras.protocols.simulate import evaluate, exp2_scale
 from private_keras.protocols.trio import costs
-from private_keras.protocols.trio.party import OFFSET, Party, U, conjunction_groups, subsets
+from private_keras.protocols.trio.party import OFFSET, Party, U, conjunction_groups, cut, subsets
 from private_keras.protocols.trio.shares import TrioBits, TrioShare
 from private_keras.ring import planes, tree
 from private_keras.ring.kernel import plane_words
@@ -34,10 +34,10 @@ class Evaluator(Party):
     def _dealt(self, *counts: int) -> list[np.ndarray]:
         """This party's shares of values that the helper deals in one message, one flat array per count."""
         if self.party == 0:
-            return [self.draw(HELPER, n) for n in counts]
+            return self.draw_parts(HELPER, counts)
         message = np.empty(sum(counts), U)
         self._channels[HELPER].receive(self.step(HELPER), message)
-        return np.split(message, np.cumsum(counts)[:-1])
+        return cut(message, counts)
 
     def _public(self, values: np.ndarray) -> np.ndarray:
         """A public value as an additive share: evaluator 0 holds it, evaluator 1 holds zero."""
@@ -132,7 +132,8 @@ class Evaluator(Party):
         counts = [words * tree.digit_planes(width)] + product_words * len(cs)
         digits, *products = self._dealt(*counts)
         mask_words = [words * tree.opened_planes(width, level) for level in range(depth)] + [words]
-        masks = [[self.draw(HELPER, count) for count in mask_words] for _ in cs]
+        drawn = self.draw_parts(HELPER, mask_words * len(cs))
+        masks = [drawn[t * len(mask_words) : (t + 1) * len(mask_words)] for t in range(len(cs))]
         state = [
             self.kernel.digits_compare(c, width, digits, self.party, masks[t][0]) for t, c in enumerate(cs)
         ]

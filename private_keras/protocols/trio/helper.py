@@ -10,7 +10,7 @@ import numpy as np
 from private_keras.protocols.protocol import Bilinear, Linear
 from private_keras.protocols.simulate import exp2_scale
 from private_keras.protocols.trio import costs
-from private_keras.protocols.trio.party import OFFSET, U, Party, conjunction_groups, subsets
+from private_keras.protocols.trio.party import OFFSET, Party, U, conjunction_groups, cut, subsets
 from private_keras.protocols.trio.shares import TrioBits, TrioShare
 from private_keras.ring import planes, tree
 from private_keras.ring.kernel import plane_words
@@ -28,12 +28,12 @@ class Helper(Party):
 
     def _deal(self, *values: np.ndarray) -> None:
         """Shares ring elements: evaluator 0's part is drawn, evaluator 1's sent; one message."""
-        self._send([value.ravel() - self.draw(0, value.size) for value in values])
+        share0 = self.draw_parts(0, [value.size for value in values])
+        self._send([value.ravel() - part for value, part in zip(values, share0, strict=True)])
 
-    def _carry(self, top: np.ndarray, bits: int) -> np.ndarray:
+    def _carry(self, top: np.ndarray, bits: int, share0: np.ndarray) -> np.ndarray:
         """Correction of a 0/1 word shared mod 2^bits, as planes."""
-        drawn = self.draw(0, top.size) >> U(64 - bits)
-        return self.kernel.to_planes(top - drawn, bits)
+        return self.kernel.to_planes(top - (share0 >> U(64 - bits)), bits)
 
     # --- forms ----------------------------------------------------------------------------------------------------
     def masked(self, m: None, l: np.ndarray) -> TrioShare:  # noqa: E741
@@ -79,8 +79,8 @@ class Helper(Party):
     def truncate(self, x: TrioShare, bits: int) -> TrioShare:
         self.mask(x)
         r = x.l.ravel()
-        word = (r >> U(bits)) - self.draw(0, r.size)
-        self._send([word, self._carry(r >> U(63), bits)])
+        word0, top0 = self.draw_parts(0, [r.size] * 2)
+        self._send([(r >> U(bits)) - word0, self._carry(r >> U(63), bits, top0)])
         self.cost += costs.carry(x.size, bits)
         return TrioShare(x.shape, masked=False)
 
@@ -88,12 +88,13 @@ class Helper(Party):
         """Deals for `count` comparisons of public words with r; returns the masks of their results, as planes."""
         n, words = r.size, plane_words(r.size)
         depth = len(tree.levels(width))
-        share0 = [self.draw(0, words * tree.digit_planes(width))]
-        share0 += [self.draw(0, words * tree.product_planes(width, i)) for _ in range(count) for i in range(depth)]
+        product_words = [words * tree.product_planes(width, level) for level in range(depth)]
+        share0 = self.draw_parts(0, [words * tree.digit_planes(width)] + product_words * count)
         mask_words = [words * tree.opened_planes(width, level) for level in range(depth)] + [words]
+        drawn = cut(self.draw(0, sum(mask_words) * count) ^ self.draw(1, sum(mask_words) * count), mask_words * count)
         message, results = [self.kernel.digits_deal(r, width, share0[0])], []
         for t in range(count):
-            masks = [self.draw(0, k) ^ own for k, own in [(k, self.draw(1, k)) for k in mask_words]]
+            masks = drawn[t * len(mask_words) : (t + 1) * len(mask_words)]
             for level in range(depth):
                 dealt = share0[1 + t * depth + level]
                 message.append(self.kernel.tree_deal(masks[level], width, n, level, dealt))
@@ -112,9 +113,10 @@ class Helper(Party):
             self.cost += costs.dealt(2 * x.size)
         else:
             high = r >> U(bits)
-            words = [value - self.draw(0, value.size) for value in (high, lam, lam * high)]
+            share0 = self.draw_parts(0, [r.size] * 5)
+            words = [value - part for value, part in zip((high, lam, lam * high), share0[:3], strict=True)]
             top = r >> U(63)
-            self._send([*words, self._carry(top, bits), self._carry(lam * top, bits)])
+            self._send([*words, self._carry(top, bits, share0[3]), self._carry(lam * top, bits, share0[4])])
             self.cost += costs.carry(x.size, bits) + costs.carry(x.size, bits) + costs.dealt(x.size)
         return TrioShare(x.shape, masked=False)
 
@@ -170,7 +172,8 @@ class Helper(Party):
                 np.concatenate([np.bitwise_and.reduce(current[group][list(s)]) for s in subsets(len(group))])
                 for group in groups if len(group) > 1
             ]
-            self._send([part ^ self.draw(0, part.size) for part in message])
+            share0 = self.draw_parts(0, [part.size for part in message])
+            self._send([part ^ own for part, own in zip(message, share0, strict=True)])
             size = words * len(message)
             fresh = (self.draw(0, size) ^ self.draw(1, size)).reshape(len(message), words)
             passed = [current[g[0]] for g in groups if len(g) == 1]

@@ -1,4 +1,7 @@
 """What evaluators and helper have in common: numbered randomness, numbered messages, the declared cost."""
+from collections.abc import Sequence
+from functools import cache
+
 import numpy as np
 
 from private_keras.errors import SecurityError
@@ -38,12 +41,26 @@ class Party(Protocol):
         self._draws[peer] += 1
         return self.kernel.random(self._keys[peer], self._draws[peer], words)
 
+    def draw_parts(self, peer: int, counts: Sequence[int]) -> list[np.ndarray]:
+        """One draw, cut into arrays of `counts` words."""
+        return cut(self.draw(peer, sum(counts)), counts)
+
     def step(self, peer: int) -> int:
         """Number of the next message on the channel to `peer`."""
         self._steps[peer] += 1
         return self._steps[peer]
 
 
+def cut(words: np.ndarray, counts: Sequence[int]) -> list[np.ndarray]:
+    """Consecutive views of `counts` words."""
+    out, at = [], 0
+    for count in counts:
+        out.append(words[at : at + count])
+        at += count
+    return out
+
+
+@cache
 def conjunction_groups(count: int) -> list[list[list[int]]]:
     """Levels of a 4-ary AND over `count` bits: each level is a list of groups of input positions."""
     levels = []
@@ -53,6 +70,7 @@ def conjunction_groups(count: int) -> list[list[list[int]]]:
     return levels
 
 
+@cache
 def subsets(size: int) -> list[tuple[int, ...]]:
     """Non-empty subsets of range(size) as tuples, in the order in which their mask products are dealt."""
     return [tuple(i for i in range(size) if code >> i & 1) for code in range(1, 1 << size)]
