@@ -2,6 +2,7 @@
 
 Exit codes: 0 done, 1 an error of ours (its message on stderr), 2 wrong arguments, 130 interrupted.
 """
+
 import argparse
 import sys
 from collections.abc import Sequence
@@ -30,16 +31,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="private-keras", description="Keras on secret shares: servers, keys and checks.")
+    parser = argparse.ArgumentParser(
+        prog="private-keras", description="Keras on secret shares: servers, keys and checks."
+    )
     parser.add_argument("--version", action="version", version=VERSION)
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    command = commands.add_parser("serve", help="run one server of a cluster", description="Runs one server until it is stopped.")
+    command = commands.add_parser(
+        "serve", help="run one server of a cluster", description="Runs one server until it is stopped."
+    )
     command.add_argument("--config", type=Path, required=True, help="the cluster's description, cluster.json")
     command.add_argument("--party", type=int, required=True, help="which server this is: 0, 1, 2")
-    command.add_argument("--bind", metavar="HOST", help="listen on this host instead of the one in the description, for example 0.0.0.0")
-    command.add_argument("--log", choices=LEVELS, default="info", help="least important events to log on stderr (default: info)")
-    command.add_argument("--lifeline", type=int, metavar="FD", help="end when the socket with this file descriptor is closed (embedded servers)")
+    command.add_argument(
+        "--bind", metavar="HOST", help="listen on this host instead of the one in the description, for example 0.0.0.0"
+    )
+    command.add_argument(
+        "--log", choices=LEVELS, default="info", help="least important events to log on stderr (default: info)"
+    )
+    command.add_argument(
+        "--lifeline",
+        type=int,
+        metavar="FD",
+        help="end when the socket with this file descriptor is closed (embedded servers)",
+    )
     command.set_defaults(command=_serve)
 
     command = commands.add_parser(
@@ -52,12 +66,16 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--days", type=int, default=DAYS, help=f"validity in days (default: {DAYS})")
     command.set_defaults(command=_keys)
 
-    command = commands.add_parser("doctor", help="check a cluster", description="Reaches each server and checks releases and certificates.")
+    command = commands.add_parser(
+        "doctor", help="check a cluster", description="Reaches each server and checks releases and certificates."
+    )
     command.add_argument("--config", type=Path, required=True, help="the cluster's description, cluster.json")
     command.add_argument("--identity", help="the client's name, for a cluster over TLS")
     command.set_defaults(command=_doctor)
 
-    command = commands.add_parser("inspect", help="show a plan", description="Shows a plan: inputs, steps, and what is opened to whom.")
+    command = commands.add_parser(
+        "inspect", help="show a plan", description="Shows a plan: inputs, steps, and what is opened to whom."
+    )
     command.add_argument("plan", type=Path, help="a plan's JSON file")
     command.set_defaults(command=_inspect)
     return parser

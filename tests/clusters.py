@@ -1,4 +1,5 @@
 """Servers as real processes for tests: over TLS on loopback, with certificates; plans to run on them."""
+
 import json
 import os
 import socket
@@ -76,10 +77,11 @@ class TlsServers:
 
     def start(self, party, config=None):
         log = open(self.directory / f"server{party}.log", "ab")
+        given = ["--config", str(config or self.config), "--party", str(party)]
         with log:
             self.processes[party] = subprocess.Popen(
-                [sys.executable, "-m", "private_keras", "serve", "--config", str(config or self.config), "--party", str(party)],
-                stdout=log, stderr=log, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                [sys.executable, "-m", "private_keras", "serve", *given], stdout=log, stderr=log, cwd=ROOT,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )  # fmt: skip
 
     def log(self, party):

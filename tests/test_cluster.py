@@ -1,4 +1,5 @@
 """A cluster as models use it: on three local server processes, and simulated."""
+
 import os
 import stat
 import subprocess
@@ -51,7 +52,9 @@ def test_large_inputs_and_outputs_go_in_pieces(cluster):
     b = PlanBuilder()
     b.input("x", shape, fraction=18, owner="client")
     b.input("one", (1,), fraction=18, owner="client")
-    b.output(b.add("add", "x", b.add("broadcast", b.add("reshape", "one", shape=(1, 1, 1)), shape=shape)), "sum", ["client"])
+    b.output(
+        b.add("add", "x", b.add("broadcast", b.add("reshape", "one", shape=(1, 1, 1)), shape=shape)), "sum", ["client"]
+    )
     plan = b.build("large", "predict")
     x = np.random.default_rng(1).normal(size=shape)
     handle = cluster.share(x, 18, "x")

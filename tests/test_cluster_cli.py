@@ -1,4 +1,5 @@
 """The command line: keys, doctor, inspect, serve; plain words and exit codes."""
+
 import json
 import signal
 import stat
@@ -92,7 +93,9 @@ def test_doctor_examines_an_embedded_cluster_and_a_dead_one(capsys, tmp_path):
     assert "cannot read" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"], ["keys", "--help"], ["doctor", "--help"], ["inspect", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["serve", "--help"], ["keys", "--help"], ["doctor", "--help"], ["inspect", "--help"]]
+)
 def test_every_command_explains_itself(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         main(arguments)
@@ -100,7 +103,9 @@ def test_every_command_explains_itself(arguments, capsys):
     assert "usage: private-keras" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [[], ["dance"], ["serve"], ["serve", "--config", "x", "--party", "one"], ["keys"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["dance"], ["serve"], ["serve", "--config", "x", "--party", "one"], ["keys"]]
+)
 def test_wrong_arguments_exit_with_2(arguments):
     with pytest.raises(SystemExit) as caught:
         main(arguments)

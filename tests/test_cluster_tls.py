@@ -1,4 +1,5 @@
 """A cluster over TLS with certificates, on loopback: end to end, and everybody who must be refused."""
+
 import secrets
 import socket
 import ssl
@@ -120,7 +121,11 @@ def test_servers_refuse_an_expired_certificate_themselves(servers, tmp_path, mon
 def test_a_certificate_of_another_authority_is_refused(servers, tmp_path):
     make_authority(tmp_path / "elsewhere")
     error = refusal(_with_keys(servers, tmp_path, authority=tmp_path / "elsewhere"), "analyst")
-    assert isinstance(error, SecurityError) and "server0" in str(error) and "refuses the certificate analyst.pem" in str(error)
+    assert (
+        isinstance(error, SecurityError)
+        and "server0" in str(error)
+        and "refuses the certificate analyst.pem" in str(error)
+    )
 
 
 def test_no_certificate_no_service(servers):

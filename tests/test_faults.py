@@ -1,4 +1,5 @@
 """What breaks: servers killed, stopped or missing, a client that dies or is interrupted. Real processes, no mocks."""
+
 import os
 import signal
 import subprocess

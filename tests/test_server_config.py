@@ -1,4 +1,5 @@
 """cluster.json: both forms, and clear errors for what is wrong in one."""
+
 import json
 
 import pytest
@@ -101,7 +102,10 @@ def test_files_that_are_no_description(tmp_path):
         read_config(path)
 
 
-JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=5), x, max_size=3))
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=5), x, max_size=3),
+)
 
 
 @given(key=st.sampled_from(["protocol", "servers", "clients", "authority", "keys"]), value=JSON)

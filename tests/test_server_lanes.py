@@ -1,4 +1,5 @@
-"""Lanes between three servers in one process, over real Unix sockets: agreement on jobs, pooling, and how failures end."""
+"""Lanes between three servers in one process, over real Unix sockets: agreement on jobs, pooling, failures."""
+
 import os
 import secrets
 import threading
@@ -190,7 +191,9 @@ def test_a_cancelled_job_ends_while_it_waits(servers):
 
     job_id = secrets.token_bytes(16)
     threading.Timer(0.1, cancel).start()
-    results = servers.run(lambda party, job, lanes: lanes.channels[0 if party else 2].receive(0, np.empty(1)), job=job_id)
+    results = servers.run(
+        lambda party, job, lanes: lanes.channels[0 if party else 2].receive(0, np.empty(1)), job=job_id
+    )
     assert isinstance(results[0], PeerLost)  # the runner turns it into JobCancelled, which it asks the job for
     assert isinstance(results[1], PeerLost) and isinstance(results[2], PeerLost)
 

@@ -1,4 +1,5 @@
 """Keys between servers: both ends agree, nothing is used twice, every mismatch names the peer."""
+
 import secrets
 
 import pytest
@@ -13,14 +14,19 @@ JOB, DIGEST = bytes(range(16)), bytes(range(32))
 
 def lane_secret():
     low, high = Setup(0), Setup(2)
-    (party_high, at_low), (party_low, at_high) = low.finish(high.message, "server2"), high.finish(low.message, "server0")
+    (party_high, at_low), (party_low, at_high) = (
+        low.finish(high.message, "server2"),
+        high.finish(low.message, "server0"),
+    )
     assert (party_low, party_high) == (0, 2)
     assert at_low == at_high
     return at_low
 
 
 def hellos(**changes):
-    return Hello.fresh("trio", 0, JOB, DIGEST), Hello.fresh(**{"protocol": "trio", "party": 1, "job": JOB, "digest": DIGEST, **changes})
+    return Hello.fresh("trio", 0, JOB, DIGEST), Hello.fresh(
+        **{"protocol": "trio", "party": 1, "job": JOB, "digest": DIGEST, **changes}
+    )
 
 
 def test_hkdf_is_that_of_rfc_5869():

@@ -1,4 +1,5 @@
 """Hostile and clumsy clients against real servers: whatever arrives, a structured refusal, and the server lives on."""
+
 import os
 import secrets
 import threading
@@ -80,7 +81,11 @@ MATERIAL = [wire.Piece(input=0, data=bytes(16 + 8 * 32)), wire.Piece(input=1, da
         (run_request(digest="../../etc"), HandleNotFound, "no plan"),
         (run_request(inputs=[]), InputError, r"expected the inputs \['w', 'x'\]. Received: \[\]"),
         (run_request(inputs=[wire.Input(name="x")] * 2), InputError, "expected the inputs"),
-        (run_request(inputs=[wire.Input(name="x"), wire.Input(name="w", handle=b"h" * 16)]), HandleNotFound, "input 'w'"),
+        (
+            run_request(inputs=[wire.Input(name="x"), wire.Input(name="w", handle=b"h" * 16)]),
+            HandleNotFound,
+            "input 'w'",
+        ),
         (run_request(), InputError, "input 'x': expected 272 bytes of material. Received: 0"),
         (run_request(pieces=MATERIAL[:1]), InputError, "input 'w': expected 208 bytes of material. Received: 0"),
         (run_request(pieces=[*MATERIAL, wire.Piece(input=1, data=b"x")]), InputError, "input 'w'.*Received: more"),
@@ -128,8 +133,12 @@ def test_a_handle_cannot_be_taken_twice_and_an_upload_may_come_in_any_pieces(clu
     data = bytes(16 + 8 * 3)
     first = wire.UploadRequest(handle=handle, elements=3, data=data[:1])
     call(channel, "Upload", first, *[wire.UploadRequest(data=data[i : i + 1]) for i in range(1, len(data))])
-    assert isinstance(refusal(channel, "Upload", wire.UploadRequest(handle=handle, elements=3, data=data)), SecurityError)
-    reply = wire.DeleteReply.FromString(call(channel, "Delete", wire.DeleteRequest(handles=[handle, handle, b"", b"x"]))[0])
+    assert isinstance(
+        refusal(channel, "Upload", wire.UploadRequest(handle=handle, elements=3, data=data)), SecurityError
+    )
+    reply = wire.DeleteReply.FromString(
+        call(channel, "Delete", wire.DeleteRequest(handles=[handle, handle, b"", b"x"]))[0]
+    )
     assert reply.deleted == 1
 
 
@@ -176,7 +185,9 @@ def test_plans_that_are_none_are_refused(channel, messages, message):
 
 def test_a_plan_for_somebody_else_is_not_run(channel):
     text = dense_plan().to_json().replace('"receivers":["client"]', '"receivers":["somebody"]').encode()
-    digest = wire.PrepareReply.FromString(call(channel, "Prepare", wire.PrepareRequest(total=len(text), data=text))[0]).digest
+    digest = wire.PrepareReply.FromString(
+        call(channel, "Prepare", wire.PrepareRequest(total=len(text), data=text))[0]
+    ).digest
     with pytest.raises(SecurityError, match="'y' is for somebody"):
         raise refusal(channel, "Run", run_request(digest=digest, pieces=MATERIAL))
 

@@ -1,4 +1,5 @@
 """What a server keeps, and what clients send to share a tensor."""
+
 import secrets
 
 import numpy as np
@@ -63,7 +64,9 @@ def test_material_of_another_size_is_refused(party):
     data = part[0] + part[1].tobytes()
     short = Receiver(party, 5, "input 'x'")
     short.feed(data[:-1])
-    with pytest.raises(InputError, match=f"input 'x': expected {len(data)} bytes of material. Received: {len(data) - 1}"):
+    with pytest.raises(
+        InputError, match=f"input 'x': expected {len(data)} bytes of material. Received: {len(data) - 1}"
+    ):
         short.finish(KERNEL)
     long = Receiver(party, 5, "input 'x'")
     long.feed(data)

@@ -1,4 +1,5 @@
 """Conformance of every transport: one suite, run for channels in memory, over Unix sockets and over TLS."""
+
 import math
 import socket
 import ssl
@@ -102,7 +103,13 @@ def words(n, seed=0):
 
 def test_messages_arrive_in_order_whole_and_of_any_dtype_and_shape(pair):
     a, b = pair()
-    messages = [words(3), np.zeros((0, 4), np.uint64), np.arange(6, dtype=np.uint8).reshape(2, 3), np.array(7, np.int32), words(1000)[::2]]
+    messages = [
+        words(3),
+        np.zeros((0, 4), np.uint64),
+        np.arange(6, dtype=np.uint8).reshape(2, 3),
+        np.array(7, np.int32),
+        words(1000)[::2],
+    ]
     for step, message in enumerate(messages):
         a.send(step, message)
     for step, message in enumerate(messages):
@@ -339,7 +346,9 @@ def test_tls_refuses_a_caller_without_certificate_and_old_versions(keys):
             with socket.create_connection(listener.getsockname()) as plain, context.wrap_socket(plain) as secured:
                 return secured.recv(1)
 
-        refused, caller = both(lambda listener=listener: server.welcome(listener.accept()[0], time.monotonic() + 5), call)
+        refused, caller = both(
+            lambda listener=listener: server.welcome(listener.accept()[0], time.monotonic() + 5), call
+        )
         listener.close()
         assert isinstance(refused, SecurityError), refused
         assert isinstance(caller, OSError) or caller == b"", caller

@@ -1,4 +1,5 @@
 """The client side of a cluster: connect, share, run, and the embedded cluster on this machine."""
+
 from private_keras.cluster.cluster import Cluster, NetworkCluster
 from private_keras.cluster.current import connect, current, disconnect
 from private_keras.cluster.handle import Handle, Stats, Traffic
@@ -6,5 +7,6 @@ from private_keras.cluster.local import LocalCluster
 from private_keras.cluster.simulated import SimulatedCluster
 
 __all__ = [
-    "Cluster", "Handle", "LocalCluster", "NetworkCluster", "SimulatedCluster", "Stats", "Traffic", "connect", "current", "disconnect",
+    "Cluster", "Handle", "LocalCluster", "NetworkCluster", "SimulatedCluster", "Stats", "Traffic", "connect",
+    "current", "disconnect",
 ]  # fmt: skip

@@ -1,4 +1,5 @@
 """Which clusters are open, the one in use last: what everything that is not given a cluster runs on."""
+
 import threading
 from typing import Generic, TypeVar
 

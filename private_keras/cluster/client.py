@@ -1,4 +1,5 @@
 """One server, as its client sees it: the calls of the control plane, errors as exceptions that name the server."""
+
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -6,13 +7,13 @@ from typing import Any
 import grpc
 import numpy as np
 
+from private_keras.cluster.probe import probe
 from private_keras.errors import ServerUnavailable, VersionMismatch
 from private_keras.server import limits
 from private_keras.server.config import ClusterConfig, ServerAddress
 from private_keras.server.failures import from_call
 from private_keras.server.service import SERVICE
 from private_keras.server.wire import messages_pb2 as wire
-from private_keras.cluster.probe import probe
 from private_keras.version import VERSION
 
 # A server that does not even answer pings for this long, while a call waits, is taken for stalled.
@@ -74,7 +75,9 @@ class ServerClient:
             trusted = probe(credentials, self.address, self.name, deadline)
             channel = grpc.secure_channel(
                 self.address,
-                grpc.ssl_channel_credentials(trusted, credentials.key.read_bytes(), credentials.certificate.read_bytes()),
+                grpc.ssl_channel_credentials(
+                    trusted, credentials.key.read_bytes(), credentials.certificate.read_bytes()
+                ),
                 options=(*OPTIONS, ("grpc.ssl_target_name_override", self.name)),
             )
         self._open(channel)
@@ -83,7 +86,7 @@ class ServerClient:
         expected = (VERSION, self._config.protocol, party)
         if (reply.version, reply.protocol, reply.party) != expected:
             raise VersionMismatch(
-                f"{self.name} at {self.address}: expected release {VERSION}, protocol {self._config.protocol}, party {party}. "
+                f"{self.name} at {self.address}: expected release {VERSION}, protocol {expected[1]}, party {party}. "
                 f"Received: {reply.version[:20]}, {reply.protocol[:20]}, {reply.party}"
             )
         return reply

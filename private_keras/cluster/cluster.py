@@ -1,4 +1,5 @@
 """A cluster as models use it: share, run, delete. `NetworkCluster` is the one on servers."""
+
 import os
 import secrets
 import threading
@@ -106,7 +107,8 @@ def encoded(plan: Plan, inputs: dict[str, Handle | np.ndarray]) -> dict[str, Han
     expected = {item.name for item in plan.inputs}
     if set(inputs) != expected:
         raise InputError(
-            f"plan {plan.name!r}: missing inputs {sorted(expected - set(inputs))}, unknown inputs {sorted(set(inputs) - expected)}"
+            f"plan {plan.name!r}: missing inputs {sorted(expected - set(inputs))}, "
+            f"unknown inputs {sorted(set(inputs) - expected)}"
         )
     result: dict[str, Handle | np.ndarray] = {}
     for item in plan.inputs:
@@ -142,7 +144,9 @@ class NetworkCluster(Cluster):
 
     def __init__(self, config: ClusterConfig, identity: str | None):
         if not config.local and identity is None:
-            raise InputError('a cluster over TLS needs to know who you are: pk.connect("cluster.json", identity="analyst")')
+            raise InputError(
+                'a cluster over TLS needs to know who you are: pk.connect("cluster.json", identity="analyst")'
+            )
         self.protocol = config.protocol
         self.stats = Stats()
         self._clients = [ServerClient(config, server, identity) for server in config.servers]
@@ -235,7 +239,9 @@ class NetworkCluster(Cluster):
         checked = encoded(plan, inputs)
         for given in checked.values():
             if isinstance(given, Handle) and given.incarnation != incarnation:
-                raise HandleNotFound(f"the shares of {given.name!r} were lost when a server was started anew; share them again")
+                raise HandleNotFound(
+                    f"the shares of {given.name!r} were lost when a server was started anew; share them again"
+                )
         try:
             return self._run(plan, checked, incarnation, deadline)
         except ClusterError as error:
@@ -262,7 +268,9 @@ class NetworkCluster(Cluster):
         digests = self._all(lambda client: client.prepare(text))
         if set(digests) != {plan.digest}:
             wrong = next(c.name for c, digest in zip(self._clients, digests, strict=True) if digest != plan.digest)
-            raise VersionMismatch(f"{wrong} reads plan {plan.name!r} in another way than this client; install the same release")
+            raise VersionMismatch(
+                f"{wrong} reads plan {plan.name!r} in another way than this client; install the same release"
+            )
         self._prepared[plan.digest] = incarnation
 
     def close(self) -> None:

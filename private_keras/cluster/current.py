@@ -1,4 +1,5 @@
 """The cluster that models use when none is given: connected by hand, or embedded at first use."""
+
 from pathlib import Path
 
 from private_keras.cluster.cluster import ACTIVE, Cluster, NetworkCluster
@@ -8,6 +9,7 @@ from private_keras.errors import InputError
 from private_keras.server.config import read_config
 
 SIMULATE = "simulate"
+
 
 def connect(config: str | Path | None = None, *, identity: str | None = None, protocol: str | None = None) -> Cluster:
     """Chooses where models run from now on; one that was connected before is disconnected.
@@ -27,7 +29,9 @@ def connect(config: str | Path | None = None, *, identity: str | None = None, pr
     """
     if config is None:
         if identity is not None:
-            raise InputError("an identity belongs to a cluster.json; on this machine's own servers you are the local user")
+            raise InputError(
+                "an identity belongs to a cluster.json; on this machine's own servers you are the local user"
+            )
         cluster: Cluster = SimulatedCluster() if protocol == SIMULATE else LocalCluster(protocol or "trio")
     else:
         description = read_config(config)

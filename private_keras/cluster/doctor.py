@@ -1,4 +1,5 @@
-"""Checks of a cluster that a person asks for: is each server there, of this release, and how long are certificates good."""
+"""Checks that a person asks for: is each server there, of this release, and how long are certificates good."""
+
 import datetime
 from pathlib import Path
 

@@ -1,4 +1,5 @@
 """What a client holds of tensors that are on the servers, and what runs cost."""
+
 import html
 from dataclasses import dataclass, field
 
@@ -94,6 +95,7 @@ class Stats:
 
     def _repr_html_(self) -> str:
         cells = "".join(
-            f"<tr><th>{html.escape(a)}</th><td>{html.escape(b)}</td><td>{html.escape(c)}</td></tr>" for a, b, c in self._rows()
+            f"<tr><th>{html.escape(a)}</th><td>{html.escape(b)}</td><td>{html.escape(c)}</td></tr>"
+            for a, b, c in self._rows()
         )
         return f"<table><tr><th></th><th>last run</th><th>in all</th></tr>{cells}</table>"

@@ -1,4 +1,5 @@
 """Certificates of a cluster: one authority, one certificate and key (ECDSA P-256) for each party."""
+
 import datetime
 import os
 from collections.abc import Sequence
@@ -64,7 +65,9 @@ def make_party(authority: Path, name: str, days: int = DAYS, directory: Path | N
         _builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), issuer.subject, key.public_key(), days)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        .add_extension(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
+        )
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key()), critical=False)
         .sign(issuer_key, hashes.SHA256())
@@ -74,7 +77,9 @@ def make_party(authority: Path, name: str, days: int = DAYS, directory: Path | N
 
 
 def make_keys(directory: Path, names: Sequence[str], days: int = DAYS) -> dict[str, str]:
-    """Certificates for all names, from the authority in `directory`, which is made when there is none; returns pins by name.
+    """Certificates for all names; returns their pins by name.
+
+    The authority is the one in `directory`, or a new one when there is none.
 
     Raises:
         FileError: a file exists already; InputError: a name or number of days that cannot be.
@@ -101,7 +106,9 @@ def _refuse_overwriting(path: Path) -> None:
         raise FileError(f"{path} exists and is not overwritten; move it away first")
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey, days: int) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey, days: int
+) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     end = now + datetime.timedelta(days=days)
     return (
@@ -117,8 +124,9 @@ def _builder(subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurve
 
 def _usage(signs_certificates: bool) -> x509.KeyUsage:
     return x509.KeyUsage(
-        digital_signature=not signs_certificates, content_commitment=False, key_encipherment=False, data_encipherment=False,
-        key_agreement=False, key_cert_sign=signs_certificates, crl_sign=signs_certificates, encipher_only=False, decipher_only=False,
+        digital_signature=not signs_certificates, key_cert_sign=signs_certificates, crl_sign=signs_certificates,
+        content_commitment=False, key_encipherment=False, data_encipherment=False, key_agreement=False,
+        encipher_only=False, decipher_only=False,
     )  # fmt: skip
 
 

@@ -1,4 +1,5 @@
 """The embedded cluster: three server processes on this machine, over Unix sockets, that end with this process."""
+
 import atexit
 import json
 import logging
@@ -35,11 +36,22 @@ class _Process:
         self.name = f"server{party}"
         self._errors = config.parent / f"{self.name}.log"
         self._line, theirs = socket.socketpair()
-        arguments = ["serve", "--config", str(config), "--party", str(party), "--log", "warning", "--lifeline", str(theirs.fileno())]
+        arguments = [
+            "serve",
+            "--config",
+            str(config),
+            "--party",
+            str(party),
+            "--log",
+            "warning",
+            "--lifeline",
+            str(theirs.fileno()),
+        ]
         with theirs, open(self._errors, "ab") as errors:
             # In a session of its own, so that Ctrl-C in a terminal reaches the client alone.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", MODULE, *arguments], stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
+                [sys.executable, "-P", "-m", MODULE, *arguments],
+                stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
                 pass_fds=[theirs.fileno()], start_new_session=True, env=_environment(), cwd=config.parent,
             )  # fmt: skip
 
@@ -113,7 +125,9 @@ class LocalCluster(NetworkCluster):
         self._processes: list[_Process] = []
         try:
             where = f"unix:{self._directory}/server"
-            servers = [{"control": f"{where}{i}.control", "data": f"{where}{i}.data"} for i in range(PROTOCOLS[protocol])]
+            servers = [
+                {"control": f"{where}{i}.control", "data": f"{where}{i}.data"} for i in range(PROTOCOLS[protocol])
+            ]
             self._description = json.dumps({"protocol": protocol, "servers": servers})
             self._path.write_text(self._description)
             super().__init__(read_config(self._path), None)
@@ -152,7 +166,8 @@ class LocalCluster(NetworkCluster):
         dead = self._dead()
         for process in dead:
             log.warning(
-                "%s had ended (exit code %s); the servers are started anew, and shares on them must be shared again. Its log: %s",
+                "%s had ended (exit code %s); all servers are started anew, and what was stored must be shared again. "
+                "Its log: %s",
                 process.name, process.ended(), process.last_words(),
             )  # fmt: skip
         if dead:

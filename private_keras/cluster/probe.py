@@ -1,4 +1,5 @@
 """A look at a server's certificate before gRPC connects: for the pin, and for errors that say what is wrong."""
+
 import ssl
 import time
 
@@ -14,7 +15,7 @@ def probe(credentials: Credentials, address: str, name: str, deadline: float) ->
 
     Raises:
         ServerUnavailable: nobody answers.
-        SecurityError: another party, an expired or foreign certificate, another key than pinned; or the server refuses ours.
+        SecurityError: another party, an expired or foreign certificate, another key than pinned; or it refuses ours.
     """
     check_dates(credentials.certificate)
     context = make_context(credentials, server_side=False)
@@ -23,18 +24,23 @@ def probe(credentials: Credentials, address: str, name: str, deadline: float) ->
     with secured:
         if found != name:
             raise SecurityError(f"expected {name} at {address}. Received: a certificate of {found}")
-        # In TLS 1.3 a server judges the client's certificate after the client is done; an HTTP/2 server speaks first if content.
+        # In TLS 1.3 a server judges the client's certificate after the client's handshake is over. An HTTP/2 server
+        # that is content speaks first.
         secured.settimeout(max(0.1, deadline - time.monotonic()))
         try:
             answer = secured.recv(1)
         except ssl.SSLError as error:
-            raise SecurityError(f"{name} refuses the certificate {credentials.certificate.name}: {error.reason}") from None
+            raise SecurityError(
+                f"{name} refuses the certificate {credentials.certificate.name}: {error.reason}"
+            ) from None
         except TimeoutError:
             raise DeadlineExceeded(f"{name} at {address} does not finish the connection") from None
         except OSError:
             answer = b""
         if not answer:
-            raise SecurityError(f"{name} closed the connection: it refuses the certificate {credentials.certificate.name}")
+            raise SecurityError(
+                f"{name} closed the connection: it refuses the certificate {credentials.certificate.name}"
+            )
         if name in credentials.pins:
             return ssl.DER_cert_to_PEM_cert(secured.getpeercert(binary_form=True)).encode()
     return credentials.authority.read_bytes()

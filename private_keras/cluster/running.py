@@ -1,4 +1,5 @@
 """One job on all servers at once: three calls, their contributions added up, one error that names the culprit."""
+
 import secrets
 import time
 from collections.abc import Iterator
@@ -108,7 +109,10 @@ def _collect(client: ServerClient, call: grpc.Call, plan: Plan) -> _Part:
     try:
         for reply in call:
             for piece in reply.contributions:
-                if piece.output >= len(sizes) or len(part.contributions[piece.output]) + len(piece.data) > sizes[piece.output]:
+                if (
+                    piece.output >= len(sizes)
+                    or len(part.contributions[piece.output]) + len(piece.data) > sizes[piece.output]
+                ):
                     raise FrameError(f"{client.name} sent more than the plan's outputs hold")
                 part.contributions[piece.output] += piece.data
             if reply.HasField("done"):
@@ -116,7 +120,9 @@ def _collect(client: ServerClient, call: grpc.Call, plan: Plan) -> _Part:
     except grpc.RpcError as error:
         failure, kind = from_call(error, client.name, client.address)
         if isinstance(failure, ServerUnavailable) and not kind:
-            failure = PeerLost(f"{client.name} was lost during the job: {error.details() or 'the connection ended'}"[:400])
+            failure = PeerLost(
+                f"{client.name} was lost during the job: {error.details() or 'the connection ended'}"[:400]
+            )
             kind = "Lost"
         elif isinstance(failure, DeadlineExceeded) and not kind:
             kind = "Silent"
@@ -161,4 +167,3 @@ def _rank(error: BaseException | None) -> int:
     if isinstance(error.error, DeadlineExceeded | ServerUnavailable):
         return 3
     return 0 if isinstance(error.error, ClusterError) else 1
-

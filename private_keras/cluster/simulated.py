@@ -1,4 +1,5 @@
 """The same plan and the same fixed-point arithmetic in this process, without servers and without secrecy."""
+
 import secrets
 import time
 
@@ -60,7 +61,9 @@ class SimulatedCluster(Cluster):
 
         def on_step(index: int, step: object) -> None:
             if time.monotonic() - began > deadline:
-                raise DeadlineExceeded("the job took longer than its deadline; give a longer one or use smaller batches")
+                raise DeadlineExceeded(
+                    "the job took longer than its deadline; give a longer one or use smaller batches"
+                )
 
         protocol = Simulate(self._kernel)
         opened = execute(plan, protocol, shares, on_step)

@@ -7,13 +7,15 @@ The talk's form names addresses only; the data port is the control port + 1, cer
 The long form:
 
     {"protocol": "trio",
-     "servers": [{"name": "server0", "control": "10.0.0.1:4000", "data": "10.0.0.1:4001", "certificate": "sha256:..."}, ...],
+     "servers": [{"name": "server0", "control": "10.0.0.1:4000", "data": "10.0.0.1:4001",
+                  "certificate": "sha256:..."}, ...],
      "clients": {"analyst": {"certificate": "sha256:..."}},
      "authority": "keys/authority.pem", "keys": "keys"}
 
 `certificate` is the pin of a party's public key, as `private-keras keys` prints it; without one, any certificate of the
 authority with the party's name is good. Paths are relative to the file. Addresses `unix:/path` are for one machine.
 """
+
 import json
 import re
 from dataclasses import dataclass, field
@@ -80,7 +82,9 @@ def read_config(path: str | Path) -> ClusterConfig:
     path = Path(path)
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise InputError(f"{path}: expected a cluster's description. Received: a file of {path.stat().st_size} bytes")
+            raise InputError(
+                f"{path}: expected a cluster's description. Received: a file of {path.stat().st_size} bytes"
+            )
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot read the cluster's description: {error}") from None
@@ -99,7 +103,9 @@ def parse_config(content: Any, directory: Path, where: str = "cluster.json") -> 
         content = _long_form(content, where)
     unknown = sorted(set(content) - {"protocol", "servers", "clients", "authority", "keys"})
     if unknown:
-        raise InputError(f"{where}: unknown entries {unknown}; known are protocol, servers, clients, authority and keys")
+        raise InputError(
+            f"{where}: unknown entries {unknown}; known are protocol, servers, clients, authority and keys"
+        )
     protocol = content.get("protocol", "trio")
     if not isinstance(protocol, str) or protocol not in PROTOCOLS:
         raise InputError(f"{where}: expected protocol to be one of {sorted(PROTOCOLS)}. Received: {protocol!r}")
@@ -136,7 +142,7 @@ def _long_form(content: dict[str, Any], where: str) -> dict[str, Any]:
     missing = [name for name in names if name not in content]
     if missing:
         raise InputError(
-            f'{where}: expected {{"server0": "host:port", "server1": ..., "server2": ...}} or an object with "servers". '
+            f'{where}: expected {{"server0": "host:port", "server1": ..., ...}} or an object with "servers". '
             f"Missing: {', '.join(missing)}"
         )
     servers = []
@@ -152,14 +158,18 @@ def _server(item: Any, index: int, pins: dict[str, str], where: str) -> ServerAd
         raise InputError(f"{where}: expected an object with name, control, data and certificate. Received: {item!r}")
     name = f"server{index}"
     if item.get("name", name) != name:
-        raise InputError(f"{where}: expected name {name!r}: servers are listed by party index. Received: {item['name']!r}")
+        raise InputError(
+            f"{where}: expected name {name!r}: servers are listed by party index. Received: {item['name']!r}"
+        )
     if "control" not in item:
         raise InputError(f"{where}: expected a control address. Received: entries {sorted(item)}")
     control = _text(item["control"], f"{where}: control")
     if control.startswith("unix:"):
         data = _text(item.get("data", ""), f"{where}: data")
         if not data.startswith("unix:/") or not control.startswith("unix:/"):
-            raise InputError(f"{where}: expected control and data as unix:/absolute/path. Received: {control!r}, {data!r}")
+            raise InputError(
+                f"{where}: expected control and data as unix:/absolute/path. Received: {control!r}, {data!r}"
+            )
     else:
         host, port = _address(control, f"{where}: control")
         data = f"{host}:{port + 1}"
@@ -179,7 +189,9 @@ def _clients(
         raise InputError(f"{where}: clients: expected an object of names. Received: {type(content).__name__}")
     for name, item in content.items():
         if not NAME.fullmatch(name) or name in {s.name for s in servers}:
-            raise InputError(f"{where}: clients: expected names of letters, digits and hyphens, not a server's. Received: {name!r}")
+            raise InputError(
+                f"{where}: clients: expected names of letters, digits and hyphens, not a server's. Received: {name!r}"
+            )
         if not isinstance(item, dict) or not set(item) <= {"certificate"}:
             raise InputError(f"{where}: clients: {name}: expected an object with certificate. Received: {item!r}")
         _pin(item, name, pins, f"{where}: clients: {name}")
@@ -189,7 +201,9 @@ def _clients(
 def _pin(item: dict[str, Any], name: str, pins: dict[str, str], where: str) -> None:
     if "certificate" in item:
         if not isinstance(item["certificate"], str) or not PIN.fullmatch(item["certificate"]):
-            raise InputError(f"{where}: certificate: expected sha256: and 64 hex digits. Received: {item['certificate']!r}")
+            raise InputError(
+                f"{where}: certificate: expected sha256: and 64 hex digits. Received: {item['certificate']!r}"
+            )
         pins[name] = item["certificate"]
 
 

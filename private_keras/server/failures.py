@@ -1,4 +1,5 @@
 """Errors across the control plane: an exception of ours becomes a gRPC status with a structured detail, and back."""
+
 import grpc
 from google.protobuf.message import DecodeError
 
@@ -39,7 +40,7 @@ def detail_of(error: errors.PrivateKerasError, server: str) -> wire.ErrorDetail:
 
 
 def from_call(error: grpc.RpcError, server: str, address: str) -> tuple[errors.PrivateKerasError, str]:
-    """Client: the exception that a failed call stands for, naming the server, and its exact kind ("" if the server did not say)."""
+    """The exception that a failed call stands for, naming the server; and its exact kind, "" if it gave none."""
     for key, value in error.trailing_metadata() or ():
         if key == DETAIL_KEY:
             try:

@@ -1,4 +1,5 @@
 """Who calls: the name in the client's certificate, or the local user on a Unix socket in a private directory."""
+
 import grpc
 from cryptography import x509
 

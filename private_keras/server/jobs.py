@@ -1,4 +1,5 @@
 """Jobs that run on one server now: how many, whose, and how to end them early."""
+
 import threading
 import time
 from collections import OrderedDict
@@ -93,7 +94,9 @@ class Jobs:
             if job_id in self._seen:
                 raise SecurityError("this job id was used before; every job needs a fresh one")
             if len(self._running) >= self._limit:
-                raise ServerBusy(f"{self._limit} jobs run on this server already; wait for one to end, or run them one after the other")
+                raise ServerBusy(
+                    f"{self._limit} jobs run on this server already; wait for one to end, or run one after the other"
+                )
             self._seen[job_id] = None
             while len(self._seen) > limits.REMEMBERED_JOBS:
                 self._seen.popitem(last=False)

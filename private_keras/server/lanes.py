@@ -3,6 +3,7 @@
 A lane serves one job at a time. At the start both ends say which job and plan they are about and agree on its key; at a
 clean end both say so, and the lane goes back to the pool; after any failure it is closed.
 """
+
 import socket
 import threading
 import time
@@ -201,7 +202,9 @@ class Lanes:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     kind = DeadlineExceeded if deadline == job.deadline else ServerUnavailable
-                    raise kind(f"{self._names[peer]} did not join the job in time; it is stalled, overloaded or cut off")
+                    raise kind(
+                        f"{self._names[peer]} did not join the job in time; it is stalled, overloaded or cut off"
+                    )
                 job.check()
                 self._changed.wait(left)
             lane = self._offers.pop((job.id, peer))

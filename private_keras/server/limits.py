@@ -1,18 +1,19 @@
 """What one server accepts. The only place where these numbers are written."""
+
 MIB = 1 << 20
 
-CHUNK_BYTES = MIB                  # of material and results in one message
-MESSAGE_BYTES = 4 * MIB            # largest message of the control plane
-ID_BYTES = 16                      # of handles and job ids
-MAX_JOBS = 8                       # running at once
-MAX_PLANS = 64                     # prepared and kept
-MAX_HANDLES = 200_000              # of all clients together
-REMEMBERED_JOBS = 100_000          # ids that are refused a second time
-STORE_BYTES = 16 << 30             # shares of all clients together
-MAX_SECONDS = 24 * 3600.0          # longest deadline of a call
-SETUP_SECONDS = 10.0               # for the handshake of a new lane
-DIAL_SECONDS = 5.0                 # for reaching a peer
-JOIN_SECONDS = 30.0                # for all servers of a job to arrive
-IDLE_LANES = 16                    # kept open to each peer
-MAX_CALLERS = 128                  # lanes accepted at once
-DETAIL_CHARACTERS = 2000           # of an error's message
+CHUNK_BYTES = MIB  # of material and results in one message
+MESSAGE_BYTES = 4 * MIB  # largest message of the control plane
+ID_BYTES = 16  # of handles and job ids
+MAX_JOBS = 8  # running at once
+MAX_PLANS = 64  # prepared and kept
+MAX_HANDLES = 200_000  # of all clients together
+REMEMBERED_JOBS = 100_000  # ids that are refused a second time
+STORE_BYTES = 16 << 30  # shares of all clients together
+MAX_SECONDS = 24 * 3600.0  # longest deadline of a call
+SETUP_SECONDS = 10.0  # for the handshake of a new lane
+DIAL_SECONDS = 5.0  # for reaching a peer
+JOIN_SECONDS = 30.0  # for all servers of a job to arrive
+IDLE_LANES = 16  # kept open to each peer
+MAX_CALLERS = 128  # lanes accepted at once
+DETAIL_CHARACTERS = 2000  # of an error's message

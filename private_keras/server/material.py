@@ -1,8 +1,10 @@
 """What a client sends one server to share a tensor, protocol `trio`: x is held as m = x + l0 + l1 mod 2^64.
 
-Server 0 gets the seed of l0 and m, server 1 the seed of l1 and m, server 2 both seeds: 16 bytes each, l_i is the seed's AES-CTR
-stream with nonce 0. A client draws fresh seeds for every tensor. Each server alone sees words that are independent of x.
+Server 0 gets the seed of l0 and m, server 1 the seed of l1 and m, server 2 both seeds: 16 bytes each, l_i is the seed's
+AES-CTR stream with nonce 0. A client draws fresh seeds for every tensor. Each server alone sees words that are
+independent of x.
 """
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,9 +78,8 @@ class Receiver:
         """The material, masks made from their seeds; raises `InputError` when pieces are missing."""
         got = len(self._seeds) + self._filled
         if got != material_bytes(self._party, self._elements):
-            raise InputError(
-                f"{self._what}: expected {material_bytes(self._party, self._elements)} bytes of material. Received: {got}"
-            )
+            wanted = material_bytes(self._party, self._elements)
+            raise InputError(f"{self._what}: expected {wanted} bytes of material. Received: {got}")
         seeds = [bytes(self._seeds[i : i + SEED_BYTES]) for i in range(0, len(self._seeds), SEED_BYTES)]
         mask = kernel.random(seeds[0], 0, self._elements)
         for seed in seeds[1:]:

@@ -1,10 +1,12 @@
 """Secrets that two servers share: one for each lane, and from it one for each job.
 
 Lane: X25519 between two fresh keys, inside a channel that is authenticated already (TLS certificates, or a directory of
-one user); bound by HKDF-SHA256 to all that both ends said while setting the lane up. Job: HKDF-SHA256 of the lane's secret,
-salted with both ends' fresh nonces and bound to job, plan and pair; so no mask is used twice, even if a job id were.
+one user); bound by HKDF-SHA256 to all that both ends said while setting the lane up. Job: HKDF-SHA256 of the lane's
+secret, salted with both ends' fresh nonces and bound to job, plan and pair; so no mask is used twice, even if a job id
+were.
 Sources: RFC 7748 (X25519), RFC 5869 (HKDF).
 """
+
 import secrets
 import struct
 from dataclasses import dataclass
@@ -47,7 +49,9 @@ class Setup:
         if magic != _SETUP_MAGIC:
             raise FrameError(f"{peer or 'the caller'}: expected the greeting of a private_keras server")
         if version != WIRE_VERSION:
-            raise VersionMismatch(f"{peer}: expected wire version {WIRE_VERSION}. Received: {version}; install the same release")
+            raise VersionMismatch(
+                f"{peer}: expected wire version {WIRE_VERSION}. Received: {version}; install the same release"
+            )
         if party == self._party:
             raise SecurityError(f"{peer} claims to be this server, party {party}")
         try:
@@ -82,12 +86,16 @@ class Hello:
         if magic != _HELLO_MAGIC:
             raise FrameError(f"{peer}: expected the start of a job")
         if version != WIRE_VERSION:
-            raise VersionMismatch(f"{peer}: expected wire version {WIRE_VERSION}. Received: {version}; install the same release")
+            raise VersionMismatch(
+                f"{peer}: expected wire version {WIRE_VERSION}. Received: {version}; install the same release"
+            )
         return cls(protocol.rstrip(b"\0").decode("ascii", "replace"), party, job, digest, nonce)
 
     def pack(self) -> bytes:
         """As bytes, always `HELLO_BYTES`."""
-        return _HELLO.pack(_HELLO_MAGIC, WIRE_VERSION, self.party, self.protocol.encode(), self.job, self.digest, self.nonce)
+        return _HELLO.pack(
+            _HELLO_MAGIC, WIRE_VERSION, self.party, self.protocol.encode(), self.job, self.digest, self.nonce
+        )
 
     def key_with(self, theirs: "Hello", lane_secret: bytes, peer_party: int, peer: str) -> bytes:
         """The 16-byte key that this job shares with the peer, once both hellos agree.
@@ -97,12 +105,15 @@ class Hello:
             FrameError: the peer answers for another job or party.
         """
         if theirs.party != peer_party or theirs.job != self.job:
-            raise FrameError(f"{peer}: expected party {peer_party} and this job. Received: party {theirs.party}, another job")
+            raise FrameError(
+                f"{peer}: expected party {peer_party} and this job. Received: party {theirs.party}, another job"
+            )
         if theirs.protocol != self.protocol:
             raise VersionMismatch(f"{peer}: expected protocol {self.protocol}. Received: {theirs.protocol}")
         if theirs.digest != self.digest:
             raise VersionMismatch(
-                f"{peer} has another plan for this job: expected digest {self.digest.hex()[:16]}. Received: {theirs.digest.hex()[:16]}"
+                f"{peer} has another plan for this job: expected digest {self.digest.hex()[:16]}. "
+                f"Received: {theirs.digest.hex()[:16]}"
             )
         if theirs.nonce == self.nonce:
             raise SecurityError(f"{peer} sent this server's own nonce back")

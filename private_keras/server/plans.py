@@ -1,4 +1,5 @@
 """Plans that clients have sent: validated once, made ready to run, kept by digest."""
+
 import threading
 from collections import OrderedDict
 
@@ -46,7 +47,7 @@ class Plans:
             strangers = set(output.receivers) - {CLIENT, identity}
             if strangers:
                 raise SecurityError(
-                    f"output {output.name!r} is for {', '.join(sorted(strangers))}, but results go to who runs the plan, "
-                    f"{identity} ({CLIENT!r} in plans)"
+                    f"output {output.name!r} is for {', '.join(sorted(strangers))}, but results go to who runs "
+                    f"the plan, {identity} ({CLIENT!r} in plans)"
                 )
         return program

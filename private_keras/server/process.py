@@ -1,4 +1,5 @@
 """A server's process: from its description to a control plane and lanes, and an orderly end."""
+
 import contextlib
 import os
 import secrets
@@ -77,14 +78,20 @@ class ServerProcess:
         service = Service(about, Identities(config), store, self._jobs, runner, kernel, self.log)
         workers = limits.MAX_JOBS + OTHER_CALLS
         pool = futures.ThreadPoolExecutor(workers, thread_name_prefix="call")
-        self._server = grpc.server(pool, handlers=(service.handler(),), options=OPTIONS, maximum_concurrent_rpcs=workers)
+        self._server = grpc.server(
+            pool, handlers=(service.handler(),), options=OPTIONS, maximum_concurrent_rpcs=workers
+        )
         try:
             self._lanes.listen(_bound(self._own.data, bind))
             self._listen(_bound(self._own.control, bind))
         except (OSError, RuntimeError) as error:
-            raise ClusterError(f"{self._own.name} cannot listen on {self._own.control} and {self._own.data}: {error}") from None
+            raise ClusterError(
+                f"{self._own.name} cannot listen on {self._own.control} and {self._own.data}: {error}"
+            ) from None
         self._server.start()
-        self.log.write("info", "server started", party=party, protocol=config.protocol, kernel=kernel.name, version=VERSION)
+        self.log.write(
+            "info", "server started", party=party, protocol=config.protocol, kernel=kernel.name, version=VERSION
+        )
 
     def _listen(self, address: str) -> None:
         if self._config.local:
@@ -92,7 +99,9 @@ class ServerProcess:
             return
         files = self._config.credentials(self._own.name)
         credentials = grpc.ssl_server_credentials(
-            [(files.key.read_bytes(), files.certificate.read_bytes())], files.authority.read_bytes(), require_client_auth=True
+            [(files.key.read_bytes(), files.certificate.read_bytes())],
+            files.authority.read_bytes(),
+            require_client_auth=True,
         )
         self._server.add_secure_port(address, credentials)
 
@@ -108,7 +117,9 @@ class ServerProcess:
         self.log.write("info", "server stopped")
 
 
-def serve(config: Path, party: int, bind: str | None = None, log_level: str = "info", lifeline: int | None = None) -> int:
+def serve(
+    config: Path, party: int, bind: str | None = None, log_level: str = "info", lifeline: int | None = None
+) -> int:
     """Runs a server until SIGTERM, SIGINT, or the end of its lifeline; returns the exit code.
 
     Args:
@@ -133,8 +144,10 @@ def serve(config: Path, party: int, bind: str | None = None, log_level: str = "i
 
 
 def _hold(line: socket.socket, ended: Callable[[], bool]) -> None:
-    """Says that the server is ready; returns when the client is gone. A forked child of the client may keep the line open: so
-    the parent is watched as well."""
+    """Says that the server is ready; returns when the client is gone.
+
+    A forked child of the client may keep the line open, so the parent is watched as well.
+    """
     parent = os.getppid()
     with contextlib.suppress(OSError):
         line.sendall(READY)

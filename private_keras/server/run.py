@@ -1,4 +1,5 @@
 """One job on one server: material in, lanes to the peers, the plan on shares, contributions out."""
+
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager

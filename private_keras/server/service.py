@@ -1,4 +1,5 @@
 """The control plane: one method per call of `wire/messages.proto`. Trusts nothing that arrives."""
+
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -31,7 +32,14 @@ class Service:
     """
 
     def __init__(
-        self, about: wire.HelloReply, identities: Identities, store: Store, jobs: Jobs, runner: Runner, kernel: Kernel, log: Log
+        self,
+        about: wire.HelloReply,
+        identities: Identities,
+        store: Store,
+        jobs: Jobs,
+        runner: Runner,
+        kernel: Kernel,
+        log: Log,
     ):
         self._about = about
         self._identities = identities
@@ -43,7 +51,7 @@ class Service:
         self._plans = Plans()
         self._began = time.monotonic()
 
-    # --- calls ----------------------------------------------------------------------------------------------------------
+    # --- calls --------------------------------------------------------------------------------------------------------
     def hello(self, request: wire.HelloRequest, identity: str, context: grpc.ServicerContext) -> wire.HelloReply:
         """Who and what this server is."""
         reply = wire.HelloReply()
@@ -57,7 +65,9 @@ class Service:
             jobs=len(self._jobs), stored_bytes=self._store.nbytes, seconds=time.monotonic() - self._began
         )
 
-    def upload(self, requests: Iterator[wire.UploadRequest], identity: str, context: grpc.ServicerContext) -> wire.UploadReply:
+    def upload(
+        self, requests: Iterator[wire.UploadRequest], identity: str, context: grpc.ServicerContext
+    ) -> wire.UploadReply:
         """Stores one tensor's material for its owner."""
         first = _first(requests)
         reserved = stored_bytes(self._about.party, first.elements)
@@ -77,7 +87,9 @@ class Service:
         """Forgets shares of the caller."""
         return wire.DeleteReply(deleted=self._store.delete(list(request.handles), identity))
 
-    def prepare(self, requests: Iterator[wire.PrepareRequest], identity: str, context: grpc.ServicerContext) -> wire.PrepareReply:
+    def prepare(
+        self, requests: Iterator[wire.PrepareRequest], identity: str, context: grpc.ServicerContext
+    ) -> wire.PrepareReply:
         """Takes a plan."""
         first = _first(requests)
         if not 0 < first.total <= MAX_JSON_BYTES:
@@ -88,12 +100,16 @@ class Service:
             if len(text) > first.total:
                 break
         if len(text) != first.total:
-            raise PlanError(f"expected a plan of {first.total} bytes. Received: {'more' if len(text) > first.total else len(text)}")
+            raise PlanError(
+                f"expected a plan of {first.total} bytes. Received: {'more' if len(text) > first.total else len(text)}"
+            )
         digest = self._plans.prepare(bytes(text))
         self._log.write("info", "plan prepared", digest=digest[:16], client=identity)
         return wire.PrepareReply(digest=digest)
 
-    def run(self, requests: Iterator[wire.RunRequest], identity: str, context: grpc.ServicerContext) -> Iterator[wire.RunReply]:
+    def run(
+        self, requests: Iterator[wire.RunRequest], identity: str, context: grpc.ServicerContext
+    ) -> Iterator[wire.RunReply]:
         """Runs a job and streams this server's contributions to whoever runs it."""
         first = _first(requests)
         if not 0 < first.seconds <= limits.MAX_SECONDS:
@@ -121,20 +137,30 @@ class Service:
         """Ends a job of the caller."""
         return wire.CancelReply(found=self._jobs.cancel(request.job, identity))
 
-    # --- gRPC -----------------------------------------------------------------------------------------------------------
+    # --- gRPC ---------------------------------------------------------------------------------------------------------
     def handler(self) -> grpc.GenericRpcHandler:
         """The calls as gRPC takes them, guarded."""
         unary, streamed = grpc.unary_unary_rpc_method_handler, grpc.stream_unary_rpc_method_handler
         calls = {
             "Hello": unary(self._guard(self.hello), wire.HelloRequest.FromString, wire.HelloReply.SerializeToString),
-            "Health": unary(self._guard(self.health), wire.HealthRequest.FromString, wire.HealthReply.SerializeToString),
-            "Upload": streamed(self._guard(self.upload), wire.UploadRequest.FromString, wire.UploadReply.SerializeToString),
-            "Delete": unary(self._guard(self.delete), wire.DeleteRequest.FromString, wire.DeleteReply.SerializeToString),
-            "Prepare": streamed(self._guard(self.prepare), wire.PrepareRequest.FromString, wire.PrepareReply.SerializeToString),
+            "Health": unary(
+                self._guard(self.health), wire.HealthRequest.FromString, wire.HealthReply.SerializeToString
+            ),
+            "Upload": streamed(
+                self._guard(self.upload), wire.UploadRequest.FromString, wire.UploadReply.SerializeToString
+            ),
+            "Delete": unary(
+                self._guard(self.delete), wire.DeleteRequest.FromString, wire.DeleteReply.SerializeToString
+            ),
+            "Prepare": streamed(
+                self._guard(self.prepare), wire.PrepareRequest.FromString, wire.PrepareReply.SerializeToString
+            ),
             "Run": grpc.stream_stream_rpc_method_handler(
                 self._guard_stream(self.run), wire.RunRequest.FromString, wire.RunReply.SerializeToString
             ),
-            "Cancel": unary(self._guard(self.cancel), wire.CancelRequest.FromString, wire.CancelReply.SerializeToString),
+            "Cancel": unary(
+                self._guard(self.cancel), wire.CancelRequest.FromString, wire.CancelReply.SerializeToString
+            ),
         }
         return grpc.method_handlers_generic_handler(SERVICE, calls)
 
@@ -168,7 +194,9 @@ class Service:
 
     def _refuse(self, call: str, error: PrivateKerasError, context: grpc.ServicerContext) -> None:
         kind = "warning" if isinstance(error, SecurityError) else "info"
-        self._log.write(kind, f"{call} failed", error=type(error).__name__, message=str(error)[: limits.DETAIL_CHARACTERS])
+        self._log.write(
+            kind, f"{call} failed", error=type(error).__name__, message=str(error)[: limits.DETAIL_CHARACTERS]
+        )
         detail = detail_of(error, self._about.name)
         context.set_trailing_metadata(((DETAIL_KEY, detail.SerializeToString()),))
         context.abort(code_of(error), detail.message)

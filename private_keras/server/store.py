@@ -1,4 +1,5 @@
 """Shares that clients keep on a server: in memory, under random handles, each for its owner alone."""
+
 import threading
 from dataclasses import dataclass
 
@@ -37,7 +38,8 @@ class Store:
         with self._lock:
             if self._bytes + nbytes > self._quota:
                 raise StoreFull(
-                    f"no room for {nbytes} bytes of shares: {self._bytes} of {self._quota} are taken; delete models that are no longer used"
+                    f"no room for {nbytes} bytes of shares: {self._bytes} of {self._quota} are taken; "
+                    "delete models that are no longer used"
                 )
             self._bytes += nbytes
 
@@ -70,7 +72,10 @@ class Store:
         with self._lock:
             entry = self._entries.get(handle)
         if entry is None or entry.owner != owner:
-            raise HandleNotFound(f"the shares of {what} are not on this server: deleted, lost in a restart, or of another identity; share them again")
+            raise HandleNotFound(
+                f"the shares of {what} are not on this server: deleted, lost in a restart, or of another identity; "
+                "share them again"
+            )
         return entry.material
 
     def delete(self, handles: list[bytes], owner: str) -> int:

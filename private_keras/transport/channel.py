@@ -4,6 +4,7 @@ A message belongs to a *step*, a counter that both ends advance alike; step and 
 payload is used. Nothing is allocated on a peer's word: payloads land in arrays that the caller made. A mismatch is a
 `FrameError` that names the peer. One channel serves one job at a time; after any error it can only be closed.
 """
+
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 

@@ -1,4 +1,5 @@
 """The boundary of a transport's connecting half: how a party listens for its peers and reaches them."""
+
 import socket
 from typing import Protocol
 
@@ -6,7 +7,7 @@ from private_keras.transport.stream import StreamChannel
 
 
 class Endpoint(Protocol):
-    """Makes connections between servers, authenticated by what the transport has: a directory's mode, or certificates."""
+    """Makes connections between servers, authenticated by a directory's mode or by certificates."""
 
     def listen(self, address: str) -> socket.socket:
         """A listening socket at `address`; raises `SecurityError` where others could get at it."""
@@ -20,4 +21,4 @@ class Endpoint(Protocol):
         """
 
     def welcome(self, sock: socket.socket, deadline: float) -> StreamChannel:
-        """Handshake on an accepted connection. `peer` of the result is the name proven, or "" where all are one user."""
+        """Handshake on an accepted connection. `peer` of the result is the name proven; "" where all are one user."""

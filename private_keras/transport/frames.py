@@ -1,4 +1,5 @@
 """The frame of a message on a byte stream: step and length, 16 bytes, little endian; then the payload."""
+
 import struct
 
 import numpy as np
@@ -61,5 +62,8 @@ def outgoing(payload: np.ndarray) -> np.ndarray:
 def incoming(out: np.ndarray) -> np.ndarray:
     """Bytes of the array that a payload is received into."""
     if not out.flags.c_contiguous or not out.flags.writeable:
-        raise InputError(f"a message is received into a contiguous, writable array. Received: shape {out.shape}, strides {out.strides}")
+        raise InputError(
+            "a message is received into a contiguous, writable array. "
+            f"Received: shape {out.shape}, strides {out.strides}, writable: {out.flags.writeable}"
+        )
     return out.reshape(-1).view(np.uint8)

@@ -1,4 +1,5 @@
 """Channels inside one process: for tests and for the reference run of a protocol, one thread per party."""
+
 import queue
 import threading
 
@@ -34,7 +35,10 @@ class MemoryChannel(Channel):
             raise PeerLost(f"{self.peer} closed its channel before step {step}")
         got, payload = item
         if got != step or payload.nbytes != out.nbytes:
-            raise FrameError(f"{self.peer}: expected step {step} with {out.nbytes} bytes. Received: step {got} with {payload.nbytes} bytes")
+            raise FrameError(
+                f"{self.peer}: expected step {step} with {out.nbytes} bytes. "
+                f"Received: step {got} with {payload.nbytes} bytes"
+            )
         if self._record:
             self.log.append((step, payload))
         out.reshape(-1).view(np.uint8)[:] = payload.reshape(-1).view(np.uint8)

@@ -3,6 +3,7 @@
 All waiting is done by the calling thread: each turn it writes what the kernel takes, reads what is there, and sleeps in
 `poll` only when neither moved. So two parties can exchange messages of any size without deadlock and without threads.
 """
+
 import math
 import select
 import socket

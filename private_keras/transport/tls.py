@@ -2,6 +2,7 @@
 
 Where the cluster's description pins a party's public key (SHA-256), that key and no other is accepted.
 """
+
 import datetime
 import hashlib
 import select
@@ -54,7 +55,9 @@ def name_of(certificate: x509.Certificate) -> str:
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
-        raise SecurityError("a certificate without a party's name; make certificates with `private-keras keys`") from None
+        raise SecurityError(
+            "a certificate without a party's name; make certificates with `private-keras keys`"
+        ) from None
     found = names.get_values_for_type(x509.DNSName)
     if len(found) != 1:
         raise SecurityError(f"a certificate must name one party. Received: {len(found)} names")
@@ -68,16 +71,17 @@ def check_pin(certificate: x509.Certificate, name: str, pins: dict[str, str]) ->
 
 
 def check_dates(path: Path) -> None:
-    """Raises `SecurityError` when a certificate of ours has expired or is not valid yet: better here than by each peer."""
+    """Raises `SecurityError` when a certificate of ours has expired or is not valid yet; each peer would refuse it."""
     try:
         certificate = x509.load_pem_x509_certificate(path.read_bytes())
     except (OSError, ValueError):
         raise SecurityError(f"no certificate in {path}; make certificates with `private-keras keys`") from None
     now = datetime.datetime.now(datetime.UTC)
-    if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
+    first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if not first <= now <= last:
         raise SecurityError(
-            f"{path.name} is expired or not valid yet: it is good from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} "
-            f"to {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC; make a new one with `private-keras keys`"
+            f"{path.name} is expired or not valid yet: it is good from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} "
+            "UTC; make a new one with `private-keras keys`"
         )
 
 
@@ -91,7 +95,9 @@ def make_context(credentials: Credentials, server_side: bool) -> ssl.SSLContext:
         context.num_tickets = 0
     for path in (credentials.authority, credentials.certificate, credentials.key):
         if not path.is_file():
-            raise SecurityError(f"no file {path}; make certificates with `private-keras keys` and copy each party its own")
+            raise SecurityError(
+                f"no file {path}; make certificates with `private-keras keys` and copy each party its own"
+            )
     try:
         context.load_verify_locations(credentials.authority)
         context.load_cert_chain(credentials.certificate, credentials.key)
@@ -171,7 +177,9 @@ def connect(address: str, peer: str, deadline: float) -> socket.socket:
     """A TCP connection without delays for small messages; tries again until the deadline."""
     while True:
         try:
-            sock = socket.create_connection(split_address(address), timeout=max(0.01, min(5.0, deadline - time.monotonic())))
+            sock = socket.create_connection(
+                split_address(address), timeout=max(0.01, min(5.0, deadline - time.monotonic()))
+            )
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return sock
         except OSError as error:

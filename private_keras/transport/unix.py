@@ -3,6 +3,7 @@
 The socket lies in a directory that only its user may enter (mode 0700), and the kernel says which user is at the other
 end. No encryption: whoever could read the socket could read the processes' memory.
 """
+
 import os
 import select
 import socket
