@@ -32,22 +32,26 @@ _OWN = {
 # Keras' own, because they are traced or run on the client: names, and modules that can be imported from here too.
 _KERAS = (
     "Function", "Initializer", "Input", "InputSpec", "KerasTensor", "Layer", "Loss", "Metric", "Operation",
-    "Optimizer", "Regularizer", "Variable", "applications", "backend", "config", "dtype_policies",
-    "mixed_precision", "name_scope", "preprocessing", "random", "saving", "tree", "visualization",
+    "Optimizer", "Regularizer", "Variable", "backend", "config", "dtype_policies", "mixed_precision",
+    "name_scope", "preprocessing", "random", "tree", "visualization",
 )
 _MODULES = (
     "activations", "callbacks", "constraints", "datasets", "initializers", "losses", "metrics", "optimizers",
-    "ops", "regularizers", "utils",
+    "ops", "regularizers", "saving", "utils",
 )
 _TABLE = _OWN | dict.fromkeys(_KERAS, "keras") | {name: f"{__name__}.{name}" for name in _MODULES}
 
 __all__ = ["errors", *_TABLE]  # noqa: PLE0604
 
+# What makes plain models, whose predict would run in the clear.
+_ABSENT = {"applications": "convert the model: private_keras.convert(keras.applications.ResNet50(...))"}
+
 
 def __getattr__(name: str) -> object:
     """Loads one name of the facade from the module that the table gives for it."""
     if name not in _TABLE:
-        raise AttributeError(f"module 'private_keras' has no attribute {name!r}")
+        advice = f"; {_ABSENT[name]}" if name in _ABSENT else ""
+        raise AttributeError(f"module 'private_keras' has no attribute {name!r}{advice}")
     module = importlib.import_module(_TABLE[name])
     value = module if module.__name__ == f"{__name__}.{name}" else getattr(module, name)
     globals()[name] = value

@@ -64,7 +64,10 @@ def test_names():
 def test_every_public_module_of_keras_is_there_or_left_out_on_purpose():
     absent = {n for n in dir(keras) if not n.startswith("_") and not hasattr(pk, n)}
     # Devices, distribution, export and quantisation are about where and how plaintext runs.
+    with pytest.raises(AttributeError, match="private_keras.convert"):
+        pk.applications  # noqa: B018
     assert absent == {
+        "applications",
         "DTypePolicy",
         "FloatDTypePolicy",
         "Quantizer",

@@ -238,6 +238,27 @@ def test_convert_keeps_how_a_model_was_compiled():
     assert private.loss == "mse" and float(private.optimizer.learning_rate.numpy()) == 0.125
 
 
+def test_no_way_to_a_model_that_predicts_in_the_clear(tmp_path):
+    """Whatever the face makes of a private model is private."""
+    model = mlp()
+    model.save(tmp_path / "m.keras")
+    made = [
+        pk.models.clone_model(model),
+        pk.models.clone_model(two_by_two()),
+        pk.models.model_from_json(model.to_json()),
+        pk.saving.load_model(tmp_path / "m.keras"),
+        pk.Sequential.from_config(model.get_config()),
+        pk.Model.from_config(two_by_two().get_config()),
+        keras.models.load_model(tmp_path / "m.keras"),
+    ]
+    assert all(isinstance(m, pk.models.PrivateModel) for m in made)
+    plain_model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    assert isinstance(pk.models.model_from_json(plain_model.to_json()), pk.Sequential)
+    model.save_weights(tmp_path / "m.weights.h5")
+    pk.saving.load_weights(made[0], tmp_path / "m.weights.h5")
+    np.testing.assert_array_equal(made[0].get_weights()[0], model.get_weights()[0])
+
+
 def test_convert_says_what_it_cannot_do():
     with pytest.raises(InputError, match="keras.Model.*list"):
         pk.convert([1])
@@ -263,7 +284,8 @@ def bad_arrays() -> dict:
         "objects": (np.array([[None] * 5]), "numbers"),
         "complex": (np.zeros((3, 5), complex), "numbers"),
         "two": ([good, good], "1 input"),
-        "none": (None, "numbers"), "word": ("data", "numbers"),
+        "none": (None, "numbers"),
+        "word": ("data", "numbers"),
         "keys": ({"x": good}, "inputs"),
         "ragged": ([[1.0, 2.0], [3.0]], "array"),
     }

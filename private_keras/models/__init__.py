@@ -1,10 +1,10 @@
 """`Sequential`, `Model` and what `keras.models` has beside them."""
-from keras.models import clone_model, save_model
+from keras.models import save_model
 
 from private_keras.forecast import Forecast, Network
 from private_keras.models.check import Check
 from private_keras.models.classes import Model, Sequential
-from private_keras.models.convert import convert
+from private_keras.models.convert import clone_model, convert
 from private_keras.models.load import load_model, model_from_json
 from private_keras.models.private import PrivateModel
 

@@ -46,6 +46,11 @@ def convert(model: keras.Model) -> keras.Model:
     return private
 
 
+def clone_model(model: keras.Model, *args: Any, **kwargs: Any) -> keras.Model:
+    """As in Keras, with fresh weights; the clone is private, whatever the model is."""
+    return convert(keras.models.clone_model(model, *args, **kwargs))
+
+
 class Converted(Model):
     """A subclassed Keras model as a private one: calls a copy of it."""
 
