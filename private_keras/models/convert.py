@@ -35,7 +35,11 @@ def convert(model: keras.Model) -> keras.Model:
         private = Sequential(layers, name=model.name, trainable=model.trainable)
     elif hasattr(model, "_inputs_struct"):
         clone = keras.models.clone_model(model, clone_function=_counterpart)
-        private = Model(clone._inputs_struct, clone._outputs_struct, name=model.name)
+        inputs = clone._inputs_struct
+        if isinstance(inputs, list) and len(inputs) == 1:
+            # As old files have it; Keras would warn when given the array itself.
+            inputs = inputs[0]
+        private = Model(inputs, clone._outputs_struct, name=model.name)
         private.trainable = model.trainable
     else:
         private = Converted(_copy(model), name=model.name)
@@ -92,8 +96,8 @@ def _symbolic(model: keras.Model) -> Any:
     if len(shapes) != 1:
         raise UnsupportedError(
             f"model {model.name!r} ({type(model).__name__}) was built with inputs {sorted(shapes)}; only models whose "
-            "call takes one argument with all inputs are converted. Derive the class from private_keras.Model instead of "
-            "keras.Model."
+            "call takes one argument with all inputs are converted. Derive the class from private_keras.Model instead "
+            "of keras.Model."
         )
     (structure,) = shapes.values()
     return keras.tree.map_shape_structure(lambda shape: keras.KerasTensor((None, *shape[1:])), structure)
