@@ -15,7 +15,7 @@ help:
 	@echo "make clean      remove the environment and what was built"
 
 demo: $(VENV)/demo.stamp
-	$(BIN)/python examples/predict_digits.py
+	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python examples/predict_digits.py
 
 test: $(VENV)/test.stamp
 	$(BIN)/pytest -m "not long"
