@@ -7,6 +7,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from private_keras.cluster.doctor import examine
 from private_keras.cluster.keys import DAYS, make_keys
@@ -81,8 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _serve(given: argparse.Namespace) -> int:
-    return serve(given.config, given.party, given.bind, given.log, given.lifeline)
+def _serve(given: argparse.Namespace) -> NoReturn:
+    serve(given.config, given.party, given.bind, given.log, given.lifeline)
 
 
 def _keys(given: argparse.Namespace) -> int:

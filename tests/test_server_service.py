@@ -204,6 +204,20 @@ def test_messages_beyond_the_limit_are_refused(channel):
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+def test_a_running_job_can_be_cancelled_by_its_id(channel):
+    request = run_request(seconds=20, pieces=MATERIAL)
+    running = channel.stream_stream(f"/{SERVICE}/Run", None, None)(iter([request.SerializeToString()]), timeout=20)
+    deadline = time.monotonic() + 10
+    cancel = wire.CancelRequest(job=request.job)
+    while not wire.CancelReply.FromString(call(channel, "Cancel", cancel)[0]).found:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    with pytest.raises(grpc.RpcError) as caught:
+        list(running)
+    assert caught.value.code() is grpc.StatusCode.CANCELLED
+    assert "cancelled" in str(from_call(caught.value, "server0", "here")[0])
+
+
 def test_cancelling_what_does_not_run_finds_nothing(channel):
     assert not wire.CancelReply.FromString(call(channel, "Cancel", wire.CancelRequest(job=b"j" * 16))[0]).found
 

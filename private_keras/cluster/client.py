@@ -1,5 +1,6 @@
 """One server, as its client sees it: the calls of the control plane, errors as exceptions that name the server."""
 
+import contextlib
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +9,7 @@ import grpc
 import numpy as np
 
 from private_keras.cluster.probe import probe
-from private_keras.errors import ServerUnavailable, VersionMismatch
+from private_keras.errors import SecurityError, ServerUnavailable, VersionMismatch
 from private_keras.server import limits
 from private_keras.server.config import ClusterConfig, ServerAddress
 from private_keras.server.failures import from_call
@@ -59,15 +60,18 @@ class ServerClient:
         self._calls: dict[str, Any] = {}
 
     def connect(self, seconds: float) -> wire.HelloReply:
-        """Connects and asks who is there.
+        """Connects, unless there is a connection that works, and asks who is there.
 
         Raises:
             ServerUnavailable: nobody answers within `seconds`.
             SecurityError: a certificate, theirs or ours, is refused.
             VersionMismatch: another release, protocol or party.
         """
-        self.close()
         deadline = time.monotonic() + seconds
+        if self._channel is not None:
+            with contextlib.suppress(ServerUnavailable, SecurityError):
+                return self._greet(seconds)
+            self.close()
         if self._config.local:
             channel = grpc.insecure_channel(self.address, options=OPTIONS)
         else:
@@ -81,7 +85,10 @@ class ServerClient:
                 options=(*OPTIONS, ("grpc.ssl_target_name_override", self.name)),
             )
         self._open(channel)
-        reply = self._ask("Hello", wire.HelloRequest(version=VERSION), max(0.1, deadline - time.monotonic()), wait=True)
+        return self._greet(max(0.1, deadline - time.monotonic()), wait=True)
+
+    def _greet(self, seconds: float, wait: bool = False) -> wire.HelloReply:
+        reply = self._ask("Hello", wire.HelloRequest(version=VERSION), seconds, wait)
         party = int(self.name.removeprefix("server"))
         expected = (VERSION, self._config.protocol, party)
         if (reply.version, reply.protocol, reply.party) != expected:

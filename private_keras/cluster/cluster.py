@@ -205,17 +205,18 @@ class NetworkCluster(Cluster):
             self._pool.submit(client.upload, handle.id, elements.size, *part)
             for client, part in zip(self._clients, parts, strict=True)
         ]
-        futures.wait(tasks)
         try:
+            futures.wait(tasks)
             for task in tasks:
                 task.result()
-        except PrivateKerasError as error:
+        except BaseException as error:  # an interruption too must not leave shares behind
             self._notice(error)
+            futures.wait(tasks)
             self._forget([handle.id])
             raise
         return handle
 
-    def _notice(self, error: PrivateKerasError) -> None:
+    def _notice(self, error: BaseException) -> None:
         if isinstance(error, PeerLost | ServerUnavailable | DeadlineExceeded):
             self._stale = True
 

@@ -11,7 +11,8 @@ from private_keras.errors import ClusterError, DeadlineExceeded, HandleNotFound,
 from private_keras.plan.plan import Plan
 from private_keras.protocols.simulate import Simulate, SimulatedShare
 from private_keras.ring import default_kernel, fixedpoint
-from private_keras.server.execute import execute
+from private_keras.server import limits
+from private_keras.server.execute import Program
 
 
 class SimulatedCluster(Cluster):
@@ -24,6 +25,7 @@ class SimulatedCluster(Cluster):
         self._kernel = default_kernel()
         self._incarnation = secrets.token_hex(8)
         self._stored: dict[bytes, np.ndarray] = {}
+        self._programs: dict[str, Program] = {}
         self._closed = False
 
     @property
@@ -65,8 +67,12 @@ class SimulatedCluster(Cluster):
                     "the job took longer than its deadline; give a longer one or use smaller batches"
                 )
 
-        protocol = Simulate(self._kernel)
-        opened = execute(plan, protocol, shares, on_step)
+        program = self._programs.get(plan.digest)
+        if program is None:
+            if len(self._programs) >= limits.MAX_PLANS:
+                self._programs.clear()
+            program = self._programs[plan.digest] = Program(plan)
+        opened = program.run(Simulate(self._kernel), shares, on_step)
         seconds = time.monotonic() - began
         self.stats.add(Traffic(runs=1, seconds=seconds, computing=seconds))
         return decoded(plan, opened)

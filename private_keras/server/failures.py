@@ -5,12 +5,14 @@ from google.protobuf.message import DecodeError
 
 from private_keras import errors
 from private_keras.server import limits
+from private_keras.server.jobs import JobCancelled
 from private_keras.server.wire import messages_pb2 as wire
 
 DETAIL_KEY = "private-keras-error-bin"
 
 # First match counts, so subclasses stand before their bases.
 _CODES: tuple[tuple[type[errors.PrivateKerasError], grpc.StatusCode], ...] = (
+    (JobCancelled, grpc.StatusCode.CANCELLED),
     (errors.HandleNotFound, grpc.StatusCode.NOT_FOUND),
     (errors.DeadlineExceeded, grpc.StatusCode.DEADLINE_EXCEEDED),
     (errors.PeerLost, grpc.StatusCode.ABORTED),

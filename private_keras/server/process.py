@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from concurrent import futures
 from pathlib import Path
+from typing import NoReturn
 
 import grpc
 
@@ -51,6 +52,7 @@ class ServerProcess:
         party: which of its servers this is.
         bind: host to listen on instead of the one that the others dial; None for the same.
         log_level: error, warning or info.
+        threads: that one step of a job may use.
 
     Raises:
         InputError: no such party.
@@ -58,13 +60,13 @@ class ServerProcess:
         SecurityError: missing or unfit certificates.
     """
 
-    def __init__(self, config: ClusterConfig, party: int, bind: str | None = None, log_level: str = "info"):
+    def __init__(self, config: ClusterConfig, party: int, bind: str | None, log_level: str, threads: int):
         if not 0 <= party < len(config.servers):
             raise InputError(f"expected a party from 0 to {len(config.servers) - 1}. Received: {party}")
         self._config = config
         self._own = config.servers[party]
         self.log = Log(self._own.name, log_level)
-        kernel = default_kernel()
+        kernel = default_kernel(threads)
         endpoint = UnixEndpoint() if config.local else _tls(config.credentials(self._own.name))
         names = [server.name for server in config.servers]
         self._lanes = Lanes(party, names, [_plain(s.data) for s in config.servers], endpoint, config.protocol, self.log)
@@ -117,10 +119,8 @@ class ServerProcess:
         self.log.write("info", "server stopped")
 
 
-def serve(
-    config: Path, party: int, bind: str | None = None, log_level: str = "info", lifeline: int | None = None
-) -> int:
-    """Runs a server until SIGTERM, SIGINT, or the end of its lifeline; returns the exit code.
+def serve(config: Path, party: int, bind: str | None, log_level: str, lifeline: int | None) -> NoReturn:
+    """Runs a server until SIGTERM, SIGINT, or the end of its lifeline; then ends the process, with exit code 0.
 
     Args:
         lifeline: a socket's file descriptor, for embedded servers: gets a line when the server listens, and the server
@@ -131,7 +131,10 @@ def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     description = read_config(config)
-    process = ServerProcess(description, party, bind, log_level)
+    # A host of its own is used wholly; on one machine the servers divide it.
+    cores = len(os.sched_getaffinity(0))
+    threads = cores if lifeline is None else max(1, cores // len(description.servers))
+    process = ServerProcess(description, party, bind, log_level, threads)
     if lifeline is None:
         ended.wait()
     else:
@@ -140,7 +143,8 @@ def serve(
     if lifeline is not None:
         _remove(config)
     sys.stderr.flush()
-    return 0
+    # Not `return`: a job deep in one step would hold the interpreter's end until the step is over.
+    os._exit(0)
 
 
 def _hold(line: socket.socket, ended: Callable[[], bool]) -> None:
