@@ -3,8 +3,8 @@
     python examples/predict_digits.py [folder for the model and the picture, "out" by default]
 
 Trains an ordinary Keras CNN on scikit-learn's digits, saves it as `digits.h5`, loads that file with private_keras,
-predicts the whole test set on secret shares and compares with Keras. Writes `digits.png`: a digit, what each server saw of
-it, and the opened prediction.
+predicts the whole test set on secret shares and compares with Keras. Writes `digits.png`: a digit, what each server saw
+of it, and the opened prediction.
 """
 import secrets
 import sys
@@ -79,7 +79,9 @@ def draw(path: Path, image: np.ndarray, label: int, prediction: np.ndarray) -> N
     axes[0].set_title(f"the client's digit: {label}")
     titles = ("server 0: the digit, masked", "server 1: its mask", "server 2: the masks")
     for axis, words, title in zip(axes[1:4], seen_by_servers(image), titles, strict=True):
-        axis.imshow((words[..., 0] >> np.uint64(56)).astype(np.uint8), cmap="gray_r", vmin=0, vmax=255)
+        # Of 64 bits the eight that make up the gray of a pixel from 0 to 1.
+        gray = (words[..., 0] >> np.uint64(fixedpoint.DEFAULT_FRACTION - 8)).astype(np.uint8)
+        axis.imshow(gray, cmap="gray_r", vmin=0, vmax=255)
         axis.set_title(title)
     for axis in axes[:4]:
         axis.set_axis_off()

@@ -51,10 +51,10 @@ class Execution:
             self._traced[batch_size] = trace(self._model, batch_size)
         return self._traced[batch_size]
 
-    def arrays(self, x: Any) -> list[np.ndarray]:
+    def arrays(self, x: Any, batch_size: int) -> list[np.ndarray]:
         """Arrays of x in the order of the model's inputs, every row of them checked."""
         arrays = inputs.flatten(self._model, x)
-        inputs.check(self._model, self.traced(1).inputs, arrays)
+        inputs.check(self._model, self.traced(min(batch_size, len(arrays[0]))).inputs, arrays)
         return arrays
 
     def run(self, x: Any) -> Any:

@@ -9,6 +9,8 @@ from keras.src.trainers.epoch_iterator import EpochIterator
 from private_keras.errors import InputError
 from private_keras.models.execution import Execution
 
+_BATCH_SIZE = 32  # Keras' default
+
 
 def predict(
     model: keras.Model, execution: Execution, x: Any, batch_size: int | None, verbose: str | int, steps: int | None,
@@ -18,7 +20,8 @@ def predict(
     _check_count("batch_size", batch_size)
     _check_count("steps", steps)
     if not _is_stream(x):
-        arrays = execution.arrays(x)  # all rows, before the first is shared
+        batch_size = batch_size or _BATCH_SIZE
+        arrays = execution.arrays(x, batch_size)  # all rows, before the first is shared
         x = arrays if len(arrays) > 1 else arrays[0]
     batches = EpochIterator(x=x, batch_size=batch_size, steps_per_epoch=steps, shuffle=False)
     if not isinstance(callbacks, keras.callbacks.CallbackList):
