@@ -1,4 +1,5 @@
 """Every case of every family agrees with Keras on simulated shares."""
+
 import pytest
 
 from tests.layer_cases import FAMILIES

@@ -1,4 +1,5 @@
 """Sums and products of traced values, folding known factors and terms into a product that precedes them."""
+
 import hashlib
 from dataclasses import replace
 from typing import Any
@@ -57,7 +58,7 @@ def negate(lo: Lowering, x: Value) -> Value:
 
 
 def multiply(lo: Lowering, x: Value, y: Value) -> Value:
-    """x * y. A known y of one number per channel folds into the weights of the product x; the result is not truncated."""
+    """x * y. A known y of one number per channel folds into the weights of the product x; nothing is truncated."""
     if isinstance(x, Known) and isinstance(y, Known):
         return lo.derive("multiply", np.multiply, x, y)
     if isinstance(x, Known):
@@ -84,7 +85,7 @@ def affine(lo: Lowering, x: Value, factor: Known, term: Known) -> Value:
 
 
 def scale(lo: Lowering, x: Value, factor: float | np.ndarray) -> Value:
-    """x times a public factor, number or array. Powers of two and small integers are exact; the result is not truncated."""
+    """x times a public factor, number or array. Powers of two and small integers are exact; nothing is truncated."""
     factor = np.asarray(factor, dtype=np.float64)
     if isinstance(x, Known):
         return lo.derive("multiply", np.multiply, x, public(factor))
@@ -99,11 +100,13 @@ def scale(lo: Lowering, x: Value, factor: float | np.ndarray) -> Value:
     bits = factor_bits(factor)
     size = int(np.max(np.abs(np.rint(factor * 2.0**bits)), initial=0)).bit_length()
     y = lo.as_secret(x)
-    # |x| < 2^HEADROOM times a factor of `size` bits at 2^bits has to stay below 2^62.
-    if y.fraction > lo.fraction and y.fraction + max(bits, size) > LONGEST:
+    # |x| < 2^HEADROOM in ring units, times an integer below 2^size, has to stay below 2^62.
+    if y.fraction > lo.fraction and (y.fraction + size - 1 > LONGEST or y.fraction + bits > 58):
         y = lo.at(y)
     if y.fraction + size + HEADROOM > 61 or y.fraction + bits > 58:
-        raise lo.refuse("multiplication by a public factor", f"the factor needs {size} bits; keep factors below 2^20 in size.")
+        raise lo.refuse(
+            "multiplication by a public factor", f"the factor needs {size} bits; keep factors below 2^20 in size."
+        )
     z = lo.step("multiply", y, lo.known(public(factor), bits))
     return lo.positive(z) if lo.is_positive(y) and np.all(factor >= 0) else z
 

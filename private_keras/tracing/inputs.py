@@ -1,4 +1,5 @@
 """A model's inputs as inputs of the plan: integers where the model wants integers, with the range that is known."""
+
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,19 +34,27 @@ class InputSpec:
     high: float
 
 
-def read_inputs(lo: Lowering, graph: Graph, nodes: list[Any], owner: str, names: list[str]) -> tuple[list[InputSpec], dict[int, Secret]]:
+def read_inputs(
+    lo: Lowering, graph: Graph, nodes: list[Any], owner: str, names: list[str]
+) -> tuple[list[InputSpec], dict[int, Secret]]:
     """Declares the plan's inputs; returns what callers must know, and the value of each input tensor by id."""
     specs, values = [], {}
     for i, tensor in enumerate(graph.inputs):
         known_as = names[i] if i < len(names) else tensor.name
         dtype = keras.backend.standardize_dtype(tensor.dtype)
         if dtype.startswith(("complex", "string")):
-            raise UnsupportedError(f"input '{tensor.name}': expected numbers. Received: dtype {dtype}. Encode it before predict.")
+            raise UnsupportedError(
+                f"input '{tensor.name}': expected numbers. Received: dtype {dtype}. Encode it before predict."
+            )
         same = _copies(tensor, nodes)
         uses = [node for node in nodes if any(t is s for t in node.input_tensors for s in same) and not _copy(node)]
         casts = [node for node in uses if isinstance(node.operation, core.Cast) and _integer(node.outputs[0])]
         integers = dtype.startswith(("int", "uint", "bool")) or (bool(uses) and len(casts) == len(uses))
-        low, high = _range(tensor, nodes, casts) if integers else (-(2.0**HEADROOM), 2.0**HEADROOM)
+        low, high = (
+            _range([*same, *(node.outputs[0] for node in casts)], nodes)
+            if integers
+            else (-(2.0**HEADROOM), 2.0**HEADROOM)
+        )
         if dtype == "bool":
             low, high = 0, 2
         name = lo.builder.input(f"x{i}", tensor.shape, 0 if integers else lo.fraction, owner, label=known_as[:200])
@@ -64,17 +73,19 @@ def _copies(tensor: keras.KerasTensor, nodes: list[Any]) -> list[keras.KerasTens
 
 
 def _copy(node: Any) -> bool:
-    return isinstance(node.operation, core.ConvertToTensor | core.Cast) and node.input_tensors[0].dtype == node.outputs[0].dtype
+    return (
+        isinstance(node.operation, core.ConvertToTensor | core.Cast)
+        and node.input_tensors[0].dtype == node.outputs[0].dtype
+    )
 
 
 def _integer(tensor: keras.KerasTensor) -> bool:
     return keras.backend.standardize_dtype(tensor.dtype).startswith(("int", "uint"))
 
 
-def _range(tensor: keras.KerasTensor, nodes: list[Any], casts: list[Any]) -> tuple[float, float]:
+def _range(same: list[keras.KerasTensor], nodes: list[Any]) -> tuple[float, float]:
     """Integers that the input may hold: indices of the smallest table that it is used on."""
     low, high = -(2.0 ** (HEADROOM + 10)), 2.0 ** (HEADROOM + 10)
-    same = [tensor, *(node.outputs[0] for node in casts)]
     for node in nodes:
         operation, operands = node.operation, node.input_tensors
         if isinstance(operation, numpy.Take) and len(operands) > 1 and any(operands[-1] is t for t in same):

@@ -1,8 +1,9 @@
 """Lowering: writes plan steps for traced operations and keeps the books on fractions, constants and weights.
 
-Fractions are lazy: a product keeps its long fraction through additions and movements, and is truncated where a step needs
-the working fraction. So a bias is added before the truncation, and a skip connection joins two products under one.
-"""
+Fractions are lazy: a product keeps its long fraction through additions and movements, and is truncated where a step
+needs the working fraction. So a bias is added before the truncation, and a skip connection joins two products under
+one. """
+
 import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -108,22 +109,25 @@ class Lowering:
         longest = max(fractions) if fractions else self.fraction
         if longest < self.fraction and any(isinstance(x, Known) and not integral(x) for x in secrets):
             longest = self.fraction
-        large = max((float(np.max(np.abs(x.value), initial=0)) for x in secrets if isinstance(x, Known) and not x.secret), default=0)
+        large = max(
+            (float(np.max(np.abs(x.value), initial=0)) for x in secrets if isinstance(x, Known) and not x.secret),
+            default=0,
+        )
         if longest > LONGEST or large * 2.0**longest >= 2.0**60:
             longest = self.fraction
         return [self.at(x, longest) for x in secrets]
 
     def known(self, x: Known, fraction: int) -> Secret:
-        """A known value in the plan: a constant if it is public, an input of the model owner if it depends on weights."""
+        """A known value in the plan: a constant if it is public, an input of the model owner if not."""
         if not x.secret:
             return self.secret(self.builder.constant(encode(x.value, fraction, self.layer), fraction, layer=self.layer))
         key = (x.identity, fraction)
         if key not in self._weight_names:
-            encode(x.value, fraction, x.label)  # refuses values that do not fit before anything is shared
+            check(x.value, fraction, x.label)
             name = "w" + hashlib.sha256(f"{x.identity}@{fraction}".encode()).hexdigest()[:16]
             self.builder.input(name, x.shape, fraction, self.owner, label=x.label[-200:])
             self._weight_names[key] = name
-            self.weights[name] = np.asarray(x.value, dtype=np.float64)
+            self.weights[name] = x.value
         return self.secret(self._weight_names[key])
 
     # --- known values --------------------------------------------------------------------------------------------
@@ -133,6 +137,11 @@ class Lowering:
         identity = digest(what, *(x.identity for x in xs))
         label = next((x.label for x in xs if x.secret), "")
         return Known(value, any(x.secret for x in xs), identity, f"{label} ({what})" if label else what)
+
+    def product(self, op: str, x: Value, w: Known, attributes: dict[str, Any], shape: tuple[int, ...]) -> Product:
+        """A product with known weights that waits for factors and terms to fold in; weights are checked now."""
+        check(w.value, self.fraction, w.label)
+        return Product(op, self.operand(x, SPARE), w, None, attributes, shape, self.layer)
 
     # --- products ------------------------------------------------------------------------------------------------
     def _write_product(self, p: Product) -> Secret:
@@ -149,19 +158,22 @@ class Lowering:
 
 
 def encode(value: np.ndarray, fraction: int, label: str) -> np.ndarray:
-    """Ring units, int64, rounded to nearest.
+    """Ring units, int64, rounded to nearest."""
+    check(value, fraction, label)
+    return np.rint(np.asarray(value, dtype=np.float64) * 2.0**fraction).astype(np.int64)
+
+
+def check(value: np.ndarray, fraction: int, label: str) -> None:
+    """Refuses known values that fixed point cannot hold, before anything is shared.
 
     Raises:
-        UnsupportedError: for values that do not fit in 2^62 units or are not finite.
+        UnsupportedError: for values that are not finite, or not below 2^62 ring units.
     """
-    value = np.asarray(value, dtype=np.float64)
-    scaled = np.rint(value * 2.0**fraction)
-    if not np.all(np.abs(scaled) < 2.0**62):  # NaN fails too
+    if not float(np.max(np.abs(value), initial=0)) < 2.0 ** (62 - fraction):  # NaN fails too
         raise UnsupportedError(
-            f"'{label}' holds values that are not finite or not below 2^{62 - fraction}; expected finite values in that range. "
-            "Scale the model's weights."
+            f"'{label}' holds values that are not finite or not below 2^{62 - fraction}; expected values in that "
+            "range. Scale the model's weights."
         )
-    return scaled.astype(np.int64)
 
 
 def digest(*parts: Any) -> str:

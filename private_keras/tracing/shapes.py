@@ -1,4 +1,5 @@
-"""Movements of traced values. Known values are moved by the client; products wait only where a movement keeps channels."""
+"""Movements of traced values. Known values are moved by the client; products are written first."""
+
 from collections.abc import Sequence
 from dataclasses import replace
 

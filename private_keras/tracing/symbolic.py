@@ -1,10 +1,11 @@
 """Calls a Keras model on symbolic tensors so that every `keras.ops` operation is recorded, with weights kept symbolic.
 
 For the length of one trace, three things change *on the instances of this model only*, and are put back whatever
-happens: each `keras.Variable` held by a layer is replaced by a `WeightTensor` (else Keras would compute with the value and
-the weight would end up in the plan as a public constant), `symbolic_call` of each layer runs the layer's own `call` (else
-the graph would stop at the layer), and lists of graph nodes that Keras appends to.
+happens: each `keras.Variable` held by a layer is replaced by a `WeightTensor` (else Keras would compute with the
+value and the weight would end up in the plan as a public constant), `symbolic_call` of each layer runs the layer's own
+`call` (else the graph would stop at the layer), and lists of graph nodes that Keras appends to.
 """
+
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,9 +13,26 @@ from typing import Any
 
 import keras
 from keras import tree
+from keras.src.random.seed_generator import global_seed_generator
 
 from private_keras.errors import UnsupportedError
 from private_keras.tracing.rules.layers import ACTIVATIONS, LAYERS
+from private_keras.tracing.rules.refused import LAYERS_REFUSED
+
+HIDDEN = (
+    "is held where it cannot be kept secret: not in an attribute of a layer, or a list, tuple or dict there. "
+    "Assign it to an attribute of its layer."
+)
+
+
+RANDOM = "it draws random numbers while predicting. Do that in training only, or apply it to the data before `predict`."
+FOLLOW = (
+    "Write it with `keras.ops` operations on tensors, without a backend's own functions and without branches on values."
+)
+
+
+class Stopped(Exception):
+    """A refused layer left no outputs to go on with; the findings say why."""
 
 
 class WeightTensor(keras.KerasTensor):
@@ -35,8 +53,8 @@ class WeightTensor(keras.KerasTensor):
 
     def assign(self, *_args: Any, **_kwargs: Any) -> None:
         raise UnsupportedError(
-            f"weight '{self.path}' is changed while predicting; prediction on shares keeps no state. Use a layer whose `call` "
-            "assigns no variable when `training` is false."
+            f"weight '{self.path}' is changed while predicting; prediction on shares keeps no state. Use a layer whose "
+            "`call` assigns no variable when `training` is false."
         )
 
     assign_add = assign_sub = assign
@@ -62,6 +80,7 @@ class Graph:
         layer_of: layer path by id of the node that recorded an operation.
         findings: layers that could not be called symbolically.
         keep: keeps tensors alive so that ids stay unique.
+        random: whether a layer that draws random numbers was found.
     """
 
     inputs: list[keras.KerasTensor]
@@ -71,6 +90,7 @@ class Graph:
     layers: list[keras.Layer] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     keep: list[Any] = field(default_factory=list)
+    random: bool = False
 
     def producer(self, tensor: keras.KerasTensor) -> tuple[Any, int] | None:
         """The node that made a tensor and the index of the tensor among its outputs; None for a root of the graph."""
@@ -105,7 +125,10 @@ def call(model: keras.Model, inputs: Any) -> Graph:
     graph = Graph(tree.flatten(inputs))
     graph.remember(inputs)
     with _symbolic(model, graph):
-        graph.outputs = model(inputs, training=False)
+        try:
+            graph.outputs = model(inputs, training=False)
+        except Stopped:
+            return graph
         graph.remember(graph.outputs)
         # Nodes are looked up by position in lists that are about to be put back: resolve them now.
         return _resolve(graph)
@@ -134,9 +157,11 @@ def _symbolic(model: keras.Model, graph: Graph) -> Iterator[None]:
     for variable in model.variables:
         variables[id(variable)] = WeightTensor(variable, len(variables))
     seen: set[int] = set()
+    found: set[int] = set()
 
     def replace(value: Any) -> Any:
         if isinstance(value, keras.Variable):
+            found.add(id(value))
             return variables.setdefault(id(value), WeightTensor(value, len(variables)))
         if isinstance(value, list | tuple) and _holds_variable(value):
             return type(value)(replace(v) for v in value) if type(value) is tuple else [replace(v) for v in value]
@@ -170,6 +195,9 @@ def _symbolic(model: keras.Model, graph: Graph) -> Iterator[None]:
 
     try:
         visit(model)
+        for variable in model.weights:
+            if id(variable) not in found:
+                graph.findings.append(Finding(model.name, "weight", f"'{variable.path}' {HIDDEN}"))
         yield
     finally:
         for put_back in reversed(undo):
@@ -177,50 +205,68 @@ def _symbolic(model: keras.Model, graph: Graph) -> Iterator[None]:
 
 
 def _holds_variable(values: Any) -> bool:
-    return any(
-        isinstance(v, keras.Variable) or (isinstance(v, list | tuple) and _holds_variable(v)) for v in values
-    )
+    return any(isinstance(v, keras.Variable) or (isinstance(v, list | tuple) and _holds_variable(v)) for v in values)
 
 
 def _save_nodes(operation: Any, undo: list[Callable[[], None]]) -> None:
     for name in ("_inbound_nodes", "_outbound_nodes"):
         nodes = vars(operation).get(name)
         if nodes is not None:
-            undo.append(lambda n=nodes, length=len(nodes): n.__delitem__(slice(length, None)))
+            count = len(nodes)
+            undo.append(lambda n=nodes, length=count: n.__delitem__(slice(length, None)))
 
 
 def _inliner(layer: keras.Layer, graph: Graph) -> Callable[..., Any]:
     rule = next((LAYERS[c] for c in type(layer).__mro__ if c in LAYERS), None)
     inside = type(layer).call
+    refused = next((LAYERS_REFUSED[c] for c in type(layer).__mro__ if c in LAYERS_REFUSED), None)
     if rule is not None and not _is_keras(inside):
         rule = None  # a user's subclass with a `call` of its own
 
+    path = layer.path or layer.name
+
+    def find(message: str, args: Any, kwargs: Any) -> Any:
+        """Notes the finding and goes on with outputs of the right shape, if they can be known."""
+        graph.findings.append(Finding(path, type(layer).__name__, message))
+        try:
+            return layer.compute_output_spec(*args, **kwargs)
+        except Exception:  # noqa: BLE001 - a layer that does not run may not know its shape either
+            raise Stopped(path) from None
+
     def symbolic_call(*args: Any, **kwargs: Any) -> Any:
         graph.remember((args, kwargs))
+        drawn = _random_state()
         try:
+            if refused is not None:
+                raise UnsupportedError(refused)
             outputs = rule(layer, *args, **kwargs) if rule is not None else layer.call(*args, **kwargs)
+            if _random_state() != drawn and not graph.random:
+                graph.random = True
+                graph.findings.append(Finding(path, type(layer).__name__, RANDOM))
+        except Stopped:
+            raise
         except UnsupportedError as error:
-            graph.findings.append(Finding(layer.path or layer.name, type(layer).__name__, str(error)))
-            outputs = layer.compute_output_spec(*args, **kwargs)
+            outputs = find(str(error), args, kwargs)
         except Exception as error:  # noqa: BLE001 - whatever a layer raises on symbolic tensors, the user learns which layer
-            message = (
-                f"its `call` cannot be followed on symbolic tensors ({type(error).__name__}: {_first_line(error)}). "
-                "Write it with `keras.ops` operations on tensors, without a backend's own functions, randomness or "
-                "branches on values."
+            outputs = find(
+                f"its `call` cannot be followed on symbolic tensors ({_kind(error)}). {FOLLOW}", args, kwargs
             )
-            graph.findings.append(Finding(layer.path or layer.name, type(layer).__name__, message))
-            outputs = layer.compute_output_spec(*args, **kwargs)
         graph.remember(outputs)
-        graph.label(outputs, layer.path or layer.name, (args, kwargs))
+        graph.label(outputs, path, (args, kwargs))
         return outputs
 
     return symbolic_call
+
+
+def _random_state() -> list[int]:
+    """What Keras draws its random numbers from where no seed is given."""
+    return keras.ops.convert_to_numpy(global_seed_generator().state).tolist()
 
 
 def _is_keras(function: Any) -> bool:
     return getattr(function, "__module__", "").startswith("keras.")
 
 
-def _first_line(error: Exception) -> str:
+def _kind(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else ""
+    return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__

@@ -1,4 +1,5 @@
 """Operations that Keras does itself, but does not record on symbolic tensors. They compute what Keras computes."""
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,10 +13,22 @@ class GroupedConv(nn.Conv):
 
     def compute_output_spec(self, inputs: keras.KerasTensor, kernel: keras.KerasTensor) -> keras.KerasTensor:
         shape = compute_conv_output_shape(
-            tuple(inputs.shape), kernel.shape[-1], tuple(kernel.shape[:-2]), strides=self.strides, padding=self.padding,
-            data_format=self.data_format, dilation_rate=self.dilation_rate,
+            tuple(inputs.shape),
+            kernel.shape[-1],
+            tuple(kernel.shape[:-2]),
+            strides=self.strides,
+            padding=self.padding,
+            data_format=self.data_format,
+            dilation_rate=self.dilation_rate,
         )
         return keras.KerasTensor(shape, dtype=inputs.dtype)
+
+
+class BatchNorm(nn.BatchNorm):
+    """`keras.ops.batch_normalization` infers no shape where there is an offset and no scale."""
+
+    def compute_output_spec(self, x: keras.KerasTensor, *_: Any) -> keras.KerasTensor:
+        return keras.KerasTensor(x.shape, dtype=x.dtype)
 
 
 class _Adaptive:

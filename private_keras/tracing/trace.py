@@ -1,4 +1,5 @@
-"""`trace`: a Keras model to a plan, the plaintext of its weights, and what a caller must know about inputs and outputs."""
+"""`trace`: a Keras model to a plan, the plaintext of its weights, and what callers must know of inputs and outputs."""
+
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,13 +8,12 @@ import keras
 import numpy as np
 from keras import tree
 
-from private_keras.errors import UnsupportedError
+from private_keras.errors import InputError, UnsupportedError
 from private_keras.plan.passes import optimise
 from private_keras.plan.plan import Plan
 from private_keras.tracing.inputs import InputSpec, read_inputs
 from private_keras.tracing.lowering import Lowering
-from private_keras.tracing.symbolic import Finding, Graph, call
-from private_keras.tracing.values import Known, Secret
+from private_keras.tracing.symbolic import Finding, call
 from private_keras.tracing.walk import Walk, topological
 
 APPROXIMATIONS = ("accurate", "fast")
@@ -25,9 +25,9 @@ class Traced:
 
     Attributes:
         plan: what servers run, of kind "predict".
-        weights: plaintext float64 of each input that the model's owner provides, by name in the plan. A name stands for one
-            expression over weights and its scale, whatever the batch size: what was shared under a name for one batch size
-            serves another, as long as the model's weights do not change.
+        weights: plaintext of each input that the model's owner provides, by name in the plan. A name stands for one
+            expression over weights and its scale, whatever the batch size: what was shared under a name for one batch
+            size serves another, as long as the model's weights do not change.
         inputs: one for each model input, in the order in which Keras flattens them.
         outputs: Keras' nested structure of outputs, with each output's name in the plan as the leaves.
         output_dtypes: the dtype Keras gives each output, by name.
@@ -73,9 +73,12 @@ def trace(
 
     Raises:
         UnsupportedError: naming layer, operation and advice for everything that cannot run on shares.
+        InputError: a batch size or approximation that is none.
     """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise InputError(f"batch_size: expected an integer of at least 1. Received: {batch_size!r}")
     if approximation not in APPROXIMATIONS:
-        raise UnsupportedError(f"approximation: expected one of {', '.join(APPROXIMATIONS)}. Received: {approximation!r}")
+        raise InputError(f"approximation: expected one of {', '.join(APPROXIMATIONS)}. Received: {approximation!r}")
     traced, findings = _attempt(model, batch_size, approximation, fraction, input_owner, weight_owner, receivers)
     if traced is None:
         raise UnsupportedError(report(model, findings))
@@ -94,32 +97,36 @@ def report(model: keras.Model, findings: list[Finding]) -> str:
 
 
 def _attempt(
-    model: keras.Model, batch_size: int, approximation: str, fraction: int, input_owner: str, weight_owner: str,
+    model: keras.Model,
+    batch_size: int,
+    approximation: str,
+    fraction: int,
+    input_owner: str,
+    weight_owner: str,
     receivers: tuple[str, ...],
 ) -> tuple[Traced | None, list[Finding]]:
-    structure = _symbolic_inputs(model, batch_size)
-    graph = call(model, structure)
+    try:
+        graph = call(model, _symbolic_inputs(model, batch_size))
+    except UnsupportedError as error:
+        return None, [Finding(model.name, "input", str(error))]
+    if graph.outputs is None:
+        return None, graph.findings
     lo = Lowering(fraction, approximation, weight_owner)
     nodes = topological(graph)
     functional = getattr(model, "_functional", None) or model
-    specs, values = read_inputs(lo, graph, nodes, input_owner, getattr(functional, "input_names", None) or [])
+    try:
+        specs, values = read_inputs(lo, graph, nodes, input_owner, getattr(functional, "input_names", None) or [])
+    except UnsupportedError as error:
+        return None, [*graph.findings, Finding(model.name, "input", str(error))]
     walk = Walk(lo, graph, values, list(graph.findings))
     walk.run(nodes)
     findings = walk.findings
     names: list[str] = []
     dtypes: dict[str, str] = {}
     for i, tensor in enumerate(tree.flatten(graph.outputs)):
-        name = _output_name(model, i, names)
-        result = walk.value(tensor)
-        if isinstance(result, Known):
-            message = "it does not depend on the inputs, so that opening it would open the model's weights. Remove the output."
-            findings.append(Finding(model.name, f"output '{name}'", message))
-        elif not findings:
-            exact = keras.backend.standardize_dtype(tensor.dtype)
-            opened = lo.as_secret(result) if exact.startswith(("int", "uint", "bool")) else lo.at(result)
-            lo.builder.output(opened.name, name, receivers)
-            dtypes[name] = exact
-        names.append(name)
+        names.append(_output_name(model, i, names))
+        dtypes[names[-1]] = keras.backend.standardize_dtype(tensor.dtype)
+        walk.open(tensor, names[-1], receivers)
     if findings:
         return None, findings
     plan = optimise(lo.builder.build(model.name, "predict"))
@@ -132,13 +139,13 @@ def _output_name(model: keras.Model, index: int, taken: list[str]) -> str:
     """Keras' name of the output, made fit for a plan and unique."""
     functional = getattr(model, "_functional", None) or model
     given = getattr(functional, "output_names", None) or []
-    name = re.sub(r"[^A-Za-z0-9_.:/-]", "_", str(given[index]) if index < len(given) else f"output{index}").lstrip("_.:/-")
+    name = re.sub(r"[^A-Za-z0-9_.:/-]", "_", str(given[index]) if index < len(given) else f"output{index}").lstrip(
+        "_.:/-"
+    )
     return name if name and name not in taken else f"{name or 'output'}.{index}"
 
 
 def _symbolic_inputs(model: keras.Model, batch_size: int) -> Any:
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise UnsupportedError(f"batch_size: expected an integer of at least 1. Received: {batch_size!r}")
     struct = getattr(model, "_inputs_struct", None)
     if struct is None and getattr(model, "_functional", None) is not None:
         struct = model._functional._inputs_struct
@@ -148,7 +155,7 @@ def _symbolic_inputs(model: keras.Model, batch_size: int) -> Any:
         struct = tree.map_shape_structure(lambda s: keras.KerasTensor((None, *s[1:])), next(iter(shapes.values())))
     if struct is None:
         raise UnsupportedError(
-            f"model '{model.name}' has no input shape yet. Call it once on data, build it, or begin it with `keras.Input`."
+            "it has no input shape yet. Call it once on data, build it, or begin it with `keras.Input`."
         )
     if isinstance(model, keras.Sequential) and isinstance(struct, list | tuple) and len(struct) == 1:
         struct = struct[0]
@@ -158,12 +165,11 @@ def _symbolic_inputs(model: keras.Model, batch_size: int) -> Any:
 def _symbolic_input(model: keras.Model, tensor: keras.KerasTensor, batch_size: int) -> keras.KerasTensor:
     if tensor.shape and tensor.shape[0] not in (None, batch_size):
         raise UnsupportedError(
-            f"model '{model.name}', input '{tensor.name}': it was built for batches of {tensor.shape[0]}. "
-            f"Received: batch_size {batch_size}."
+            f"'{tensor.name}' was built for batches of {tensor.shape[0]}. Received: batch_size {batch_size}."
         )
     if any(n is None for n in tensor.shape[1:]):
         raise UnsupportedError(
-            f"model '{model.name}', input '{tensor.name}': expected fixed sizes but for the batch, since a plan is made for one "
+            f"'{tensor.name}': expected fixed sizes but for the batch, since a plan is made for one "
             f"shape. Received: {tensor.shape}. Build the model with `keras.Input` of a full shape."
         )
     return keras.KerasTensor((batch_size, *tensor.shape[1:]), dtype=tensor.dtype, sparse=False, name=tensor.name)

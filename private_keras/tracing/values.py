@@ -1,4 +1,5 @@
-"""What a tensor of a trace can be: known to the client, secret on the servers, or a product not yet written to the plan."""
+"""What a tensor of a trace can be: known to the client, secret on the servers, or a product not yet written."""
+
 from dataclasses import dataclass
 from typing import Any
 

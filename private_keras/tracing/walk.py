@@ -1,4 +1,5 @@
 """Walks a recorded graph and lowers each operation by its rule; what depends on weights alone the client computes."""
+
 from typing import Any
 
 import keras
@@ -8,13 +9,12 @@ from keras.src.ops import nn
 
 from private_keras.errors import PlanError, UnsupportedError
 from private_keras.tracing.lowering import Lowering, digest
-from private_keras.tracing.rules import REFUSED, TABLE
+from private_keras.tracing.rules import GENERAL, REFUSED, TABLE
 from private_keras.tracing.symbolic import Finding, Graph, WeightTensor
 from private_keras.tracing.values import Known, Product, Refused, Secret, Value
 
 # Operations whose shape Keras infers wrongly: attention, where values are longer than keys.
 MISJUDGED = (nn.DotProductAttention,)
-ADVICE = "no rule lowers it. Replace it by operations listed in docs/coverage.md, or compute it before or after `predict`."
 
 
 def topological(graph: Graph) -> list[Any]:
@@ -27,7 +27,11 @@ def topological(graph: Graph) -> list[Any]:
         if state.get(id(node)):
             stack.pop()
             continue
-        waiting = [made[0] for t in node.input_tensors if (made := graph.producer(t)) is not None and not state.get(id(made[0]))]
+        waiting = [
+            made[0]
+            for t in node.input_tensors
+            if (made := graph.producer(t)) is not None and not state.get(id(made[0]))
+        ]
         if waiting:
             stack.extend(waiting)
         else:
@@ -69,6 +73,24 @@ class Walk:
             return weight(tensor)
         return Refused(tuple(tensor.shape))
 
+    def open(self, tensor: keras.KerasTensor, name: str, receivers: tuple[str, ...]) -> None:
+        """Makes a tensor an output of the plan: integers as they are, real numbers at the working fraction."""
+        result = self.value(tensor)
+        if isinstance(result, Refused):
+            return
+        if isinstance(result, Known):
+            self._find(
+                f"output '{name}'",
+                "it does not depend on the inputs; opening it would open weights. Remove the output.",
+            )
+            return
+        whole = keras.backend.standardize_dtype(tensor.dtype).startswith(("int", "uint", "bool"))
+        try:
+            opened = self.lo.as_secret(result) if whole else self.lo.at(result)
+            self.lo.builder.output(opened.name, name, receivers)
+        except (UnsupportedError, PlanError) as error:
+            self._find(f"output '{name}'", str(error))
+
     def _use(self, tensor: keras.KerasTensor) -> None:
         self._uses[id(tensor)] = self._uses.get(id(tensor), 0) + 1
 
@@ -86,7 +108,9 @@ class Walk:
         # named by its place: a name made from its content would tell a server what it is. Zeros and ones are no data.
         secret = value.dtype.kind == "f" and value.size > 1 and not np.all((value == 0) | (value == 1))
         self._arrays += 1
-        identity = f"array:{self._arrays}" if secret else f"public:{value.dtype}:{value.shape}:{digest(value.tobytes())}"
+        identity = (
+            f"array:{self._arrays}" if secret else f"public:{value.dtype}:{value.shape}:{digest(value.tobytes())}"
+        )
         return Known(value, secret, identity, f"{self.lo.layer or 'model'}/array" if secret else "")
 
     def _lower(self, node: Any) -> list[Value]:
@@ -98,7 +122,7 @@ class Walk:
                 return self._compute(node, args, kwargs)
             rule = TABLE.get(type(operation))
             if rule is None:
-                raise UnsupportedError(REFUSED.get(type(operation), ADVICE))
+                raise UnsupportedError(REFUSED.get(type(operation), GENERAL))
             if any(isinstance(a, Refused) for a in flat):
                 return [Refused(tuple(t.shape)) for t in node.outputs]
             results = tree.flatten(rule(self.lo, operation, *args, **kwargs))
@@ -132,7 +156,8 @@ class Walk:
         secret = any(a.secret for a in known)
         label = next((a.label for a in known if a.secret), "")
         return [
-            Known(np.asarray(keras.ops.convert_to_numpy(r)), secret, f"{identity}:{i}", label) for i, r in enumerate(results)
+            Known(np.asarray(keras.ops.convert_to_numpy(r)), secret, f"{identity}:{i}", label)
+            for i, r in enumerate(results)
         ]
 
 
@@ -143,5 +168,9 @@ def weight(tensor: WeightTensor) -> Known:
 
 
 def _configuration(operation: keras.Operation) -> str:
-    items = {k: v for k, v in vars(operation).items() if not k.startswith("_") and k not in ("name", "arguments", "dtype_policy")}
+    items = {
+        k: v
+        for k, v in vars(operation).items()
+        if not k.startswith("_") and k not in ("name", "arguments", "dtype_policy")
+    }
     return repr(sorted(items.items()))

@@ -2,6 +2,7 @@
 
 They are data, so that the simulated arithmetic and a real cluster can run the same cases.
 """
+
 from tests.layer_cases import (
     activations,
     attention,

@@ -1,4 +1,5 @@
 """Attention."""
+
 import keras
 from keras import layers
 

@@ -1,4 +1,5 @@
 """A conformance case: what to build, what to feed it, and the largest error that is allowed."""
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any

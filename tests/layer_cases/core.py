@@ -1,4 +1,5 @@
 """Dense and its kin, embeddings, and layers that only arrange."""
+
 import keras
 from keras import layers
 
@@ -10,8 +11,16 @@ CASES = [
     Case("dense-3d-no-bias", lambda: layers.Dense(4, use_bias=False), [(3, 6)]),
     Case("dense-one", lambda: layers.Dense(1, activation="sigmoid"), [(30,)]),
     Case("einsum-dense", lambda: layers.EinsumDense("abc,cd->abd", output_shape=(None, 5), bias_axes="d"), [(3, 4)]),
-    Case("einsum-dense-heads", lambda: layers.EinsumDense("abc,cde->abde", output_shape=(None, 2, 3), bias_axes="de"), [(3, 4)]),
-    Case("einsum-dense-two", lambda: layers.EinsumDense("abcd,cde->abe", output_shape=(None, 3), bias_axes="e"), [(3, 2, 4)]),
+    Case(
+        "einsum-dense-heads",
+        lambda: layers.EinsumDense("abc,cde->abde", output_shape=(None, 2, 3), bias_axes="de"),
+        [(3, 4)],
+    ),
+    Case(
+        "einsum-dense-two",
+        lambda: layers.EinsumDense("abcd,cde->abe", output_shape=(None, 3), bias_axes="e"),
+        [(3, 2, 4)],
+    ),
     Case("einsum-dense-ellipsis", lambda: layers.EinsumDense("...x,xy->...y", output_shape=4, bias_axes="y"), [(2, 3)]),
     Case("embedding", lambda: layers.Embedding(11, 4), [(5,)], high=11),
     Case("embedding-mask", lambda: layers.Embedding(6, 3, mask_zero=True), [(4,)], high=6),

@@ -1,4 +1,5 @@
 """Layers of several inputs."""
+
 from keras import layers
 
 from tests.layer_cases.case import Case

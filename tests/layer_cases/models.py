@@ -1,4 +1,5 @@
 """Whole models: nested, shared, with several inputs and outputs, subclassed."""
+
 import keras
 from keras import layers, ops
 
@@ -7,15 +8,29 @@ from tests.layer_cases.case import Case
 
 def mlp():
     return keras.Sequential(
-        [keras.Input((12,)), layers.Dense(8, "relu"), layers.Dropout(0.3), layers.Dense(8, "tanh"), layers.Dense(4, "softmax")]
+        [
+            keras.Input((12,)),
+            layers.Dense(8, "relu"),
+            layers.Dropout(0.3),
+            layers.Dense(8, "tanh"),
+            layers.Dense(4, "softmax"),
+        ]
     )
 
 
 def lenet():
-    return keras.Sequential([
-        keras.Input((12, 12, 1)), layers.Conv2D(4, 3, activation="relu"), layers.MaxPooling2D(), layers.Conv2D(6, 3, activation="relu"),
-        layers.MaxPooling2D(), layers.Flatten(), layers.Dense(10, "relu"), layers.Dense(5, "softmax"),
-    ])
+    return keras.Sequential(
+        [
+            keras.Input((12, 12, 1)),
+            layers.Conv2D(4, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(6, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dense(10, "relu"),
+            layers.Dense(5, "softmax"),
+        ]
+    )
 
 
 def resnet():
@@ -49,7 +64,9 @@ def shared():
 def dictionaries():
     x, y = keras.Input((4,), name="first"), keras.Input((3,), name="second")
     z = layers.Concatenate()([x, y])
-    return keras.Model({"second": y, "first": x}, {"class": layers.Dense(3, "softmax")(z), "amount": layers.Dense(1)(z)})
+    return keras.Model(
+        {"second": y, "first": x}, {"class": layers.Dense(3, "softmax")(z), "amount": layers.Dense(1)(z)}
+    )
 
 
 def operators():
@@ -104,11 +121,16 @@ def subclassed():
 
 
 def autoencoder():
-    return keras.Sequential([
-        keras.Input((8, 8, 1)), layers.Conv2D(3, 3, strides=2, padding="same", activation="relu"),
-        layers.Conv2DTranspose(2, 3, strides=2, padding="same", activation="relu"), layers.UpSampling2D(),
-        layers.AveragePooling2D(2), layers.Conv2D(1, 3, padding="same", activation="sigmoid"),
-    ])
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(3, 3, strides=2, padding="same", activation="relu"),
+            layers.Conv2DTranspose(2, 3, strides=2, padding="same", activation="relu"),
+            layers.UpSampling2D(),
+            layers.AveragePooling2D(2),
+            layers.Conv2D(1, 3, padding="same", activation="sigmoid"),
+        ]
+    )
 
 
 def transformer():
@@ -120,7 +142,15 @@ def transformer():
 
 
 CASES = [
-    Case("mlp", mlp), Case("lenet", lenet), Case("resnet", resnet), Case("nested", nested), Case("shared", shared),
-    Case("dictionaries", dictionaries), Case("operators", operators), Case("custom", custom),
-    Case("subclassed", subclassed), Case("autoencoder", autoencoder), Case("transformer", transformer, high=12),
+    Case("mlp", mlp),
+    Case("lenet", lenet),
+    Case("resnet", resnet),
+    Case("nested", nested),
+    Case("shared", shared),
+    Case("dictionaries", dictionaries),
+    Case("operators", operators),
+    Case("custom", custom),
+    Case("subclassed", subclassed),
+    Case("autoencoder", autoencoder),
+    Case("transformer", transformer, high=12),
 ]

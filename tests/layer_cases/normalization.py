@@ -1,4 +1,5 @@
 """Normalisation, rescaling, and how they fold into products."""
+
 import keras
 import numpy as np
 from keras import layers
@@ -15,11 +16,16 @@ CASES = [
     Case("batch-images", lambda: layers.BatchNormalization(epsilon=1e-2), [(4, 4, 3)]),
     Case("batch-axis-1", lambda: layers.BatchNormalization(axis=1), [(3, 4, 2)]),
     Case("batch-plain", lambda: layers.BatchNormalization(center=False, scale=False), [(3, 4)]),
+    Case("batch-no-scale", lambda: layers.BatchNormalization(scale=False), [(5,)]),
+    Case("batch-no-center", lambda: layers.BatchNormalization(center=False), [(5,)]),
     Case("batch-after-dense", stacked((6,), lambda: layers.Dense(5), layers.BatchNormalization)),
     Case("batch-after-conv", stacked((5, 5, 2), lambda: layers.Conv2D(3, 3), layers.BatchNormalization, layers.ReLU)),
     Case("batch-after-depthwise", stacked((5, 5, 2), lambda: layers.DepthwiseConv2D(3), layers.BatchNormalization)),
     Case("batch-after-transpose", stacked((4, 4, 2), lambda: layers.Conv2DTranspose(3, 2), layers.BatchNormalization)),
-    Case("batch-twice", stacked((5,), lambda: layers.Dense(4, use_bias=False), layers.BatchNormalization, layers.BatchNormalization)),
+    Case(
+        "batch-twice",
+        stacked((5,), lambda: layers.Dense(4, use_bias=False), layers.BatchNormalization, layers.BatchNormalization),
+    ),
     Case("layer", lambda: layers.LayerNormalization(), [(8,)]),
     Case("layer-3d", lambda: layers.LayerNormalization(epsilon=1e-5), [(3, 6)]),
     Case("layer-axes", lambda: layers.LayerNormalization(axis=(1, 2)), [(4, 5)]),
@@ -37,11 +43,17 @@ CASES = [
     Case("unit-axes", lambda: layers.UnitNormalization(axis=(1, 2)), [(3, 4)]),
     Case("rescaling", lambda: layers.Rescaling(1 / 255), [(5,)], scale=100.0),
     Case("rescaling-offset", lambda: layers.Rescaling(1 / 127.5, offset=-1.0), [(4, 4, 3)], scale=100.0),
-    Case("rescaling-dense", stacked((6,), lambda: layers.Dense(4), lambda: layers.Rescaling(0.3, offset=2.0)), scale=2.0),
-    Case("rescaling-conv", stacked((5, 5, 1), lambda: layers.Rescaling(1 / 16), lambda: layers.Conv2D(2, 3)), scale=16.0),
+    Case(
+        "rescaling-dense", stacked((6,), lambda: layers.Dense(4), lambda: layers.Rescaling(0.3, offset=2.0)), scale=2.0
+    ),
+    Case(
+        "rescaling-conv", stacked((5, 5, 1), lambda: layers.Rescaling(1 / 16), lambda: layers.Conv2D(2, 3)), scale=16.0
+    ),
     Case("normalization", lambda: layers.Normalization(mean=[0.5, -1.0, 2.0], variance=[0.5, 2.0, 4.0]), [(3,)]),
     Case("normalization-number", lambda: layers.Normalization(axis=None, mean=0.5, variance=2.0), [(4, 2)]),
-    Case("normalization-invert", lambda: layers.Normalization(mean=[0.5, -1.0], variance=[0.5, 2.0], invert=True), [(2,)]),
+    Case(
+        "normalization-invert", lambda: layers.Normalization(mean=[0.5, -1.0], variance=[0.5, 2.0], invert=True), [(2,)]
+    ),
     Case("spectral", lambda: layers.SpectralNormalization(layers.Dense(4)), [(5,)]),
 ]
 

@@ -1,4 +1,5 @@
 """Operations of keras.ops on secret tensors, one function each."""
+
 import keras
 import numpy as np
 from keras import ops
@@ -89,7 +90,9 @@ ONE = {
     "einsum-trace": lambda x: ops.einsum("bijk->bkj", x),
     "matmul": lambda x: ops.matmul(x, ops.transpose(x, (0, 1, 3, 2))),
     "dot": lambda x: ops.dot(x, np.linspace(-1, 1, 8, dtype="float32").reshape(4, 2)),
-    "tensordot": lambda x: ops.tensordot(x, np.linspace(-1, 1, 12, dtype="float32").reshape(3, 4), axes=[[2, 3], [0, 1]]),
+    "tensordot": lambda x: ops.tensordot(
+        x, np.linspace(-1, 1, 12, dtype="float32").reshape(3, 4), axes=[[2, 3], [0, 1]]
+    ),
     "exp": lambda x: ops.exp(x * 0.5),
     "sigmoid": ops.sigmoid,
     "erf": ops.erf,

@@ -1,4 +1,5 @@
 """Pooling over windows and over everything."""
+
 from keras import layers
 
 from tests.layer_cases.case import Case

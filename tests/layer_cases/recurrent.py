@@ -1,4 +1,5 @@
 """Recurrent layers, unrolled."""
+
 import keras
 from keras import layers
 
@@ -24,7 +25,11 @@ CASES += [
     Case("gru-reset-before", lambda: layers.GRU(3, reset_after=False), [(4, 2)]),
     Case("lstm-relu", lambda: layers.LSTM(3, activation="relu", recurrent_activation="hard_sigmoid"), [(4, 2)]),
     Case("bidirectional-lstm", lambda: layers.Bidirectional(layers.LSTM(3)), [(4, 2)]),
-    Case("bidirectional-gru", lambda: layers.Bidirectional(layers.GRU(3, return_sequences=True), merge_mode="sum"), [(4, 2)]),
+    Case(
+        "bidirectional-gru",
+        lambda: layers.Bidirectional(layers.GRU(3, return_sequences=True), merge_mode="sum"),
+        [(4, 2)],
+    ),
     Case("bidirectional-ave", lambda: layers.Bidirectional(layers.SimpleRNN(3), merge_mode="ave"), [(4, 2)]),
     Case("bidirectional-mul", lambda: layers.Bidirectional(layers.SimpleRNN(3), merge_mode="mul"), [(4, 2)]),
     Case("rnn-cells", lambda: layers.RNN([layers.LSTMCell(3), layers.GRUCell(2)]), [(4, 2)]),

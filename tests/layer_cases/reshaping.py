@@ -1,4 +1,5 @@
 """Layers that move elements."""
+
 from keras import layers
 
 from tests.layer_cases.case import Case
@@ -46,5 +47,8 @@ CASES = [
     Case("upsampling-3d-one", lambda: layers.UpSampling3D((2, 1, 1)), [(2, 2, 2, 2)]),
     Case("resizing", lambda: layers.Resizing(5, 3), [(4, 4, 2)]),
     Case("resizing-nearest", lambda: layers.Resizing(6, 6, interpolation="nearest"), [(3, 4, 1)]),
+    Case("random-flip", lambda: layers.RandomFlip(), [(4, 4, 3)]),
+    Case("random-rotation", lambda: layers.RandomRotation(0.2), [(4, 4, 3)]),
+    Case("random-contrast", lambda: layers.RandomContrast(0.2), [(4, 4, 3)]),
     Case("center-crop", lambda: layers.CenterCrop(2, 3), [(4, 5, 2)]),
 ]

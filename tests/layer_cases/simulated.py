@@ -1,4 +1,5 @@
 """Runs a traced model on simulated shares."""
+
 import keras
 import numpy as np
 
@@ -31,7 +32,7 @@ def units(values: np.ndarray, fraction: int) -> np.ndarray:
 
 
 def run_layer_test(case: Case) -> float:
-    """The largest difference between Keras and the plan on simulated shares; also checks shapes and that nothing changed."""
+    """The largest difference between Keras and the plan on simulated shares; shapes agree and nothing changed."""
     model = case.model()
     arrays = case.inputs(model, BATCH)
     before = [w.copy() for w in model.get_weights()]
@@ -41,5 +42,7 @@ def run_layer_test(case: Case) -> float:
     assert [r.shape for r in results] == [e.shape for e in expected]
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
     assert all(np.array_equal(a, b) for a, b in zip(expected, plain(model, arrays), strict=True))
-    assert all(np.std(e) > 1e-3 or e.dtype.kind in "iub" for e in expected), "the case computes a constant: it tests nothing"
+    assert all(np.std(e) > 1e-3 or e.dtype.kind in "iub" for e in expected), (
+        "the case computes a constant: it tests nothing"
+    )
     return max(float(np.max(np.abs(r - e.astype(np.float64)))) for r, e in zip(results, expected, strict=True))

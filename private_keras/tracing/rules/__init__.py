@@ -1,8 +1,9 @@
 """Rules: one short function for each Keras operation, in one table by operation class.
 
 A rule is called with the lowering, the operation (for its configuration) and the operation's arguments, tensors as
-`Value`s; it writes steps and returns the results. It raises `UnsupportedError` for configurations that cannot run on shares.
+`Value`s; it writes steps and returns the results. It raises `UnsupportedError` for what cannot run on shares.
 """
+
 from collections.abc import Callable
 from typing import Any
 
@@ -21,9 +22,9 @@ from private_keras.tracing.rules import (
     reduction,
     sequences,
 )
-from private_keras.tracing.rules.refused import REFUSED
+from private_keras.tracing.rules.refused import GENERAL, REFUSED
 
-__all__ = ["REFUSED", "TABLE"]
+__all__ = ["GENERAL", "REFUSED", "TABLE"]
 
 TABLE: dict[type, Callable[..., Any]] = {
     **linear.RULES,

@@ -1,4 +1,6 @@
 """Activation functions. Curves and piecewise linear functions are one `spline`; see `tracing.curves`."""
+
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,20 +13,38 @@ from keras.src.ops import numpy as knp
 
 from private_keras.tracing import arithmetic, shapes
 from private_keras.tracing.arithmetic import public, value_of
-from private_keras.tracing.curves import activation
+from private_keras.tracing.curves import Activation, activation
 from private_keras.tracing.lowering import HEADROOM, Lowering
-from private_keras.tracing.values import Known, Value
+from private_keras.tracing.values import Known, Secret, Value
 
 
 def curve(name: str, *parameters: str, positive: bool = False) -> Callable[..., Value]:
     """The rule of an activation that is one spline; `parameters` are attributes of the operation."""
 
     def rule(lo: Lowering, op: keras.Operation, x: Value) -> Value:
-        made = activation(name, lo.approximation, **{p: getattr(op, p) for p in parameters})
-        y = lo.step("spline", lo.at(x), **made.attributes(lo.fraction))
+        y = spline(lo, x, activation(name, lo.approximation, **{p: getattr(op, p) for p in parameters}))
         return lo.positive(y) if positive else y
 
     return rule
+
+
+def spline(lo: Lowering, x: Value, made: Activation) -> Secret:
+    """The activation's step. Where all its slopes are whole, x may be a product: the step truncates it on the way."""
+    y = lo.as_secret(x)
+    rows = [(*row, 0.0)[:2] if not any(row[2:]) else None for row in made.spline.polynomials]
+    whole = all(row is not None and row[1] == int(row[1]) for row in rows) and made.slopes == (0.0, 0.0)
+    if not whole or y.fraction <= lo.fraction:
+        return lo.step("spline", lo.at(y), **made.attributes(lo.fraction))
+    unit = 2.0**y.fraction
+    return lo.step(
+        "spline",
+        y,
+        knots=[math.ceil(k * unit) for k in made.spline.knots],
+        coefficients=[[round(c * unit), int(s)] for c, s in rows],
+        scale=y.fraction,
+        fraction=lo.fraction,
+        label=made.label,
+    )
 
 
 def relu(lo: Lowering, op: nn.Relu, x: Value) -> Value:
@@ -38,23 +58,29 @@ def relu_layer(lo: Lowering, op: activations.ReLU, x: Value) -> Value:
     if not op.negative_slope and op.max_value is None and not op.threshold:
         return relu(lo, op, x)
     parameters = {
-        "negative_slope": float(op.negative_slope), "threshold": float(op.threshold),
+        "negative_slope": float(op.negative_slope),
+        "threshold": float(op.threshold),
         "max_value": None if op.max_value is None else float(op.max_value),
     }
-    return lo.step("spline", lo.at(x), **activation("relu", lo.approximation, **parameters).attributes(lo.fraction))
+    return spline(lo, x, activation("relu", lo.approximation, **parameters))
 
 
 def clip(lo: Lowering, op: knp.Clip, x: Value) -> Value:
     """A spline of three pieces for public limits; a maximum and a minimum otherwise."""
     low, high = value_of(op.x_min), value_of(op.x_max)
-    y = lo.at(x) if lo.as_secret(x).fraction else lo.as_secret(x)
-    if not (_scalar(low) and _scalar(high) and float(low.value) < float(high.value) and y.fraction):
+    y = lo.as_secret(x)
+    simple = _scalar(low) and _scalar(high) and float(low.value) < float(high.value)
+    if not simple or not y.fraction or max(abs(float(low.value)), abs(float(high.value))) >= 2**HEADROOM:
         return lo.step("minimum", *lo.common(lo.step("maximum", *lo.common(y, low)), high))
     a, b = (round(float(v.value) * 2**y.fraction) for v in (low, high))
-    if max(abs(a), abs(b)) >= 2 ** (HEADROOM + y.fraction):
-        return lo.step("minimum", *lo.common(lo.step("maximum", *lo.common(y, low)), high))
     z = lo.step(
-        "spline", y, knots=[a, b], coefficients=[[a, 0], [0, 1], [b, 0]], scale=y.fraction, fraction=y.fraction, label="clip"
+        "spline",
+        y,
+        knots=[a, b],
+        coefficients=[[a, 0], [0, 1], [b, 0]],
+        scale=y.fraction,
+        fraction=min(y.fraction, lo.fraction),
+        label="clip",
     )
     return lo.positive(z) if a >= 0 else z
 
@@ -86,8 +112,7 @@ def log_softmax(lo: Lowering, op: nn.LogSoftmax, x: Value) -> Value:
 
 def exponential_linear(name: str) -> Callable[..., Value]:
     def rule(lo: Lowering, op: nn.Elu, x: Value) -> Value:
-        made = activation(name, lo.approximation, alpha=float(op.alpha))
-        return lo.step("spline", lo.at(x), **made.attributes(lo.fraction))
+        return spline(lo, x, activation(name, lo.approximation, alpha=float(op.alpha)))
 
     return rule
 
@@ -98,7 +123,8 @@ def glu(lo: Lowering, op: nn.Glu, x: Value) -> Value:
     half = x.shape[axis] // 2
     y = lo.as_secret(x)
     a, b = (
-        shapes.cut(lo, y, [slice(s, s + half) if k == axis else slice(None) for k in range(len(x.shape))]) for s in (0, half)
+        shapes.cut(lo, y, [slice(s, s + half) if k == axis else slice(None) for k in range(len(x.shape))])
+        for s in (0, half)
     )
     return arithmetic.multiply(lo, a, curve("sigmoid")(lo, op, b))
 

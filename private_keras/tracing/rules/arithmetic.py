@@ -1,4 +1,5 @@
 """Elementwise arithmetic."""
+
 from typing import Any
 
 import numpy as np
@@ -63,8 +64,9 @@ def power(lo: Lowering, op: knp.Power, x: Any, y: Any) -> Value:
     if isinstance(base, Known) and not base.secret and base.value.ndim == 0 and base.value > 0:
         return lo.positive(lo.step("exp", lo.at(arithmetic.scale(lo, y, float(np.log(base.value))))))
     raise lo.refuse(
-        "power", "expected a public whole exponent of size 1 to 8, 0.5 or -0.5, or a public positive base; "
-        "for positive x write exp(y * log(x))."
+        "power",
+        "expected a public whole exponent of size 1 to 8, 0.5 or -0.5, or a public positive base; "
+        "for positive x write exp(y * log(x)).",
     )
 
 

@@ -1,4 +1,5 @@
 """Attention as one operation, as MultiHeadAttention calls it."""
+
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,13 @@ FAR_BELOW = -32768.0  # exp of it is 0, and it is exact and short in fixed point
 
 
 def dot_product_attention(
-    lo: Lowering, op: nn.DotProductAttention, query: Value, key: Value, value: Value, bias: Any = None, mask: Any = None,
+    lo: Lowering,
+    op: nn.DotProductAttention,
+    query: Value,
+    key: Value,
+    value: Value,
+    bias: Any = None,
+    mask: Any = None,
     scale: Any = None,
 ) -> Value:
     """softmax(query . key * scale + bias) . value for (batch, length, heads, size); fewer key heads are repeated."""

@@ -1,4 +1,5 @@
 """Comparisons, truth values and choices. Comparisons are exact on the fixed-point values, which are rounded."""
+
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,11 @@ def truth(lo: Lowering, x: Any) -> Secret:
     if isinstance(x, Known):
         return lo.known(lo.derive("truth", lambda v: (v != 0).astype(np.float64), x), 0)
     y = lo.as_secret(x)
-    return y if y.fraction == 0 else lo.step("logical_not", lo.step("equal", y, lo.known(public(np.float64(0)), y.fraction)))
+    return (
+        y
+        if y.fraction == 0
+        else lo.step("logical_not", lo.step("equal", y, lo.known(public(np.float64(0)), y.fraction)))
+    )
 
 
 def logical_and(lo: Lowering, op: knp.LogicalAnd, x: Any, y: Any) -> Value:

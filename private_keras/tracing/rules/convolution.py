@@ -1,4 +1,5 @@
 """Convolutions. All become `conv`: depthwise as groups, transposed as a spread input and a turned kernel."""
+
 from collections.abc import Sequence
 
 import keras
@@ -6,9 +7,9 @@ import numpy as np
 from keras.src.ops import nn
 
 from private_keras.tracing import shapes
-from private_keras.tracing.lowering import SPARE, Lowering
+from private_keras.tracing.lowering import Lowering
 from private_keras.tracing.symbols import GroupedConv
-from private_keras.tracing.values import Known, Product, Value
+from private_keras.tracing.values import Known, Value
 
 Pairs = list[tuple[int, int]]
 
@@ -18,7 +19,9 @@ def per_axis(value: int | Sequence[int], space: int) -> list[int]:
     return [int(value)] * space if isinstance(value, int | np.integer) else [int(v) for v in value]
 
 
-def paddings(mode: str, sizes: Sequence[int], windows: Sequence[int], strides: Sequence[int], dilation: Sequence[int]) -> Pairs:
+def paddings(
+    mode: str, sizes: Sequence[int], windows: Sequence[int], strides: Sequence[int], dilation: Sequence[int]
+) -> Pairs:
     """Zeros before and after each space axis, as TensorFlow places them."""
     if mode == "valid":
         return [(0, 0)] * len(sizes)
@@ -43,7 +46,13 @@ def as_given(lo: Lowering, x: Value, data_format: str | None) -> Value:
 
 
 def convolve(
-    lo: Lowering, x: Value, w: Value, strides: list[int], padding: Pairs, dilation: list[int], groups: int,
+    lo: Lowering,
+    x: Value,
+    w: Value,
+    strides: list[int],
+    padding: Pairs,
+    dilation: list[int],
+    groups: int,
     input_dilation: list[int] | None = None,
 ) -> Value:
     """`conv` of x, channels last, with w (*window, channels / groups, filters)."""
@@ -54,11 +63,14 @@ def convolve(
         for n, d, (lo_, hi), k, e, s in zip(x.shape[1:-1], spread, padding, w.shape, dilation, strides, strict=False)
     ]
     attributes = {
-        "strides": strides, "padding": [list(p) for p in padding], "dilation": dilation, "input_dilation": spread,
+        "strides": strides,
+        "padding": [list(p) for p in padding],
+        "dilation": dilation,
+        "input_dilation": spread,
         "groups": groups,
     }
     if isinstance(w, Known):
-        return Product("conv", lo.operand(x, SPARE), w, None, attributes, (x.shape[0], *sizes, w.shape[-1]), lo.layer)
+        return lo.product("conv", x, w, attributes, (x.shape[0], *sizes, w.shape[-1]))
     return lo.step("conv", lo.operand(x), lo.operand(w), **attributes)
 
 
@@ -121,8 +133,6 @@ def _turned(lo: Lowering, kernel: Value, space: int) -> Value:
     """(*window, filters, channels) to (*reversed window, channels, filters)."""
     flipped = shapes.cut(lo, kernel, [slice(None, None, -1)] * space + [slice(None)] * 2)
     return shapes.transpose(lo, flipped, [*range(space), space + 1, space])
-
-
 
 
 RULES = {

@@ -1,4 +1,5 @@
 """Conversions between types, and what has no effect in prediction."""
+
 import keras
 from keras.src.ops import core
 
@@ -8,7 +9,7 @@ from private_keras.tracing.values import Value
 
 
 def cast(lo: Lowering, op: core.Cast, x: Value) -> Value:
-    """Float to float and integer to float change nothing; to bool asks whether x is 0; float to integer would need rounding."""
+    """To float changes nothing; to bool asks whether x is 0; float to integer would need rounding."""
     kind = keras.backend.standardize_dtype(op.dtype) if op.dtype else "float32"
     if kind.startswith(("float", "bfloat")):
         return x

@@ -1,4 +1,5 @@
 """Image layers: resizing is a public linear map of rows and of columns; augmentation does nothing in prediction."""
+
 from collections.abc import Callable
 from typing import Any
 
@@ -106,9 +107,14 @@ def adaptive(operation: type[AdaptiveAverage | AdaptiveMax]) -> Callable[..., An
 
 def resizing(layer: layers.Resizing, images: Any, training: bool = False) -> Any:
     if layer.crop_to_aspect_ratio or layer.pad_to_aspect_ratio:
-        raise UnsupportedError("keeping the aspect ratio is not supported; crop or pad first, with Cropping2D or ZeroPadding2D.")
+        raise UnsupportedError(
+            "keeping the aspect ratio is not supported; crop or pad first, with Cropping2D or ZeroPadding2D."
+        )
     return ops.image.resize(
-        images, (layer.height, layer.width), interpolation=layer.interpolation, antialias=layer.antialias,
+        images,
+        (layer.height, layer.width),
+        interpolation=layer.interpolation,
+        antialias=layer.antialias,
         data_format=layer.data_format,
     )
 
@@ -129,11 +135,29 @@ def unchanged(layer: keras.Layer, inputs: Any, *_: Any, **__: Any) -> Any:
 
 
 AUGMENTATION = (
-    layers.RandomBrightness, layers.RandomColorDegeneration, layers.RandomColorJitter, layers.RandomContrast,
-    layers.RandomElasticTransform, layers.RandomErasing, layers.RandomFlip, layers.RandomGaussianBlur, layers.RandomGrayscale,
-    layers.RandomHue, layers.RandomInvert, layers.RandomPerspective, layers.RandomPosterization, layers.RandomRotation,
-    layers.RandomSaturation, layers.RandomSharpness, layers.RandomShear, layers.RandomTranslation, layers.RandomZoom,
-    layers.AugMix, layers.CutMix, layers.MixUp, layers.RandAugment,
+    layers.RandomBrightness,
+    layers.RandomColorDegeneration,
+    layers.RandomColorJitter,
+    layers.RandomContrast,
+    layers.RandomElasticTransform,
+    layers.RandomErasing,
+    layers.RandomFlip,
+    layers.RandomGaussianBlur,
+    layers.RandomGrayscale,
+    layers.RandomHue,
+    layers.RandomInvert,
+    layers.RandomPerspective,
+    layers.RandomPosterization,
+    layers.RandomRotation,
+    layers.RandomSaturation,
+    layers.RandomSharpness,
+    layers.RandomShear,
+    layers.RandomTranslation,
+    layers.RandomZoom,
+    layers.AugMix,
+    layers.CutMix,
+    layers.MixUp,
+    layers.RandAugment,
 )
 LAYERS = {
     BaseAdaptiveAveragePooling: adaptive(AdaptiveAverage),

@@ -3,6 +3,7 @@
 A rule takes the layer and the arguments of its `call` and returns what `call` would. The operations it uses are lowered
 by their own rules.
 """
+
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from keras.src.layers.convolutional.base_conv import BaseConv
 
 from private_keras.errors import UnsupportedError
 from private_keras.tracing.rules import image, recurrent
-from private_keras.tracing.symbols import GroupedConv
+from private_keras.tracing.symbols import BatchNorm, GroupedConv
 
 MASKED = -30000.0  # far enough below any logit for exp to give 0, and short enough for fixed point
 
@@ -25,6 +26,16 @@ def normalization(layer: layers.Normalization, inputs: Any, **_: Any) -> Any:
         return ops.add(mean, ops.multiply(inputs, deviation))
     factor = ops.divide(1.0, deviation)
     return ops.add(ops.multiply(inputs, factor), ops.negative(ops.multiply(mean, factor)))
+
+
+def batch_normalization(layer: layers.BatchNormalization, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+    """By the moving averages."""
+    if training and layer.trainable:
+        raise UnsupportedError(
+            "statistics of the batch at hand are not used in prediction; call it with training=False."
+        )
+    offset, scale = layer.beta if layer.center else None, layer.gamma if layer.scale else None
+    return BatchNorm(layer.axis, layer.epsilon)(inputs, layer.moving_mean, layer.moving_variance, offset, scale)
 
 
 def rescaling(layer: layers.Rescaling, inputs: Any, **_: Any) -> Any:
@@ -75,6 +86,7 @@ LAYERS: dict[type, Callable[..., Any]] = {
     **recurrent.RULES,
     **image.LAYERS,
     BaseConv: convolution,
+    layers.BatchNormalization: batch_normalization,
     layers.Normalization: normalization,
     layers.Rescaling: rescaling,
     layers.Softmax: softmax,

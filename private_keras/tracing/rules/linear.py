@@ -1,4 +1,5 @@
 """Matrix products in all of Keras' spellings, brought to `matmul`."""
+
 from typing import Any
 
 import numpy as np
@@ -6,7 +7,7 @@ from keras.src.ops import numpy as knp
 
 from private_keras.tracing import shapes
 from private_keras.tracing.arithmetic import multiply
-from private_keras.tracing.lowering import SPARE, Lowering
+from private_keras.tracing.lowering import Lowering
 from private_keras.tracing.values import Known, Product, Value
 
 
@@ -17,7 +18,7 @@ def product(lo: Lowering, x: Value, w: Value) -> Value:
     batch = np.broadcast_shapes(x.shape[:-2], w.shape[:-2])
     shape = (*batch, x.shape[-2], w.shape[-1])
     if isinstance(w, Known) and len(w.shape) == 2:
-        return Product("matmul", lo.operand(x, SPARE), w, None, {}, shape, lo.layer)
+        return lo.product("matmul", x, w, {}, shape)
     return lo.step("matmul", lo.operand(x), lo.operand(w))
 
 
@@ -81,7 +82,9 @@ def einsum(lo: Lowering, op: knp.Einsum, *operands: Value, **_: Any) -> Value:
         return _arrange(lo, operands[0], terms[0], result)
     if len(operands) != 2:
         raise lo.refuse("einsum of more than two operands", "write it as several einsums of two operands each.")
-    x, y = (_drop(lo, v, t, set(result) | set(other)) for v, t, other in zip(operands, terms, reversed(terms), strict=True))
+    x, y = (
+        _drop(lo, v, t, set(result) | set(other)) for v, t, other in zip(operands, terms, reversed(terms), strict=True)
+    )
     tx, ty = ("".join(c for c in t if c in set(result) | set(o)) for t, o in zip(terms, reversed(terms), strict=True))
     batch = [c for c in tx if c in ty and c in result]
     summed = [c for c in tx if c in ty and c not in result]
@@ -111,7 +114,11 @@ def _letters(lo: Lowering, subscripts: str, operands: tuple[Value, ...]) -> tupl
     left, arrow, right = text.partition("->")
     terms = left.split(",")
     spare = [c for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" if c not in text]
-    dots = max(len(v.shape) - len(t.replace("...", "")) for t, v in zip(terms, operands, strict=True)) if "..." in text else 0
+    dots = (
+        max(len(v.shape) - len(t.replace("...", "")) for t, v in zip(terms, operands, strict=True))
+        if "..." in text
+        else 0
+    )
     filled = []
     for term, operand in zip(terms, operands, strict=True):
         own = len(operand.shape) - len(term.replace("...", ""))

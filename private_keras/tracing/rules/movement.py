@@ -1,13 +1,13 @@
 """Operations that only move elements, or put zeros among them. All are local on shares."""
+
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import tree
-from keras.src.ops import core, einops
+from keras.src.ops import core, einops, nn
 from keras.src.ops import image as kimage
-from keras.src.ops import nn
 from keras.src.ops import numpy as knp
 
 from private_keras.tracing import arithmetic, shapes
@@ -34,7 +34,9 @@ def public_value(lo: Lowering, op: keras.Operation) -> Any:
         if isinstance(x, Known) and not x.secret:
             return x.value
         if isinstance(x, Known | Secret):
-            raise lo.refuse(f"{type(op).__name__} at places that are secret", "places must be public; use one_hot and matmul.")
+            raise lo.refuse(
+                f"{type(op).__name__} at places that are secret", "places must be public; use one_hot and matmul."
+            )
         return x
 
     return read
@@ -189,7 +191,9 @@ def take(lo: Lowering, op: knp.Take, x: Any, indices: Any) -> Value:
     n = x.shape[axis]
     if isinstance(indices, Known):
         if indices.secret:
-            raise lo.refuse("take at places that depend on weights", "places must be public; keep them out of the weights.")
+            raise lo.refuse(
+                "take at places that depend on weights", "places must be public; keep them out of the weights."
+            )
         flat = indices.value.astype(np.int64).reshape(-1)
         y = shapes.gather(lo, x, np.where(flat < 0, flat + n, flat), axis)
     else:
@@ -259,9 +263,25 @@ def full_like(lo: Lowering, op: Any, x: Value, fill_value: Any = None) -> Value:
 
 
 MOVES = (
-    knp.Rot90, knp.Diag, knp.Diagflat, knp.Diagonal, knp.Fliplr, knp.Flipud, knp.Hsplit, knp.Vsplit, knp.Dsplit,
-    knp.ArraySplit, knp.Roll, knp.Tril, knp.Triu, einops.Rearrange, nn.DepthToSpace, nn.SpaceToDepth, nn.Unfold,
-    kimage.ExtractPatches, kimage.CropImages,
+    knp.Rot90,
+    knp.Diag,
+    knp.Diagflat,
+    knp.Diagonal,
+    knp.Fliplr,
+    knp.Flipud,
+    knp.Hsplit,
+    knp.Vsplit,
+    knp.Dsplit,
+    knp.ArraySplit,
+    knp.Roll,
+    knp.Tril,
+    knp.Triu,
+    einops.Rearrange,
+    nn.DepthToSpace,
+    nn.SpaceToDepth,
+    nn.Unfold,
+    kimage.ExtractPatches,
+    kimage.CropImages,
 )
 RULES = {
     **dict.fromkeys(MOVES, anyhow),

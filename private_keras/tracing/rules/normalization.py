@@ -1,4 +1,5 @@
 """Normalisation by statistics: of the training data (known, folded into weights) or of the batch at hand (computed)."""
+
 from collections.abc import Sequence
 
 import keras
@@ -10,6 +11,7 @@ from keras.src.ops import numpy as knp
 from private_keras.tracing import arithmetic, shapes
 from private_keras.tracing.arithmetic import public
 from private_keras.tracing.lowering import Lowering
+from private_keras.tracing.symbols import BatchNorm
 from private_keras.tracing.values import Known, Value
 
 
@@ -28,8 +30,11 @@ def mean(lo: Lowering, x: Value, axes: Sequence[int], keepdims: bool) -> Value:
 
 
 def variance(lo: Lowering, x: Value, axes: Sequence[int], keepdims: bool) -> tuple[Value, Value]:
-    """Mean squared distance from the mean, and that distance; two passes, since x^2 - mean^2 would lose all precision."""
-    distance = lo.at(arithmetic.subtract(lo, x, mean(lo, x, axes, True)))
+    """Mean squared distance from the mean, and that distance; x^2 - mean^2 would lose all precision."""
+    y = lo.as_secret(x)
+    centre = mean(lo, y, axes, True)
+    # The mean has few elements: truncate it, unless x has to be truncated anyway.
+    distance = lo.at(arithmetic.subtract(lo, y, lo.at(centre) if y.fraction <= lo.fraction else centre))
     return mean(lo, lo.positive(arithmetic.square(lo, distance)), axes, keepdims), distance
 
 
@@ -40,7 +45,12 @@ def root_inverse(lo: Lowering, x: Value, epsilon: float) -> Value:
 
 
 def batch_norm(
-    lo: Lowering, op: nn.BatchNorm, x: Value, mean: Value, variance: Value, offset: Value | None = None,
+    lo: Lowering,
+    op: nn.BatchNorm,
+    x: Value,
+    mean: Value,
+    variance: Value,
+    offset: Value | None = None,
     scale: Value | None = None,
 ) -> Value:
     """x * s + t with s = scale / sqrt(variance + epsilon), t = offset - mean * s: known, so one factor and one term."""
@@ -50,15 +60,23 @@ def batch_norm(
     if not all(v is None or isinstance(v, Known) for v in (mean, variance, offset, scale)):
         factor = root_inverse(lo, variance, epsilon)
         factor = factor if scale is None else lo.at(arithmetic.multiply(lo, factor, scale))
-        y = arithmetic.multiply(lo, arithmetic.subtract(lo, x, shapes.reshape(lo, mean, shape)), shapes.reshape(lo, factor, shape))
+        y = arithmetic.multiply(
+            lo, arithmetic.subtract(lo, x, shapes.reshape(lo, mean, shape)), shapes.reshape(lo, factor, shape)
+        )
         return y if offset is None else arithmetic.add(lo, y, shapes.reshape(lo, offset, shape))
     one = public(np.ones(mean.shape))
     factor = lo.derive(
-        f"batch norm factor {epsilon} {shape}", lambda v, g: (g / np.sqrt(v + epsilon)).reshape(shape), variance, scale or one
+        f"batch norm factor {epsilon} {shape}",
+        lambda v, g: (g / np.sqrt(v + epsilon)).reshape(shape),
+        variance,
+        scale or one,
     )
     term = lo.derive(
-        f"batch norm term {shape}", lambda b, m, s: b.reshape(shape) - m.reshape(shape) * s,
-        offset or public(np.zeros(mean.shape)), mean, factor,
+        f"batch norm term {shape}",
+        lambda b, m, s: b.reshape(shape) - m.reshape(shape) * s,
+        offset or public(np.zeros(mean.shape)),
+        mean,
+        factor,
     )
     return arithmetic.affine(lo, x, factor, term)
 
@@ -126,6 +144,7 @@ def sqrt(lo: Lowering, op: knp.Sqrt, x: Value) -> Value:
 
 RULES = {
     nn.BatchNorm: batch_norm,
+    BatchNorm: batch_norm,
     nn.LayerNorm: layer_norm,
     nn.RMSNorm: rms_norm,
     nn.Normalize: normalize,

@@ -1,4 +1,5 @@
 """Pooling over windows."""
+
 import numpy as np
 from keras.src.ops import nn
 

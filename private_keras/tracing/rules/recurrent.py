@@ -1,8 +1,9 @@
 """Recurrent layers, unrolled over time in `keras.ops`: Keras runs them in loops of the backend, which cannot be traced.
 
-For Keras' own cells the input's part of all gates is one product for all steps, and gates of one activation are one call,
-so that a step in time costs two activations and two products one after the other.
+For Keras' own cells the input's part of all gates is one product for all steps, and gates of one activation are one
+call, so that a step in time costs two activations and two products one after the other.
 """
+
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,9 @@ from private_keras.tracing.symbols import zeros
 Step = Callable[[Any, list[Any] | None], tuple[Any, list[Any]]]
 
 
-def recurrent(layer: layers.RNN, sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False) -> Any:
+def recurrent(
+    layer: layers.RNN, sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False
+) -> Any:
     """Any recurrent layer with a fixed number of steps."""
     if layer.stateful:
         raise UnsupportedError(
@@ -74,7 +77,9 @@ def bidirectional(
     return (merged, *final) if layer.return_state else merged
 
 
-def _hold(mask: Any, output: Any, state: list[Any], outputs: list[Any], before: list[Any] | None) -> tuple[Any, list[Any]]:
+def _hold(
+    mask: Any, output: Any, state: list[Any], outputs: list[Any], before: list[Any] | None
+) -> tuple[Any, list[Any]]:
     """Where the mask is off, the output and the state of the step before."""
     earlier = outputs[-1] if outputs else 0.0
     kept = [0.0] * len(state) if before is None else before
@@ -148,7 +153,9 @@ def _gru(cell: layers.GRUCell, sequences: Any) -> tuple[list[Any], Step]:
             candidate = ops.add(candidate, ops.matmul(ops.multiply(reset, h), kernel[:, 2 * units :]))
         candidate = cell.activation(candidate)
         # update * h + (1 - update) * candidate with one product.
-        output = ops.add(candidate, ops.multiply(update, ops.negative(candidate) if h is None else ops.subtract(h, candidate)))
+        output = ops.add(
+            candidate, ops.multiply(update, ops.negative(candidate) if h is None else ops.subtract(h, candidate))
+        )
         return output, [output]
 
     return _projected(sequences, cell.kernel, bias), step

@@ -1,4 +1,5 @@
 """Sums, products, extremes and where they are. Means and variances are in `normalization`."""
+
 from typing import Any
 
 import numpy as np

@@ -1,4 +1,5 @@
 """Running sums, differences, norms and other linear maps along an axis."""
+
 import numpy as np
 from keras.src.ops import linalg as klinalg
 from keras.src.ops import numpy as knp
@@ -25,7 +26,8 @@ def diff(lo: Lowering, op: knp.Diff, x: Value) -> Value:
     for _ in range(op.n):
         n = x.shape[axis]
         later, earlier = (
-            shapes.cut(lo, x, [slice(s, s + n - 1) if a == axis else slice(None) for a in range(len(x.shape))]) for s in (1, 0)
+            shapes.cut(lo, x, [slice(s, s + n - 1) if a == axis else slice(None) for a in range(len(x.shape))])
+            for s in (1, 0)
         )
         x = arithmetic.subtract(lo, later, earlier)
     return x
