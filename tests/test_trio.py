@@ -211,3 +211,18 @@ def test_the_reference_kernel_runs_the_same_protocol():
     program = lambda p, a: p.relu(p.bilinear(np.multiply, (3, 77), a, p.relu(a, 18)), 5)  # noqa: E731
     opened = [Session(kernel, keys=keys).run(program, ring(x)) for kernel in (NumpyKernel(), default_kernel())]
     assert np.abs(signed(opened[0] - opened[1])).max() <= 2 ** (45 - 5) + 1
+
+
+def test_a_sum_with_a_public_value_is_a_share_of_its_own():
+    """The helper must not take the sum and its summand for one share: masking one would mask both, for it alone."""
+    def program(p, x):
+        y = p.truncate(x, 4)
+        shifted = p.add_public(y, np.full(y.shape, np.uint64(5)))
+        return p.relu(y), p.relu(shifted), p.relu(p.add_public(shifted, np.full(y.shape, np.uint64(1))))
+
+    s = Session()
+    plain, shifted, again = s.run(program, ring([160, -160, 320, 16]))
+    assert signed(plain).tolist() == [10, 0, 20, 1]
+    assert signed(shifted).tolist() == [15, 0, 25, 6]
+    assert signed(again).tolist() == [16, 0, 26, 7]
+    assert s.declared == s.counted

@@ -39,10 +39,6 @@ class Evaluator(Party):
         self._channels[HELPER].receive(self.step(HELPER), message)
         return cut(message, counts)
 
-    def _public(self, values: np.ndarray) -> np.ndarray:
-        """A public value as an additive share: evaluator 0 holds it, evaluator 1 holds zero."""
-        return values if self.party == 0 else np.zeros_like(values)
-
     # --- forms ----------------------------------------------------------------------------------------------------
     def masked(self, m: np.ndarray, l: np.ndarray) -> TrioShare:  # noqa: E741
         """A client's input: m = x + l0 + l1, and this party's l."""
