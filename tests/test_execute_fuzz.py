@@ -53,7 +53,7 @@ FUZZ = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, Heal
 
 @st.composite
 def plans(draw) -> Plan:
-    """One to four random steps on two inputs; constants among the operands."""
+    """One to six random steps on any values before them: values are used several times, as in models that branch."""
     b = PlanBuilder()
     shape = draw(st.lists(st.integers(1, 5), min_size=0, max_size=4))
     other = shape if draw(st.booleans()) else draw(st.lists(st.integers(1, 5), min_size=0, max_size=4))
@@ -61,20 +61,21 @@ def plans(draw) -> Plan:
     b.input("x", tuple(shape), fraction, "c")
     b.input("y", tuple(other), fraction, "c")
     c = b.constant(np.full(other, 3, np.int64), fraction)
-    value = "x"
-    for _ in range(draw(st.integers(1, 4))):
+    made = ["x"]
+    for _ in range(draw(st.integers(1, 6))):
+        value = draw(st.sampled_from(made[-3:]))
         op = draw(st.sampled_from([name for name in TABLE if name != "constant"]))
         count = max(len(b.type(value).shape) - (0 if op in ("pad", "slice") else 2), 0)
         attributes = {}
         for name in TABLE[op].attributes:
             drawn = draw(VALUES[name])
             attributes[name] = (drawn * 4)[:count] if name in LENGTHS else drawn
-        operands = [value, *draw(st.lists(st.sampled_from(["x", "y", value, c]), min_size=3, max_size=3))]
+        operands = [value, *draw(st.lists(st.sampled_from(["y", *made, c]), min_size=3, max_size=3))]
         try:
-            value = b.add(op, *operands[: TABLE[op].arity[0]], **attributes)
+            made.append(b.add(op, *operands[: TABLE[op].arity[0]], **attributes))
         except PlanError:
             continue
-    b.output(value, "result", ["c"])
+    b.output(made[-1], "result", ["c"])
     return b.build("random", "reveal")
 
 
