@@ -108,6 +108,15 @@ def test_statistics_of_normalization_are_shared_like_weights():
     assert not any(s.op == "constant" for s in traced.plan.steps)
 
 
+@pytest.mark.parametrize(("axis", "shape"), [(None, (3,)), (-1, (1,)), (-1, (3,))])
+def test_statistics_learnt_from_data_are_no_constants(axis, shape):
+    layer = layers.Normalization(axis=axis)
+    layer.adapt(np.random.default_rng(0).normal(3.7, 2.0, (50, *shape)).astype("float32"))
+    traced = trace(functional(shape, layer), 1)
+    assert "constant" not in steps(traced.plan)
+    assert len(traced.weights) == 2
+
+
 def test_the_model_is_left_as_it_was():
     model = zoo.nested()
     inner = [layer for layer in model._flatten_layers() if layer.weights]

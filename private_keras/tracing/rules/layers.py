@@ -13,7 +13,7 @@ from keras.src.activations import activations
 from keras.src.layers.convolutional.base_conv import BaseConv
 
 from private_keras.errors import UnsupportedError
-from private_keras.tracing.rules import image, recurrent
+from private_keras.tracing.rules import categories, image, recurrent
 from private_keras.tracing.symbols import BatchNorm, GroupedConv
 
 MASKED = -30000.0  # far enough below any logit for exp to give 0, and short enough for fixed point
@@ -21,7 +21,12 @@ MASKED = -30000.0  # far enough below any logit for exp to give 0, and short eno
 
 def normalization(layer: layers.Normalization, inputs: Any, **_: Any) -> Any:
     """(x - mean) / max(sqrt(variance), epsilon): a factor and a term that the client knows."""
-    mean, deviation = layer.mean, ops.maximum(ops.sqrt(layer.variance), keras.backend.epsilon())
+    mean, variance = layer.mean, layer.variance
+    if layer.input_mean is None:
+        # Statistics that came from data are weights. Keras keeps arrays made of them, where a single number would pass
+        # for a constant of the modeller's.
+        mean, variance = (ops.reshape(w, layer._broadcast_shape) for w in (layer.adapt_mean, layer.adapt_variance))
+    deviation = ops.maximum(ops.sqrt(variance), keras.backend.epsilon())
     if layer.invert:
         return ops.add(mean, ops.multiply(inputs, deviation))
     factor = ops.divide(1.0, deviation)
@@ -85,6 +90,7 @@ def mish(x: Any) -> Any:
 LAYERS: dict[type, Callable[..., Any]] = {
     **recurrent.RULES,
     **image.LAYERS,
+    **categories.LAYERS,
     BaseConv: convolution,
     layers.BatchNormalization: batch_normalization,
     layers.Normalization: normalization,
