@@ -23,7 +23,6 @@ from private_keras.errors import (
 )
 from private_keras.server.config import parse_config, read_config
 from private_keras.server.service import SERVICE
-from private_keras.server.wire import messages_pb2 as wire
 from tests.clusters import TlsServers, dense_data, dense_plan
 
 
@@ -243,6 +242,3 @@ def test_another_release_is_refused(servers, monkeypatch):
     assert isinstance(error, VersionMismatch) and "server0" in str(error) and "expected release 9.9.9" in str(error)
 
 
-def test_wire_messages_fit_the_documented_service():
-    service = wire.DESCRIPTOR.services_by_name["Server"]
-    assert service.full_name == SERVICE

@@ -1,6 +1,7 @@
 """One server, as its client sees it: the calls of the control plane, errors as exceptions that name the server."""
 
 import contextlib
+import itertools
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -34,6 +35,15 @@ OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
 )
 
+REPLIES = {
+    "Hello": wire.HelloReply,
+    "Health": wire.HealthReply,
+    "Upload": wire.UploadReply,
+    "Delete": wire.DeleteReply,
+    "Prepare": wire.PrepareReply,
+    "Run": wire.RunReply,
+}
+
 
 class CallFailed(Exception):
     """A call's exception together with the exact kind that the server gave it."""
@@ -57,7 +67,7 @@ class ServerClient:
         self._config = config
         self._identity = identity
         self._channel: grpc.Channel | None = None
-        self._calls: dict[str, Any] = {}
+        self._calls: dict[str, dict[str, Any]] = {}
 
     def connect(self, seconds: float) -> wire.HelloReply:
         """Connects, unless there is a connection that works, and asks who is there.
@@ -100,23 +110,34 @@ class ServerClient:
 
     def _open(self, channel: grpc.Channel) -> None:
         self._channel = channel
-        kinds = {
-            "Hello": (channel.unary_unary, wire.HelloReply), "Health": (channel.unary_unary, wire.HealthReply),
-            "Upload": (channel.stream_unary, wire.UploadReply), "Delete": (channel.unary_unary, wire.DeleteReply),
-            "Prepare": (channel.stream_unary, wire.PrepareReply), "Run": (channel.stream_stream, wire.RunReply),
-            "Cancel": (channel.unary_unary, wire.CancelReply),
-        }  # fmt: skip
-        for name, (make, reply) in kinds.items():
-            self._calls[name] = make(
-                f"/{SERVICE}/{name}", request_serializer=lambda message: message.SerializeToString(),
-                response_deserializer=reply.FromString,
-            )  # fmt: skip
+        for name, reply in REPLIES.items():
+            self._calls[name] = {
+                kind: getattr(channel, kind)(
+                    f"/{SERVICE}/{name}",
+                    request_serializer=lambda message: message.SerializeToString(),
+                    response_deserializer=reply.FromString,
+                )
+                for kind in ("unary_unary", "stream_unary", "unary_stream", "stream_stream")
+            }
 
-    def _ask(self, call: str, request: Any, seconds: float, wait: bool = False) -> Any:
+    def _start(self, call: str, requests: Any, streams: bool = False, **options: Any) -> Any:
+        """Calls with one request or an iterator of them.
+
+        An iterator of one is sent as a single request: the same on the wire, and saves gRPC a thread.
+        """
         if self._channel is None:
             raise ServerUnavailable(f"{self.name} at {self.address} is not connected")
+        kind = "unary"
+        if isinstance(requests, Iterator):
+            first = next(requests)
+            second = next(requests, None)
+            kind = "unary" if second is None else "stream"
+            requests = first if second is None else itertools.chain((first, second), requests)
+        return self._calls[call][f"{kind}_{'stream' if streams else 'unary'}"](requests, **options)
+
+    def _ask(self, call: str, request: Any, seconds: float, wait: bool = False) -> Any:
         try:
-            return self._calls[call](request, timeout=seconds, wait_for_ready=wait or None)
+            return self._start(call, request, timeout=seconds, wait_for_ready=wait or None)
         except grpc.RpcError as error:
             failure, kind = from_call(error, self.name, self.address)
             if wait and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -149,9 +170,7 @@ class ServerClient:
 
     def run(self, requests: Iterator[wire.RunRequest], seconds: float) -> grpc.Call:
         """Starts a job's call; the result streams `RunReply` and can be cancelled."""
-        if self._channel is None:
-            raise ServerUnavailable(f"{self.name} at {self.address} is not connected")
-        return self._calls["Run"](requests, timeout=seconds)
+        return self._start("Run", requests, streams=True, timeout=seconds)
 
     def close(self) -> None:
         """Ends the connection; idempotent."""

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from private_keras.cluster.cluster import NetworkCluster
 from private_keras.errors import ClusterError, InputError, ServerUnavailable
-from private_keras.server.config import PROTOCOLS, read_config
+from private_keras.server.config import PROTOCOLS, parse_config
 from private_keras.server.process import READY
+from private_keras.transport.unix import check_private
 
 START_SECONDS = 30.0
 END_SECONDS = 2.0
@@ -36,17 +37,8 @@ class _Process:
         self.name = f"server{party}"
         self._errors = config.parent / f"{self.name}.log"
         self._line, theirs = socket.socketpair()
-        arguments = [
-            "serve",
-            "--config",
-            str(config),
-            "--party",
-            str(party),
-            "--log",
-            "warning",
-            "--lifeline",
-            str(theirs.fileno()),
-        ]
+        given = {"--config": config, "--party": party, "--log": "warning", "--lifeline": theirs.fileno()}
+        arguments = ["serve", *(str(part) for option in given.items() for part in option)]
         with theirs, open(self._errors, "ab") as errors:
             # In a session of its own, so that Ctrl-C in a terminal reaches the client alone.
             self._process = subprocess.Popen(
@@ -62,8 +54,10 @@ class _Process:
     def wait_ready(self, deadline: float) -> None:
         """Returns when the server listens; raises `ServerUnavailable` with its last words when it does not."""
         said = b""
+        poll = select.poll()
+        poll.register(self._line.fileno(), select.POLLIN)
         while said != READY:
-            ready, _, _ = select.select([self._line], [], [], max(0.0, deadline - time.monotonic()))
+            ready = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
             piece = self._line.recv(64) if ready else b""
             if not piece:
                 try:
@@ -123,18 +117,20 @@ class LocalCluster(NetworkCluster):
         self._directory = _private_directory()
         self._path = self._directory / "cluster.json"
         self._processes: list[_Process] = []
+        where = f"unix:{self._directory}/server"
+        servers = [{"control": f"{where}{i}.control", "data": f"{where}{i}.data"} for i in range(PROTOCOLS[protocol])]
+        description = {"protocol": protocol, "servers": servers}
+        self._description = json.dumps(description)
         try:
-            where = f"unix:{self._directory}/server"
-            servers = [
-                {"control": f"{where}{i}.control", "data": f"{where}{i}.data"} for i in range(PROTOCOLS[protocol])
-            ]
-            self._description = json.dumps({"protocol": protocol, "servers": servers})
-            self._path.write_text(self._description)
-            super().__init__(read_config(self._path), None)
-            atexit.register(self.close)
+            super().__init__(parse_config(description, self._directory), None)
+        except BaseException:
+            self._directory.rmdir()
+            raise
+        atexit.register(self.close)
+        try:
             self._start()
         except BaseException:
-            self._end()
+            self.close()
             raise
 
     @property
@@ -149,6 +145,9 @@ class LocalCluster(NetworkCluster):
 
     def _start(self) -> None:
         deadline = time.monotonic() + START_SECONDS
+        self._directory.mkdir(mode=0o700, exist_ok=True)
+        check_private(self._directory)
+        self._path.write_text(self._description)
         self._processes = [_Process(self._path, party) for party in range(len(self._clients))]
         for process in self._processes:
             process.wait_ready(deadline)
@@ -170,10 +169,9 @@ class LocalCluster(NetworkCluster):
                 "Its log: %s",
                 process.name, process.ended(), process.last_words(),
             )  # fmt: skip
-        if dead:
+        if dead or not self._processes:
+            self._stale = True  # until the new ones have started
             self._end()
-            self._directory.mkdir(mode=0o700, exist_ok=True)
-            self._path.write_text(self._description)
             self._start()
             self._stale = False
         super()._check()

@@ -9,6 +9,7 @@ import select
 import socket
 import struct
 import time
+from pathlib import Path
 
 from private_keras.errors import SecurityError, ServerUnavailable
 from private_keras.transport.stream import Blocked, StreamChannel
@@ -36,16 +37,21 @@ def unix_pair(peers: tuple[str, str] = ("server1", "server0")) -> tuple[UnixChan
     return UnixChannel(first, peers[0]), UnixChannel(second, peers[1])
 
 
+def check_private(directory: Path) -> None:
+    """Raises `SecurityError` for a directory that others than this user may enter."""
+    found = directory.stat()
+    if found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise SecurityError(
+            f"the directory of a server's sockets, {directory}, must belong to this user and have mode 0700. "
+            f"Received: owner {found.st_uid}, mode {found.st_mode & 0o777:04o}"
+        )
+
+
 class UnixEndpoint:
     """See `Endpoint`."""
 
     def listen(self, address: str) -> socket.socket:
-        directory = os.stat(os.path.dirname(address))
-        if directory.st_uid != os.getuid() or directory.st_mode & 0o077:
-            raise SecurityError(
-                f"the directory of {address} must belong to this user and have mode 0700. "
-                f"Received: owner {directory.st_uid}, mode {directory.st_mode & 0o777:04o}"
-            )
+        check_private(Path(address).parent)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         if os.path.exists(address):
             os.unlink(address)
