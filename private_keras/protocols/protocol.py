@@ -6,6 +6,7 @@ order with the same shapes and public arguments; that order, fixed by the plan, 
 Public values are plain uint64 arrays of ring elements. Real numbers appear nowhere: scales are the caller's business.
 Values must satisfy |z| < 2^62 wherever a method compares or truncates.
 """
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ class Share:
 
     @property
     def size(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
 
 class Bits:
@@ -35,7 +36,7 @@ class Bits:
 
     @property
     def size(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 Server 0 draws its half of every dealt value from the key it shares with the helper; server 1 receives the helper's
 correction. Everything that crosses between the evaluators is masked by a fresh draw that the other one cannot make.
 """
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -81,19 +82,19 @@ class Evaluator(Party):
             x.l = fresh[at : at + x.size].reshape(x.shape)
             x.z, x.masked = None, True
             at += x.size
-        self.cost += costs.exchange(total)
+        self.charge(costs.exchange(total))
 
     # --- products -------------------------------------------------------------------------------------------------
     def bilinear(self, op: Bilinear, shape: tuple[int, ...], x: TrioShare, y: TrioShare) -> TrioShare:
         # x y = (mx - lx)(my - ly); the helper deals lx ly. [masked evaluation: ASTRA, eprint 2019/429]
         self.mask(x, y)
-        size = int(np.prod(shape, dtype=np.int64))
+        size = math.prod(shape)
         (g,) = self._dealt(size)
         first = y.m - y.l if self.party == 0 else U(0) - y.l
         z = np.asarray(op(x.m, np.asarray(first)))
         z -= op(x.l, y.m)
         z += g.reshape(shape)
-        self.cost += costs.dealt(size)
+        self.charge(costs.dealt(size))
         return TrioShare(shape, z=z, masked=False)
 
     # --- one opening ----------------------------------------------------------------------------------------------
@@ -114,7 +115,7 @@ class Evaluator(Party):
         z = self._dealt_shift(n, bits, r, top, wrap)
         if self.party == 0:
             z += public
-        self.cost += costs.carry(n, bits)
+        self.charge(costs.carry(n, bits))
         return TrioShare(x.shape, z=z.reshape(x.shape), masked=False)
 
     def _less(self, cs: list[np.ndarray], width: int, *, top: bool) -> list[np.ndarray]:
@@ -147,7 +148,7 @@ class Evaluator(Party):
         if self.party == 0 and top:
             for t, c in enumerate(cs):
                 mine[t] ^= self.kernel.to_planes(c, 1, width)
-        self.cost += costs.compare(n, len(cs), width)
+        self.charge(costs.compare(n, len(cs), width))
         return list(mine ^ self._exchange(mine))
 
     def relu(self, x: TrioShare, bits: int = 0) -> TrioShare:
@@ -159,7 +160,7 @@ class Evaluator(Party):
             lam, lam_l = self._dealt(n, n)
             value = (x.m - x.l).ravel() if self.party == 0 else (U(0) - x.l).ravel()
             kept = x.m.ravel() * lam - lam_l
-            self.cost += costs.dealt(2 * n)
+            self.charge(costs.dealt(2 * n))
         else:
             narrow = n if self.party == 0 else words * bits
             r, lam, lam_r, top, lam_top = self._dealt(n, n, n, narrow, narrow)
@@ -170,7 +171,7 @@ class Evaluator(Party):
             kept += lam
             if self.party == 0:
                 value += public
-            self.cost += costs.carry(n, bits) + costs.carry(n, bits) + costs.dealt(n)
+            self.charge(costs.carry(n, bits), costs.carry(n, bits), costs.dealt(n))
         z = self.kernel.select(hat, value - kept, kept)
         return TrioShare(x.shape, z=z.reshape(x.shape), masked=False)
 
@@ -192,7 +193,7 @@ class Evaluator(Party):
         high = self.kernel.exp2_public(c, fraction, offset + (1 << integer_bits), rest)
         step = (high - low) * lam_d
         z = self.kernel.select(hat, high * d - step, low * d + step)
-        self.cost += costs.dealt(2 * n)
+        self.charge(costs.dealt(2 * n))
         return TrioShare(x.shape, z=z.reshape(x.shape), masked=False)
 
     # --- bits -----------------------------------------------------------------------------------------------------
@@ -201,14 +202,14 @@ class Evaluator(Party):
         lam, lam_l = (a.reshape(bits.shape) for a in self._dealt(bits.size, bits.size))
         kept = x.m * lam - lam_l
         value = self._additive(x)
-        self.cost += costs.dealt(2 * bits.size)
+        self.charge(costs.dealt(2 * bits.size))
         return TrioShare(bits.shape, z=np.where(bits.word, value - kept, kept), masked=False)
 
     def bits_to_share(self, bits: TrioBits) -> TrioShare:
         (lam,) = self._dealt(bits.size)
         lam = lam.reshape(bits.shape)
         one = U(1) if self.party == 0 else U(0)
-        self.cost += costs.dealt(bits.size)
+        self.charge(costs.dealt(bits.size))
         return TrioShare(bits.shape, z=np.where(bits.word, one - lam, lam), masked=False)
 
     def piecewise(self, x: TrioShare, bits: TrioBits, coefficients: np.ndarray) -> TrioShare:
@@ -225,7 +226,7 @@ class Evaluator(Party):
                 kept += rows[j][2] * words[2]
             value = self._polynomial(rows[j], m, l, square)
             total += np.where(bits.word[j - 1].ravel(), value - kept, kept)
-        self.cost += costs.dealt(n * ((degree == 2) + (degree + 1) * (pieces - 1)))
+        self.charge(costs.dealt(n * ((degree == 2) + (degree + 1) * (pieces - 1))))
         return TrioShare(x.shape, z=total.reshape(x.shape), masked=False)
 
     def _polynomial(self, row: np.ndarray, m: np.ndarray, l: np.ndarray, square: np.ndarray) -> np.ndarray:  # noqa: E741
@@ -240,7 +241,7 @@ class Evaluator(Party):
     def bits_and(self, bits: TrioBits, axis: int) -> TrioBits:
         hats = np.moveaxis(bits.word, axis, 0)
         shape, count = hats.shape[1:], hats.shape[0]
-        n = int(np.prod(shape, dtype=np.int64))
+        n = math.prod(shape)
         words = plane_words(n)
         current = planes.pack_bits(hats.reshape(count, n))
         for groups in conjunction_groups(count):
@@ -253,7 +254,7 @@ class Evaluator(Party):
             opened = mine ^ self._exchange(mine)
             passed = [current[g[0]] for g in groups if len(g) == 1]
             current = np.concatenate([opened, np.stack(passed)]) if passed else opened
-            self.cost += costs.dealt(sum(map(len, dealt))) + costs.exchange(words * len(rows))
+            self.charge(costs.dealt(sum(map(len, dealt))), costs.exchange(words * len(rows)))
         return TrioBits(planes.unpack_bits(current[0], n).reshape(shape))
 
     def _and_group(self, hats: np.ndarray, dealt: np.ndarray) -> np.ndarray:
@@ -278,7 +279,7 @@ class Evaluator(Party):
         (hot,) = self._dealt(x.size * size)
         at = (x.m.ravel()[:, None] - np.arange(depth, dtype=U)) & U(size - 1)
         z = np.take_along_axis(hot.reshape(x.size, size), at.astype(np.int64), axis=1)
-        self.cost += costs.dealt(x.size * size)
+        self.charge(costs.dealt(x.size * size))
         return TrioShare((*x.shape, depth), z=z.reshape(*x.shape, depth), masked=False)
 
 

@@ -3,6 +3,7 @@
 It receives nothing in a job, from nobody. All it sends are corrections value - F(key shared with evaluator 0), to
 evaluator 1, where `value` is a function of masks; so it can run ahead of the inputs, as far as the wire buffers.
 """
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -66,14 +67,14 @@ class Helper(Party):
         for x in todo:
             x.l, x.masked = fresh[at : at + x.size].reshape(x.shape), True
             at += x.size
-        self.cost += costs.exchange(total)
+        self.charge(costs.exchange(total))
 
     # --- products -------------------------------------------------------------------------------------------------
     def bilinear(self, op: Bilinear, shape: tuple[int, ...], x: TrioShare, y: TrioShare) -> TrioShare:
         self.mask(x, y)
         product = op(x.l, y.l)
         self._deal(product)
-        self.cost += costs.dealt(product.size)
+        self.charge(costs.dealt(product.size))
         return TrioShare(shape, masked=False)
 
     # --- one opening ----------------------------------------------------------------------------------------------
@@ -82,7 +83,7 @@ class Helper(Party):
         r = x.l.ravel()
         word0, top0 = self.draw_parts(0, [r.size] * 2)
         self._send([(r >> U(bits)) - word0, self._carry(r >> U(63), bits, top0)])
-        self.cost += costs.carry(x.size, bits)
+        self.charge(costs.carry(x.size, bits))
         return TrioShare(x.shape, masked=False)
 
     def _less(self, r: np.ndarray, count: int, width: int, *, top: bool) -> list[np.ndarray]:
@@ -101,7 +102,7 @@ class Helper(Party):
                 message.append(self.kernel.tree_deal(masks[level], width, n, level, dealt))
             results.append(masks[-1] ^ self.kernel.to_planes(r, 1, width) if top else masks[-1])
         self._send(message)
-        self.cost += costs.compare(n, count, width)
+        self.charge(costs.compare(n, count, width))
         return results
 
     def relu(self, x: TrioShare, bits: int = 0) -> TrioShare:
@@ -111,14 +112,14 @@ class Helper(Party):
         lam = self.kernel.bit_words(lam, x.size)
         if not bits:
             self._deal(lam, lam * r)
-            self.cost += costs.dealt(2 * x.size)
+            self.charge(costs.dealt(2 * x.size))
         else:
             high = r >> U(bits)
             share0 = self.draw_parts(0, [r.size] * 5)
             words = [value - part for value, part in zip((high, lam, lam * high), share0[:3], strict=True)]
             top = r >> U(63)
             self._send([*words, self._carry(top, bits, share0[3]), self._carry(lam * top, bits, share0[4])])
-            self.cost += costs.carry(x.size, bits) + costs.carry(x.size, bits) + costs.dealt(x.size)
+            self.charge(costs.carry(x.size, bits), costs.carry(x.size, bits), costs.dealt(x.size))
         return TrioShare(x.shape, masked=False)
 
     def compare(self, x: TrioShare, thresholds: Sequence[int], width: int = OFFSET) -> TrioBits:
@@ -133,7 +134,7 @@ class Helper(Party):
         (lam,) = self._less(r, 1, bits, top=False)
         d = self.kernel.exp2_public(U(1 << bits) - r, fraction, -(1 << integer_bits), exp2_scale(integer_bits, scale))
         self._deal(d, self.kernel.bit_words(lam, x.size) * d)
-        self.cost += costs.dealt(2 * x.size)
+        self.charge(costs.dealt(2 * x.size))
         return TrioShare(x.shape, masked=False)
 
     # --- bits -----------------------------------------------------------------------------------------------------
@@ -141,12 +142,12 @@ class Helper(Party):
         self.mask(x)
         lam = bits.word.astype(U)
         self._deal(lam, lam * x.l)
-        self.cost += costs.dealt(2 * bits.size)
+        self.charge(costs.dealt(2 * bits.size))
         return TrioShare(bits.shape, masked=False)
 
     def bits_to_share(self, bits: TrioBits) -> TrioShare:
         self._deal(bits.word.astype(U))
-        self.cost += costs.dealt(bits.size)
+        self.charge(costs.dealt(bits.size))
         return TrioShare(bits.shape, masked=False)
 
     def piecewise(self, x: TrioShare, bits: TrioBits, coefficients: np.ndarray) -> TrioShare:
@@ -159,13 +160,13 @@ class Helper(Party):
             lam = bits.word[j - 1].ravel().astype(U)
             words += [lam * power for power in powers]
         self._deal(*words)
-        self.cost += costs.dealt(n * ((degree == 2) + (degree + 1) * (pieces - 1)))
+        self.charge(costs.dealt(n * ((degree == 2) + (degree + 1) * (pieces - 1))))
         return TrioShare(x.shape, masked=False)
 
     def bits_and(self, bits: TrioBits, axis: int) -> TrioBits:
         lams = np.moveaxis(bits.word, axis, 0)
         shape, count = lams.shape[1:], lams.shape[0]
-        n = int(np.prod(shape, dtype=np.int64))
+        n = math.prod(shape)
         words = plane_words(n)
         current = planes.pack_bits(lams.reshape(count, n))
         for groups in conjunction_groups(count):
@@ -179,7 +180,7 @@ class Helper(Party):
             fresh = (self.draw(0, size) ^ self.draw(1, size)).reshape(len(message), words)
             passed = [current[g[0]] for g in groups if len(g) == 1]
             current = np.concatenate([fresh, np.stack(passed)]) if passed else fresh
-            self.cost += costs.dealt(sum(map(len, message))) + costs.exchange(size)
+            self.charge(costs.dealt(sum(map(len, message))), costs.exchange(size))
         return TrioBits(planes.unpack_bits(current[0], n).reshape(shape))
 
     def bits_not(self, bits: TrioBits) -> TrioBits:
@@ -193,5 +194,5 @@ class Helper(Party):
         size = 1 << max(1, (depth - 1).bit_length())
         hot = (x.l.ravel() & U(size - 1))[:, None] == np.arange(size, dtype=U)
         self._deal(hot.astype(U))
-        self.cost += costs.dealt(x.size * size)
+        self.charge(costs.dealt(x.size * size))
         return TrioShare((*x.shape, depth), masked=False)

@@ -30,11 +30,20 @@ class Party(Protocol):
             raise SecurityError("trio needs one fresh 16-byte key per peer, and different ones")
         self.party = party
         self.kernel = kernel
-        self.cost = Cost()
+        self._charges: list[Cost] = []
         self._channels = channels
         self._keys = keys
         self._draws = dict.fromkeys(peers, 0)
         self._steps = dict.fromkeys(peers, 0)
+
+    @property
+    def cost(self) -> Cost:
+        """What the steps so far have declared."""
+        return sum(self._charges, Cost())
+
+    def charge(self, *costs: Cost) -> None:
+        """Declares what a step costs; added up only when somebody asks."""
+        self._charges.extend(costs)
 
     def draw(self, peer: int, words: int) -> np.ndarray:
         """`words` fresh ring elements that only this party and `peer` know."""
