@@ -228,6 +228,19 @@ def test_a_plan_made_by_hand_is_checked_when_types_are_asked_for():
         _ = replace(plan, steps=(*plan.steps, Step("exec", ("x",), "z"))).types
 
 
+@pytest.mark.parametrize("op", ["exp", "reciprocal", "rsqrt", "sqrt", "log", "softmax"])
+def test_functions_take_the_fractions_they_are_made_for(op):
+    attributes = {"axis": 0} if op == "softmax" else {}
+    for fraction, allowed in ((0, False), (11, False), (12, True), (20, True), (21, False), (58, False)):
+        b = PlanBuilder()
+        b.input("x", (3,), fraction, "client")
+        if allowed:
+            assert b.type(b.add(op, "x", **attributes)).fraction == fraction
+        else:
+            with pytest.raises(PlanError, match=f"12 to 20 fractional bits.*Received: {fraction}"):
+                b.add(op, "x", **attributes)
+
+
 def test_table_has_no_name_twice_and_docs_name_each_primitive():
     docs = (Path(__file__).parent.parent / "docs" / "plan.md").read_text(encoding="utf-8")
     for name, primitive in TABLE.items():

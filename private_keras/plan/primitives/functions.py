@@ -5,19 +5,24 @@ from private_keras.errors import PlanError
 from private_keras.plan import limits
 from private_keras.plan.primitives.attributes import AXIS, Int, Ints, Rows, Text
 from private_keras.plan.primitives.primitive import Primitive
-from private_keras.plan.primitives.rules import checked_axis, fixed_point
+from private_keras.plan.primitives.rules import checked_axis
 from private_keras.plan.records import TensorType
 
 _RING = 2**63 - 1
+# What the functions on shares are made for: their steps wrap or lose all precision beyond.
+_FRACTIONS = (12, 20)
 
 
 def _function(_: dict[str, Any], x: TensorType) -> TensorType:
-    fixed_point(x)
+    low, high = _FRACTIONS
+    if not low <= x.fraction <= high:
+        raise PlanError(f"expected an operand of {low} to {high} fractional bits; shift or truncate first. "
+                        f"Received: {x.fraction}")
     return x
 
 
 def _softmax(attributes: dict[str, Any], x: TensorType) -> TensorType:
-    fixed_point(x)
+    _function(attributes, x)
     checked_axis(attributes["axis"], x)
     return x
 

@@ -36,12 +36,6 @@ def truth(*types: TensorType) -> None:
         raise PlanError(f"expected truth values, of fraction 0. Received: {[t.fraction for t in types]}")
 
 
-def fixed_point(x: TensorType) -> None:
-    """Refuses an operand without fractional bits."""
-    if x.fraction < 1:
-        raise PlanError("expected a fixed-point operand, of fraction 1 or more; use shift first. Received: 0")
-
-
 def checked_axis(axis: int, x: TensorType) -> int:
     """An axis that x has."""
     if axis >= len(x.shape):
