@@ -231,6 +231,14 @@ def test_convert(kind):
     )
 
 
+def test_convert_brings_along_what_normalization_learnt():
+    layer = keras.layers.Normalization()
+    layer.adapt(RNG.normal(3.0, 2.0, (50, 5)).astype("float32"))
+    model = keras.Sequential([keras.Input((5,)), layer, keras.layers.Dense(3)])
+    x = RNG.normal(3.0, 2.0, (4, 5)).astype("float32")
+    np.testing.assert_allclose(pk.convert(model).predict(x, verbose=0), plain(model, x), atol=TOLERANCE)
+
+
 def test_convert_keeps_how_a_model_was_compiled():
     model = keras_models()["sequential"]
     model.compile(keras.optimizers.SGD(0.125), "mse", metrics=["mae"])

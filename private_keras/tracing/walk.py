@@ -106,7 +106,7 @@ class Walk:
     def _array(self, value: np.ndarray) -> Known:
         # An array of real numbers in a model is model data (a table, statistics), so it is shared like a weight, and
         # named by its place: a name made from its content would tell a server what it is. Zeros and ones are no data.
-        secret = value.dtype.kind == "f" and value.size > 1 and not np.all((value == 0) | (value == 1))
+        secret = value.dtype.kind == "f" and value.ndim > 0 and not np.all((value == 0) | (value == 1))
         self._arrays += 1
         identity = (
             f"array:{self._arrays}" if secret else f"public:{value.dtype}:{value.shape}:{digest(value.tobytes())}"

@@ -77,3 +77,9 @@ def randomise(model: keras.Model) -> None:
         else:
             value = rng.normal(0, 1, shape) / np.sqrt(max(np.prod(shape[:-1]), 1))
         weight.assign(value)
+    for layer in model._flatten_layers():
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()  # Normalization predicts by copies of its weights
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()  # as loading a file does: it computes with copies of its weights
