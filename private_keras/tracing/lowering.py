@@ -2,7 +2,8 @@
 
 Fractions are lazy: a product keeps its long fraction through additions and movements, and is truncated where a step
 needs the working fraction. So a bias is added before the truncation, and a skip connection joins two products under
-one. """
+one.
+"""
 
 import hashlib
 from collections.abc import Callable, Sequence

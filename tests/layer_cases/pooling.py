@@ -32,4 +32,6 @@ CASES.append(Case("rectangle", lambda: layers.AveragePooling2D((3, 2), strides=(
 CASES.append(Case("adaptive-average-2d", lambda: layers.AdaptiveAveragePooling2D(3), [(7, 5, 2)]))
 CASES.append(Case("adaptive-average-1d", lambda: layers.AdaptiveAveragePooling1D(2), [(6, 2)]))
 CASES.append(Case("adaptive-max-2d", lambda: layers.AdaptiveMaxPooling2D(3), [(7, 5, 2)]))
+CASES.append(Case("adaptive-average-3d", lambda: layers.AdaptiveAveragePooling3D(2), [(3, 4, 5, 2)]))
+CASES.append(Case("adaptive-max-3d", lambda: layers.AdaptiveMaxPooling3D((1, 2, 3)), [(3, 4, 5, 2)]))
 CASES.append(Case("adaptive-max-1d", lambda: layers.AdaptiveMaxPooling1D(2), [(6, 2)]))

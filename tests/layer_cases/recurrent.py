@@ -36,6 +36,7 @@ CASES += [
     Case("rnn-cell", lambda: layers.RNN(layers.SimpleRNNCell(3), return_sequences=True), [(4, 2)]),
     Case("conv-lstm-1d", lambda: layers.ConvLSTM1D(2, 3, padding="same"), [(3, 5, 1)]),
     Case("conv-lstm-2d", lambda: layers.ConvLSTM2D(2, 2, return_sequences=True), [(2, 4, 4, 1)]),
+    Case("conv-lstm-3d", lambda: layers.ConvLSTM3D(1, 2), [(2, 3, 3, 2, 1)]),
     Case("time-distributed-dense", lambda: layers.TimeDistributed(layers.Dense(3)), [(4, 2)]),
     Case("time-distributed-conv", lambda: layers.TimeDistributed(layers.Conv2D(2, 2)), [(3, 4, 4, 1)]),
     Case("time-distributed-norm", lambda: layers.TimeDistributed(layers.BatchNormalization()), [(3, 4)]),

@@ -4,7 +4,56 @@ from keras import layers
 
 from tests.layer_cases.case import Case
 
+# Layers that augment training data, and do nothing in prediction.
+AUGMENTATION = [
+    layers.RandomBrightness,
+    layers.RandomColorDegeneration,
+    layers.RandomContrast,
+    layers.RandomErasing,
+    layers.RandomFlip,
+    layers.RandomGrayscale,
+    layers.RandomInvert,
+    layers.RandomPerspective,
+    layers.RandomPosterization,
+    layers.RandomRotation,
+    layers.RandomSaturation,
+    layers.RandomSharpness,
+    layers.RandomShear,
+    layers.RandomTranslation,
+    layers.RandomZoom,
+    layers.RandomHue,
+    layers.RandomElasticTransform,
+    layers.RandomGaussianBlur,
+    layers.RandomColorJitter,
+    layers.AugMix,
+    layers.CutMix,
+    layers.MixUp,
+    layers.RandAugment,
+]
+ARGUMENTS = {
+    "RandomGrayscale": {},
+    "RandomInvert": {},
+    "RandomPosterization": {"factor": 3},
+    "RandomFlip": {},
+    "RandomErasing": {},
+    "RandomZoom": {"height_factor": 0.2},
+    "RandomTranslation": {"height_factor": 0.2, "width_factor": 0.2},
+    "RandomShear": {"x_factor": 0.1},
+    "RandomElasticTransform": {},
+    "RandomGaussianBlur": {},
+    "RandomColorJitter": {"brightness_factor": 0.2},
+    "AugMix": {},
+    "CutMix": {},
+    "MixUp": {},
+    "RandAugment": {},
+    "RandomPerspective": {},
+}
 CASES = [
+    Case(kind.__name__, lambda k=kind: k(**ARGUMENTS.get(k.__name__, {"factor": 0.2})), [(4, 4, 3)])
+    for kind in AUGMENTATION
+]
+CASES += [
+    Case("pipeline", lambda: layers.Pipeline([layers.Rescaling(0.5), layers.CenterCrop(2, 2)]), [(4, 4, 3)]),
     Case("flatten", lambda: layers.Flatten(), [(3, 4)]),
     Case("flatten-2d", lambda: layers.Flatten(), [(2, 3, 4)]),
     Case("flatten-channels-first", lambda: layers.Flatten(data_format="channels_first"), [(2, 3, 4)]),
@@ -47,8 +96,5 @@ CASES = [
     Case("upsampling-3d-one", lambda: layers.UpSampling3D((2, 1, 1)), [(2, 2, 2, 2)]),
     Case("resizing", lambda: layers.Resizing(5, 3), [(4, 4, 2)]),
     Case("resizing-nearest", lambda: layers.Resizing(6, 6, interpolation="nearest"), [(3, 4, 1)]),
-    Case("random-flip", lambda: layers.RandomFlip(), [(4, 4, 3)]),
-    Case("random-rotation", lambda: layers.RandomRotation(0.2), [(4, 4, 3)]),
-    Case("random-contrast", lambda: layers.RandomContrast(0.2), [(4, 4, 3)]),
     Case("center-crop", lambda: layers.CenterCrop(2, 3), [(4, 5, 2)]),
 ]

@@ -224,6 +224,19 @@ def one_hot(lo: Lowering, op: nn.OneHot, x: Value) -> Value:
     return shapes.transpose(lo, y, order)
 
 
+def multi_hot(lo: Lowering, op: nn.MultiHot, x: Value) -> Value:
+    """Which integers occur along the second axis (the only one, for a vector)."""
+    if op.sparse:
+        raise lo.refuse("sparse multi_hot", "use sparse=False.")
+    hot = lo.step("one_hot", _integers(lo, x), depth=op.num_classes)
+    total = lo.step("reduce_sum", hot, axes=[1 if len(x.shape) > 1 else 0])
+    found = lo.step("greater_equal", total, lo.known(public(np.int64(1)), 0))
+    last = len(found.shape) - 1
+    order = list(range(last))
+    order.insert(op.axis % (last + 1), last)
+    return shapes.transpose(lo, found, order)
+
+
 def flip(lo: Lowering, op: knp.Flip, x: Value) -> Value:
     axes = range(len(x.shape)) if op.axis is None else [op.axis] if isinstance(op.axis, int) else op.axis
     backwards = {a % len(x.shape) for a in axes}
@@ -305,6 +318,7 @@ RULES = {
     knp.Pad: pad,
     knp.Take: take,
     nn.OneHot: one_hot,
+    nn.MultiHot: multi_hot,
     knp.Flip: flip,
     knp.Repeat: repeat,
     knp.Tile: tile,

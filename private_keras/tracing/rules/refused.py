@@ -129,6 +129,8 @@ LAYERS_REFUSED: dict[type, str] = {
     **dict.fromkeys((layers.STFTSpectrogram, layers.MelSpectrogram), COMPLEX),
     layers.RandomCrop: RANDOM,
     layers.AutoContrast: "it rounds to levels of brightness; apply it to the data before `predict`.",
+    layers.ContrastLimitedAdaptiveHistogramEqualization: "it counts levels of brightness; apply it before `predict`.",
+    layers.MaxNumBoundingBoxes: "boxes are labels, not inputs; leave it to the training data.",
     layers.Equalization: "it counts levels of brightness; apply it to the data before `predict`.",
     layers.Solarization: "apply it to the data before `predict`.",
     layers.TFSMLayer: "it holds a compiled graph; load the Keras model it was made from.",
