@@ -147,3 +147,14 @@ def test_account_of_other_protocols():
     assert account(plan, "simulate") == [Cost()]
     with pytest.raises(PlanError, match="'morse'"):
         account(plan, "morse")
+
+
+def test_live_elements_are_those_of_results_that_are_still_needed():
+    b = PlanBuilder()
+    b.input("x", (4,), 18, "client")
+    wide = b.add("broadcast", "x", shape=[10, 4])  # 40, needed to the end
+    twice = b.add("add", wide, wide)  # 40 more
+    b.add("reduce_sum", twice, axes=[0, 1], keepdims=False)  # 1 more; nobody needs it
+    total = b.add("reduce_sum", twice, axes=[0], keepdims=False)  # 4 more, then `twice` goes
+    b.output(b.add("add", wide, total), "y", ["client"])  # 40 + 4 + 40
+    assert Program(b.build("plan", "reveal")).live_elements == 84

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from private_keras import errors
 from private_keras.cluster import LocalCluster
 from private_keras.errors import HandleNotFound, InputError, PlanError, SecurityError
+from private_keras.plan.builder import PlanBuilder
 from private_keras.plan.limits import MAX_ELEMENTS
 from private_keras.server import limits
 from private_keras.server.failures import DETAIL_KEY, code_of, detail_of, from_call
@@ -102,6 +103,17 @@ def test_a_job_id_is_used_once(channel):
     request = run_request()
     refusal(channel, "Run", request)
     assert "used before" in str(refusal(channel, "Run", request))
+
+
+def test_a_plan_whose_values_take_more_memory_than_there_is_does_not_start(cluster):
+    b = PlanBuilder()
+    b.input("x", (1,), 18, "client")
+    # Each takes 4 GiB at an evaluator; all are needed to the end.
+    wide = [b.add("broadcast", b.add("shift", "x", bits=i), shape=[MAX_ELEMENTS]) for i in range(5)]
+    b.output(b.add("concatenate", *(b.add("slice", w, start=[0], stop=[1], step=[1]) for w in [
+        b.add("shift", w, bits=4 - i) for i, w in enumerate(wide)]), axis=0), "y", ["client"])
+    with pytest.raises(errors.ClusterError, match="server[01]: no room for .* smaller batches"):
+        cluster.run(b.build("bomb", "reveal"), {"x": np.zeros(1)})
 
 
 def test_a_job_that_the_other_servers_know_nothing_of_ends_by_its_deadline(channel):

@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 
 from private_keras.errors import HandleNotFound, InputError, SecurityError
 from private_keras.ring.numpy_kernel import NumpyKernel
+from private_keras.server.jobs import PlanNotPrepared
 from private_keras.server.material import Material, Receiver, material_bytes, split, stored_bytes
+from private_keras.server.plans import Plans
 from private_keras.server.store import Store, StoreFull
+from tests.clusters import dense_plan
 
 KERNEL = NumpyKernel()
 
@@ -126,3 +129,23 @@ def test_quota_and_handles(monkeypatch):
     monkeypatch.setattr("private_keras.server.limits.MAX_HANDLES", 1)
     with pytest.raises(StoreFull, match="1 tensors"):
         store.put(secrets.token_bytes(16), "alice", material(), 0)
+
+
+def text_of(name: str) -> bytes:
+    return dense_plan(name=name).to_json().encode()
+
+
+def test_plans_used_last_are_kept_within_their_bounds(monkeypatch):
+    plans = Plans()
+    size = len(text_of("a"))
+    monkeypatch.setattr("private_keras.server.limits.PLANS_BYTES", 2 * size)
+    first, second = plans.prepare(text_of("a")), plans.prepare(text_of("b"))
+    plans.get(first, "alice")
+    third = plans.prepare(text_of("c"))
+    assert plans.get(first, "alice") and plans.get(third, "alice")
+    with pytest.raises(PlanNotPrepared):
+        plans.get(second, "alice")
+    monkeypatch.setattr("private_keras.server.limits.PLANS_BYTES", 1)
+    assert plans.get(plans.prepare(text_of("d")), "alice").plan.name == "d"  # the last one is kept, whatever its size
+    with pytest.raises(PlanNotPrepared):
+        plans.get(first, "alice")

@@ -7,6 +7,7 @@ MESSAGE_BYTES = 4 * MIB  # largest message of the control plane
 ID_BYTES = 16  # of handles and job ids
 MAX_JOBS = 8  # running at once
 MAX_PLANS = 64  # prepared and kept
+PLANS_BYTES = 512 * MIB  # text of all plans that are kept, but for the last one; in memory they take several times that
 MAX_HANDLES = 200_000  # of all clients together
 REMEMBERED_JOBS = 100_000  # ids that are refused a second time
 STORE_BYTES = 16 << 30  # shares of all clients together

@@ -18,17 +18,25 @@ class Plans:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._reading = threading.Lock()
         self._programs: OrderedDict[str, Program] = OrderedDict()
+        self._sizes: dict[str, int] = {}
 
     def prepare(self, text: bytes) -> str:
         """Validates a plan and keeps it; returns its digest. Raises `PlanError`."""
-        plan = Plan.from_json(text)
-        program = Program(plan)
+        # One after the other: parsing takes many times the memory of the text.
+        with self._reading:
+            plan = Plan.from_json(text)
+            program = Program(plan)
         with self._lock:
             self._programs[plan.digest] = program
+            self._sizes[plan.digest] = len(text)
             self._programs.move_to_end(plan.digest)
-            while len(self._programs) > limits.MAX_PLANS:
-                self._programs.popitem(last=False)
+            while len(self._programs) > 1 and (
+                len(self._programs) > limits.MAX_PLANS or sum(self._sizes.values()) > limits.PLANS_BYTES
+            ):
+                forgotten, _ = self._programs.popitem(last=False)
+                del self._sizes[forgotten]
         return plan.digest
 
     def get(self, digest: str, identity: str) -> Program:

@@ -55,7 +55,11 @@ class Runner:
     ) -> Iterator[dict[str, Material]]:
         """Material of all inputs by name, from the store or from the call itself; the memory is given back at the end.
 
+        Room for what the run itself holds is taken from the store's quota as well, so that no plan, whoever wrote it,
+        makes a server run out of memory by the number and size of its values.
+
         Raises:
+            ClusterError: no room for the run beside what is stored.
             InputError: inputs that are missing, unknown, or of another size than the plan says.
             HandleNotFound: a handle that this server does not have for this identity.
         """
@@ -66,6 +70,7 @@ class Runner:
         found = {item.name: self._stored(job, item, types[item.name]) for item in first.inputs if item.handle}
         sizes = {i: types[item.name].size for i, item in enumerate(first.inputs) if not item.handle}
         reserved = sum(stored_bytes(self._party, size) for size in sizes.values())
+        reserved += stored_bytes(self._party, program.live_elements)
         self._store.reserve(reserved)
         try:
             receivers = {i: Receiver(self._party, size, f"input {names[i]!r}") for i, size in sizes.items()}

@@ -39,7 +39,7 @@ class Store:
             if self._bytes + nbytes > self._quota:
                 raise StoreFull(
                     f"no room for {nbytes} bytes of shares: {self._bytes} of {self._quota} are taken; "
-                    "delete models that are no longer used"
+                    "delete models that are no longer used, or use smaller batches"
                 )
             self._bytes += nbytes
 

@@ -5,7 +5,7 @@ import numpy as np
 
 from private_keras.errors import InputError, PlanError, PrivateKerasError
 from private_keras.plan.plan import Plan, Step
-from private_keras.plan.records import place
+from private_keras.plan.records import TensorType, place
 from private_keras.protocols.protocol import Protocol, Share
 from private_keras.server.execute import bilinear, compare, linear, nonlinear, reduce, shape
 from private_keras.server.execute.values import Operation, Value, as_share
@@ -29,6 +29,9 @@ class Program:
 
     Args:
         plan: a valid plan; `plan.types` is computed here if it was not yet.
+
+    Attributes:
+        live_elements: the most elements that results of steps hold at one time, beside the inputs.
     """
 
     def __init__(self, plan: Plan):
@@ -40,6 +43,7 @@ class Program:
             self._operations.append(Operation(step, ready, tuple(types[n] for n in step.inputs), types[step.output]))
         self._opened = {item.value for item in plan.outputs}
         self._free = _last_uses(plan, self._opened)
+        self.live_elements = _live_elements(plan, types, self._free)
 
     def run(self, p: Protocol, inputs: Mapping[str, Share], on_step: OnStep | None = None) -> dict[str, np.ndarray]:
         """One run, as one party; opens the outputs.
@@ -116,3 +120,14 @@ def _last_uses(plan: Plan, opened: set[str]) -> list[tuple[str, ...]]:
         if name not in opened:
             free[index].append(name)
     return [tuple(names) for names in free]
+
+
+def _live_elements(plan: Plan, types: Mapping[str, TensorType], free: list[tuple[str, ...]]) -> int:
+    """The most elements of steps' results that there are at the end of a step."""
+    inputs = {item.name for item in plan.inputs}
+    live = most = 0
+    for step, forgotten in zip(plan.steps, free[1:], strict=True):
+        live += types[step.output].size
+        most = max(most, live)
+        live -= sum(types[name].size for name in forgotten if name not in inputs)
+    return most
