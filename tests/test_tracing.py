@@ -156,6 +156,16 @@ def test_outputs_keep_keras_structure_and_names():
     assert sorted(traced.output_names) == sorted(o.name for o in traced.plan.outputs)
 
 
+def test_a_subclassed_model_of_dictionaries():
+    model = zoo.Parts()
+    arrays = {k: np.random.default_rng(i).normal(size=(2, 4)).astype("float32") for i, k in enumerate("uv")}
+    expected = model(arrays)
+    traced = trace(model, 2)
+    results = dict(zip(traced.output_names, predict(traced, [arrays["u"], arrays["v"]]), strict=True))
+    for key, value in expected.items():
+        assert np.abs(results[traced.outputs[key]] - np.asarray(value)).max() < 1e-3
+
+
 def test_shared_layers_share_weights_once():
     traced = trace(zoo.shared(), 2)
     assert len(traced.weights) == 2

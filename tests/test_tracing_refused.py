@@ -63,6 +63,13 @@ def test_layers(make, shape, advice):
     assert advice in finding.message
 
 
+def test_quantized_layers():
+    model = functional((8,), layers.Dense(4))
+    model.layers[1].quantize("int8")
+    (finding,) = unsupported(model)
+    assert "before `quantize`" in finding.message
+
+
 def test_stateful_recurrence():
     x = keras.Input(batch_shape=(2, 3, 4))
     (finding,) = unsupported(keras.Model(x, layers.LSTM(3, stateful=True)(x)), 2)

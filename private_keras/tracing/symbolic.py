@@ -26,6 +26,9 @@ HIDDEN = (
 
 
 RANDOM = "it draws random numbers while predicting. Do that in training only, or apply it to the data before `predict`."
+QUANTIZED = (
+    "it is quantized to {}; use the model as it was before `quantize`: weights are fixed point on shares anyway."
+)
 FOLLOW = (
     "Write it with `keras.ops` operations on tensors, without a backend's own functions and without branches on values."
 )
@@ -239,6 +242,8 @@ def _inliner(layer: keras.Layer, graph: Graph) -> Callable[..., Any]:
         try:
             if refused is not None:
                 raise UnsupportedError(refused)
+            if getattr(layer, "quantization_mode", None) is not None:
+                raise UnsupportedError(QUANTIZED.format(layer.quantization_mode))
             outputs = rule(layer, *args, **kwargs) if rule is not None else layer.call(*args, **kwargs)
             if _random_state() != drawn and not graph.random:
                 graph.random = True

@@ -48,6 +48,16 @@ class AdaptiveMax(_Adaptive, nn.AdaptiveMaxPool):
     """`keras.ops.adaptive_max_pool`."""
 
 
+class Settle(keras.Operation):
+    """The same tensor, at the working fraction: truncated once before several operations take parts of it."""
+
+    def call(self, x: Any) -> Any:
+        return x
+
+    def compute_output_spec(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        return keras.KerasTensor(x.shape, dtype=x.dtype)
+
+
 class Zeros(keras.Operation):
     """Zeros that are a symbolic tensor: some operations look at one argument only to decide whether they record."""
 

@@ -110,6 +110,18 @@ class Subclassed(keras.Model):
         return ops.softmax(self.block(self.first(inputs)), axis=-1)
 
 
+class Parts(keras.Model):
+    """A subclassed model that takes and gives dictionaries, and holds layers in containers."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = {"first": layers.Dense(2), "others": [layers.Dense(2, "relu")]}
+
+    def call(self, inputs):
+        product = self.parts["first"](inputs["u"]) * self.parts["others"][0](inputs["v"])
+        return {"product": product, "sum": inputs["u"] + inputs["v"]}
+
+
 def custom():
     inputs = keras.Input((5,))
     return keras.Model(inputs, Block(4)(inputs))

@@ -5,6 +5,7 @@ from keras.src.ops import core
 
 from private_keras.tracing.lowering import Lowering
 from private_keras.tracing.rules.comparison import truth
+from private_keras.tracing.symbols import Settle
 from private_keras.tracing.values import Value
 
 
@@ -31,7 +32,12 @@ def stop_gradient(lo: Lowering, op: core.StopGradient, x: Value) -> Value:
     return x
 
 
+def settle(lo: Lowering, op: Settle, x: Value) -> Value:
+    return lo.at(x)
+
+
 RULES = {
+    Settle: settle,
     core.Cast: cast,
     core.SaturateCast: cast,
     core.ConvertToTensor: convert_to_tensor,

@@ -11,7 +11,7 @@ import keras
 from keras import layers, ops, tree
 
 from private_keras.errors import UnsupportedError
-from private_keras.tracing.symbols import zeros
+from private_keras.tracing.symbols import Settle, zeros
 
 Step = Callable[[Any, list[Any] | None], tuple[Any, list[Any]]]
 
@@ -121,6 +121,7 @@ def _lstm(cell: layers.LSTMCell, sequences: Any) -> tuple[list[Any], Step]:
     def step(z: Any, state: list[Any] | None) -> tuple[Any, list[Any]]:
         if state is not None:
             z = ops.add(z, ops.matmul(state[0], cell.recurrent_kernel))
+        z = Settle()(z)
         gates = cell.recurrent_activation(ops.concatenate([z[:, : 2 * units], z[:, 3 * units :]], axis=-1))
         new = ops.multiply(gates[:, :units], cell.activation(z[:, 2 * units : 3 * units]))
         carry = new if state is None else ops.add(ops.multiply(gates[:, units : 2 * units], state[1]), new)
