@@ -73,6 +73,13 @@ def _is_tool() -> bool:
     return Path((getattr(sys, "argv", None) or [""])[0]).stem in ("private-keras", "pytest")
 
 
+# gRPC's Python face cannot ask for TLS 1.3 alone. This list of suites is for TLS 1.2 and older only, and holds one that
+# needs a pre-shared key, which nobody has: a handshake below 1.3 finds no suite in common and fails. gRPC reads it when
+# it is loaded, so it is set here, for our servers' processes and not for programs that use the package.
+TLS_FLOOR = ("GRPC_SSL_CIPHER_SUITES", "ECDHE-PSK-AES128-CBC-SHA")
+if _is_tool():
+    os.environ.__setitem__(*TLS_FLOOR)
+
 # TensorFlow prints a page about the processor unless it is told otherwise before it is loaded.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 if not _is_tool():

@@ -157,14 +157,22 @@ def test_another_key_than_the_pinned_is_noticed(servers):
     assert isinstance(error, SecurityError) and "server2" in str(error) and "pinned" in str(error)
 
 
-def test_tls_1_2_is_refused_between_servers(servers):
-    host, port = servers.content["servers"][0]["data"].split(":")
-    context = ssl.create_default_context(cafile=servers.directory / "keys/authority.pem")
-    context.load_cert_chain(servers.directory / "keys/server1.pem", servers.directory / "keys/server1.key")
-    context.maximum_version = ssl.TLSVersion.TLSv1_2
-    with pytest.raises((ssl.SSLError, ConnectionError)):
+@pytest.mark.parametrize("plane", ["control", "data"])
+def test_tls_1_2_is_refused(servers, plane):
+    """A caller with a valid certificate that offers TLS 1.2 gets no connection, and one with TLS 1.3 does."""
+    host, port = servers.content["servers"][0][plane].split(":")
+    for version, welcome in [(ssl.TLSVersion.TLSv1_2, False), (ssl.TLSVersion.TLSv1_3, True)]:
+        context = ssl.create_default_context(cafile=servers.directory / "keys/authority.pem")
+        context.load_cert_chain(servers.directory / "keys/server1.pem", servers.directory / "keys/server1.key")
+        context.minimum_version = context.maximum_version = version
+        context.set_alpn_protocols(["h2"])
         with socket.create_connection((host, int(port)), timeout=5) as sock:
-            context.wrap_socket(sock, server_hostname="server0")
+            if welcome:
+                with context.wrap_socket(sock, server_hostname="server0") as tls:
+                    assert tls.version() == "TLSv1.3"
+            else:
+                with pytest.raises((ssl.SSLError, ConnectionError)):
+                    context.wrap_socket(sock, server_hostname="server0")
 
 
 def test_a_server_that_is_not_there_is_named_within_seconds(servers):

@@ -15,7 +15,8 @@ from typing import NoReturn
 
 import grpc
 
-from private_keras.errors import ClusterError, InputError
+from private_keras import TLS_FLOOR
+from private_keras.errors import ClusterError, InputError, SecurityError
 from private_keras.ring import default_kernel
 from private_keras.server import limits
 from private_keras.server.config import ClusterConfig, read_config
@@ -99,6 +100,8 @@ class ServerProcess:
         if self._config.local:
             self._server.add_insecure_port(f"unix:{address}")
             return
+        if os.environ.get(TLS_FLOOR[0]) != TLS_FLOOR[1]:
+            raise SecurityError("a server over TLS must be started by `private-keras serve`, which rules out TLS below 1.3")
         files = self._config.credentials(self._own.name)
         credentials = grpc.ssl_server_credentials(
             [(files.key.read_bytes(), files.certificate.read_bytes())],
