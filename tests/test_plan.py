@@ -241,6 +241,47 @@ def test_functions_take_the_fractions_they_are_made_for(op):
                 b.add(op, "x", **attributes)
 
 
+def endless_convolution(b: PlanBuilder) -> None:
+    b.input("w", (2**27, 1, 1), 18, "client")
+    b.add("conv", "x", "w", strides=[1], padding=[[0, 0]], dilation=[1], input_dilation=[1])
+
+
+def repeated_channels(b: PlanBuilder) -> None:
+    b.input("w", (1, 1, 2**20), 18, "client")
+    y = b.add("reshape", "x", shape=[1, 2**27, 2])
+    b.add("conv", y, "w", strides=[2**27], padding=[[0, 0]], dilation=[1], input_dilation=[1], groups=2)
+
+
+def endless_product(b: PlanBuilder) -> None:
+    square = b.add("reshape", "x", shape=[2**14, 2**14])
+    b.add("matmul", square, square)
+
+
+def endless_pool(b: PlanBuilder) -> None:
+    b.add("sum_pool", "x", window=[2**16], strides=[1], padding=[[0, 0]])
+
+
+def wide_window(b: PlanBuilder) -> None:
+    b.add("max_pool", "x", window=[2**17], strides=[1], padding=[[0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (endless_convolution, "multiplications or additions"),
+        (endless_product, "multiplications or additions"),
+        (repeated_channels, "repeated for the filters"),
+        (endless_pool, "multiplications or additions"),
+        (wide_window, "from 1 to 65536"),
+    ],
+)
+def test_steps_that_would_run_for_days_are_refused(build, message):
+    b = PlanBuilder()
+    b.input("x", (1, 2**28, 1), 18, "client")
+    with pytest.raises(PlanError, match=message):
+        build(b)
+
+
 def test_table_has_no_name_twice_and_docs_name_each_primitive():
     docs = (Path(__file__).parent.parent / "docs" / "plan.md").read_text(encoding="utf-8")
     for name, primitive in TABLE.items():

@@ -18,6 +18,9 @@ MAX_JSON_CONTAINERS = 4_000_000
 MAX_JSON_ITEMS = 2**25
 MAX_LIST = 2**24
 MAX_PIECES = 256
+# A step runs to its end before a server looks whether its job was cancelled: minutes, not days.
+MAX_PRODUCTS = 2**40
+MAX_WINDOW = 2**16
 MAX_TEXT = 400
 KINDS = ("predict", "evaluate", "train", "compute", "reveal")
 
@@ -71,3 +74,12 @@ def shape(value: Any, what: str) -> tuple[int, ...]:
             "use smaller batches"
         )
     return tuple(value)
+
+
+def products(count: int) -> None:
+    """Refuses a step of more multiplications or additions than `MAX_PRODUCTS`."""
+    if count > MAX_PRODUCTS:
+        raise PlanError(
+            f"expected a step of at most {MAX_PRODUCTS} multiplications or additions. Received: {count}; "
+            "use smaller batches"
+        )

@@ -16,8 +16,11 @@ def _multiply(_: dict[str, Any], x: TensorType, y: TensorType) -> TensorType:
 def _matmul(_: dict[str, Any], x: TensorType, y: TensorType) -> TensorType:
     if len(x.shape) < 2 or len(y.shape) < 2 or x.shape[-1] != y.shape[-2]:
         raise PlanError(f"expected (..., m, k) and (..., k, n). Received: {list(x.shape)} and {list(y.shape)}")
-    shape = (*broadcast_shape(x.shape[:-2], y.shape[:-2]), x.shape[-2], y.shape[-1])
-    return TensorType(shape, x.fraction + y.fraction)
+    result = TensorType(
+        (*broadcast_shape(x.shape[:-2], y.shape[:-2]), x.shape[-2], y.shape[-1]), x.fraction + y.fraction
+    )
+    limits.products(result.size * x.shape[-1])
+    return result
 
 
 def _conv(attributes: dict[str, Any], x: TensorType, w: TensorType) -> TensorType:
@@ -42,7 +45,12 @@ def _conv(attributes: dict[str, Any], x: TensorType, w: TensorType) -> TensorTyp
         sizes.append(windows(spread[axis], window, attributes["strides"][axis], attributes["padding"][axis]))
     padded = (n + lo + hi for n, (lo, hi) in zip(spread, attributes["padding"], strict=True))
     limits.shape((x.shape[0], *padded, channels), "padded input")
-    return TensorType((x.shape[0], *sizes, filters), x.fraction + w.fraction)
+    if 1 < groups == channels:
+        # Kernels may repeat each channel for all of its filters.
+        limits.shape((x.shape[0], *spread, filters), "input repeated for the filters of each channel")
+    result = TensorType((x.shape[0], *sizes, filters), x.fraction + w.fraction)
+    limits.products(result.size * (w.size // filters))
+    return result
 
 
 PRIMITIVES = (

@@ -4,13 +4,13 @@ from typing import Any
 
 from private_keras.errors import PlanError
 from private_keras.plan import limits
-from private_keras.plan.primitives.attributes import AXES, AXIS, PADDING, SHAPE, Bool, Ints
+from private_keras.plan.primitives.attributes import AXES, AXIS, PADDING, Bool, Ints
 from private_keras.plan.primitives.primitive import Flow, Primitive
 from private_keras.plan.primitives.rules import per_axis, reduced, windows
 from private_keras.plan.records import TensorType
 
 _KEEPDIMS = Bool(required=False, default=False)
-_POOL = {"window": SHAPE, "strides": Ints(1, limits.MAX_ELEMENTS), "padding": PADDING}
+_POOL = {"window": Ints(1, limits.MAX_WINDOW), "strides": Ints(1, limits.MAX_ELEMENTS), "padding": PADDING}
 
 
 def _reduce_sum(attributes: dict[str, Any], x: TensorType) -> TensorType:
@@ -39,7 +39,8 @@ def _pooled(attributes: dict[str, Any], x: TensorType) -> TensorType:
 def _sum_pool(attributes: dict[str, Any], x: TensorType) -> TensorType:
     result = _pooled(attributes, x)
     padded = (n + lo + hi for n, (lo, hi) in zip(x.shape[1:-1], attributes["padding"], strict=True))
-    limits.shape((x.shape[0], *padded, x.shape[-1]), "padded input")
+    padded = limits.shape((x.shape[0], *padded, x.shape[-1]), "padded input")
+    limits.products(math.prod(padded) * sum(attributes["window"]))
     return result
 
 
