@@ -203,7 +203,9 @@ def test_a_small_file_cannot_ask_for_a_huge_model(tmp_path):
     refused(archive(tmp_path / "n.keras", sequential(layer)), "elements")
 
 
-def test_the_refused_model_leaves_nothing_behind(tmp_path):
+@pytest.mark.parametrize("before", [None, []], ids=["first use", "after other models"])
+def test_the_refused_model_leaves_nothing_behind(tmp_path, before):
+    keras.src.backend.common.global_state.set_global_attribute("uninitialized_variables", before)
     refused(archive(tmp_path / "m.keras", sequential(dense(units=10**9))), "parameters")
     # Keras fills what is pending when a scope ends; a forgotten huge variable would take all memory here.
     with keras.StatelessScope():

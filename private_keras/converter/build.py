@@ -27,7 +27,8 @@ def build(config: dict[str, Any], stored: int, path: str, custom_objects: Mappin
         custom_objects: names that the caller vouches for.
     """
     with keras.saving.custom_object_scope(dict(custom_objects)):
-        pending = global_state.get_global_attribute(_PENDING)
+        # A copy: Keras appends to the list that it keeps.
+        pending = list(global_state.get_global_attribute(_PENDING) or [])
         try:
             with keras.StatelessScope(initialize_variables=False):
                 wanted = sum(math.prod(v.shape) for v in _revive(config).variables)
