@@ -162,6 +162,15 @@ def test_softmax(n):
     assert softmax_error(n) < 5e-5
 
 
+def test_softmax_of_one_element_is_one():
+    session = Session()
+    for shape, axis in (((3, 1), 1), ((1, 4), 0)):
+        x = ring(np.arange(-1, np.prod(shape) - 1).reshape(shape))
+        y = session.run(lambda p, s, a=axis: functions.softmax(p, s, 18, a), x)
+        assert y.shape == shape and (signed(y) == 1 << 18).all()
+        assert session.declared == session.counted
+
+
 @pytest.mark.parametrize("fraction", FRACTIONS)
 def test_softmax_axes_and_fractions(fraction):
     x = grid(np.random.default_rng(5).normal(0, 2, (3, 5, 4)), fraction)

@@ -30,6 +30,8 @@ def softmax(p: Protocol, x: Share, fraction: int, axis: int) -> Share:
     """
     x = local.axis_last(p, x, axis)
     n = x.shape[-1]
+    if n == 1:
+        return local.axis_back(p, local.offset(p, local.scale(p, x, 0), 1 << fraction), axis)
     largest = local.reshape(p, _largest(p, x), (*x.shape[:-1], 1))
     exponential = exp_nonpositive if n <= LONGEST_ONE_WINDOW else exp_for_sum
     weights = exponential(p, local.subtract(p, x, largest), fraction, WEIGHT)
