@@ -105,6 +105,26 @@ def test_a_job_id_is_used_once(channel):
     assert "used before" in str(refusal(channel, "Run", request))
 
 
+def test_a_plan_that_is_on_its_way_takes_room(cluster, channel):
+    before = cluster._clients[0].health().stored_bytes
+    seen = []
+
+    def pieces():
+        yield wire.PrepareRequest(total=100 << 20, data=b"{").SerializeToString()
+        # The server reserves before it asks for more; how soon is its own affair.
+        for _ in range(100):
+            seen.append(cluster._clients[0].health().stored_bytes - before)
+            if seen[-1]:
+                return
+            time.sleep(0.05)
+
+    with pytest.raises(grpc.RpcError) as caught:
+        channel.stream_unary(f"/{SERVICE}/Prepare", None, None)(pieces(), timeout=30)
+    assert "Received: 1" in caught.value.details()
+    assert seen[-1] == 100 << 20
+    assert cluster._clients[0].health().stored_bytes == before
+
+
 def test_a_plan_whose_values_take_more_memory_than_there_is_does_not_start(cluster):
     b = PlanBuilder()
     b.input("x", (1,), 18, "client")

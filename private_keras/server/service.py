@@ -94,16 +94,11 @@ class Service:
         first = _first(requests)
         if not 0 < first.total <= MAX_JSON_BYTES:
             raise PlanError(f"expected a plan of 1 to {MAX_JSON_BYTES} bytes. Received: {first.total}")
-        text = bytearray(first.data)
-        for request in requests:
-            text += request.data
-            if len(text) > first.total:
-                break
-        if len(text) != first.total:
-            raise PlanError(
-                f"expected a plan of {first.total} bytes. Received: {'more' if len(text) > first.total else len(text)}"
-            )
-        digest = self._plans.prepare(bytes(text))
+        self._store.reserve(first.total)
+        try:
+            digest = self._plans.prepare(_whole(first, requests))
+        finally:
+            self._store.release(first.total)
         self._log.write("info", "plan prepared", digest=digest[:16], client=identity)
         return wire.PrepareReply(digest=digest)
 
@@ -215,3 +210,17 @@ def _first(requests: Iterator[Any]) -> Any:
     if first is None:
         raise InputError("the call ended before its first message")
     return first
+
+
+def _whole(first: wire.PrepareRequest, rest: Iterator[wire.PrepareRequest]) -> bytes:
+    """A plan's text from its pieces."""
+    text = bytearray(first.data)
+    for request in rest:
+        text += request.data
+        if len(text) > first.total:
+            break
+    if len(text) != first.total:
+        raise PlanError(
+            f"expected a plan of {first.total} bytes. Received: {'more' if len(text) > first.total else len(text)}"
+        )
+    return bytes(text)
