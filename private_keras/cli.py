@@ -1,4 +1,4 @@
-"""The command line: `private-keras serve | keys | doctor | inspect`, each with `--help`.
+"""The command line: `private-keras serve | keys | predict | doctor | inspect`, each with `--help`.
 
 Exit codes: 0 done, 1 an error of ours (its message on stderr), 2 wrong arguments, 130 interrupted.
 """
@@ -9,9 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
+
+from private_keras.cluster import connect
 from private_keras.cluster.doctor import examine
 from private_keras.cluster.keys import DAYS, make_keys
-from private_keras.errors import FileError, PrivateKerasError
+from private_keras.errors import FileError, PrivateKerasError, UnsupportedError
 from private_keras.plan.limits import MAX_JSON_BYTES
 from private_keras.plan.plan import Plan
 from private_keras.server.log import LEVELS
@@ -75,6 +78,17 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(command=_doctor)
 
     command = commands.add_parser(
+        "predict", help="predict on shares", description="Loads a Keras model, predicts on shares, writes the result."
+    )
+    command.add_argument("model", type=Path, help="a .h5 or .keras file")
+    command.add_argument("data", type=Path, help="inputs as a NumPy .npy file, rows first")
+    command.add_argument("--out", type=Path, required=True, help="where to write the predictions, a .npy file")
+    command.add_argument("--batch-size", type=int, default=32, help="rows in one job (default: 32)")
+    command.add_argument("--config", type=Path, help="the cluster's description; without it, three servers start here")
+    command.add_argument("--identity", help="the client's name, for a cluster over TLS")
+    command.set_defaults(command=_predict)
+
+    command = commands.add_parser(
         "inspect", help="show a plan", description="Shows a plan: inputs, steps, and what is opened to whom."
     )
     command.add_argument("plan", type=Path, help="a plan's JSON file")
@@ -96,6 +110,29 @@ def _doctor(given: argparse.Namespace) -> int:
     report, healthy = examine(given.config, given.identity)
     print(report)
     return 0 if healthy else 1
+
+
+def _predict(given: argparse.Namespace) -> int:
+    if given.out.exists():
+        raise FileError(f"{given.out} exists and is not overwritten")
+    try:
+        with open(given.data, "rb") as file:
+            data = np.lib.format.read_array(file, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise FileError(f"cannot read {given.data} as a NumPy array (.npy): {error}") from None
+    # Keras takes seconds to load, and no other command needs it.
+    from private_keras.models import load_model
+
+    model = load_model(given.model)
+    with connect(given.config, identity=given.identity) as cluster:
+        result = model.predict(data, batch_size=given.batch_size, verbose=0)
+        print(cluster.stats)
+    if not isinstance(result, np.ndarray):
+        raise UnsupportedError("the command writes one array, and this model has several outputs; use Python for it")
+    with open(given.out, "xb") as file:
+        np.save(file, result)
+    print(f"{result.shape} written to {given.out}")
+    return 0
 
 
 def _inspect(given: argparse.Namespace) -> int:

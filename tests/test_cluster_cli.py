@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from cryptography import x509
 from hypothesis import given
@@ -141,3 +142,30 @@ def test_serve_ends_on_sigterm_and_says_when_its_address_is_taken(tmp_path):
     finally:
         for party in list(servers.processes):
             servers.stop(party)
+
+
+def test_predict_writes_what_the_model_predicts(tmp_path, capsys):
+    keras = pytest.importorskip("keras")
+    plain = keras.Sequential([keras.Input((6,)), keras.layers.Dense(5, activation="relu"), keras.layers.Dense(3)])
+    plain.save(tmp_path / "m.keras")
+    x = np.random.default_rng(0).uniform(-1, 1, (7, 6)).astype("float32")
+    np.save(tmp_path / "x.npy", x)
+    arguments = ["predict", str(tmp_path / "m.keras"), str(tmp_path / "x.npy"), "--out", str(tmp_path / "y.npy")]
+    assert main([*arguments, "--batch-size", "4"]) == 0
+    assert "rounds" in capsys.readouterr().out
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), plain.predict(x, verbose=0), atol=1e-3)
+    assert main(arguments) == 1
+    assert "not overwritten" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"", b"no array", b"PK\x03\x04"])
+def test_predict_refuses_what_is_no_array(tmp_path, capsys, content):
+    (tmp_path / "x.npy").write_bytes(content)
+    assert main(["predict", "m.h5", str(tmp_path / "x.npy"), "--out", str(tmp_path / "y.npy")]) == 1
+    assert "x.npy" in capsys.readouterr().err
+
+
+def test_predict_refuses_pickled_objects(tmp_path, capsys):
+    np.save(tmp_path / "x.npy", np.array([{}], object))
+    assert main(["predict", "m.h5", str(tmp_path / "x.npy"), "--out", str(tmp_path / "y.npy")]) == 1
+    assert "x.npy" in capsys.readouterr().err
