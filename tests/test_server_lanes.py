@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from private_keras.errors import ClusterError, PeerLost, SecurityError, ServerUnavailable, VersionMismatch
+from private_keras.errors import ClusterError, FrameError, PeerLost, SecurityError, ServerUnavailable, VersionMismatch
 from private_keras.server.jobs import JobCancelled, Jobs
 from private_keras.server.lanes import Lanes
 from private_keras.server.log import Log
@@ -41,8 +41,11 @@ class Servers:
         self.lanes[party].listen(self.addresses[party])
         self.jobs[party] = Jobs(self.lanes[party].wake)
 
-    def run(self, work, job=None, digests=(DIGEST,) * 3, parties=(0, 1, 2), seconds=10.0):
-        """work(party, job, lanes) at each party; returns results or exceptions, by party."""
+    def run(self, work, job=None, digests=(DIGEST,) * 3, parties=(0, 1, 2), seconds=10.0, draws=None):
+        """work(party, job, lanes) at each party; returns results or exceptions, by party.
+
+        `draws(party, peer)` is how often it then says it drew; the same for all if not given.
+        """
         job_id = job or secrets.token_bytes(16)
         results = {}
 
@@ -55,7 +58,7 @@ class Servers:
                     except BaseException:
                         lanes.fail(party)
                         raise
-                    lanes.finish()
+                    lanes.finish({peer: draws(party, peer) if draws else 7 for peer in lanes.channels})
             except Exception as error:  # handed to the test
                 results[party] = error
 
@@ -112,6 +115,14 @@ def test_lanes_carry_messages_and_are_used_again(servers):
     first, second = servers.run(work), servers.run(work)
     for party in range(3):
         assert first[party] == second[party], "the lanes of the first job serve the second"
+
+
+def test_a_result_is_withheld_where_two_servers_drew_differently(servers):
+    results = servers.run(keys_of, draws=lambda party, peer: 8 if (party, peer) == (2, 0) else 7)
+    assert isinstance(results[0], FrameError) and "server2 drew randomness" in str(results[0])
+    assert isinstance(results[2], FrameError) and "server0 drew randomness" in str(results[2])
+    assert not isinstance(results[1], Exception)
+    pairs(servers.run(keys_of))  # the next job is well
 
 
 def test_jobs_at_the_same_time_have_lanes_of_their_own(servers):

@@ -55,7 +55,7 @@ class Session:
         outputs = run_parties([one(i) for i in range(3)])
         # A stream that two servers use for different things would unmask what it should hide.
         for i, j in keys:
-            assert self.parties[i]._draws[j] == self.parties[j]._draws[i], f"parties {i} and {j} drew differently"
+            assert self.parties[i].draws[j] == self.parties[j].draws[i], f"parties {i} and {j} drew differently"
         opened = [np.sum(np.stack([a, b, c]), axis=0, dtype=U, keepdims=True)[0] for a, b, c in zip(*outputs, strict=True)]
         counting = CountingTrio(self.kernel)
         program(counting, *(counting.input(x.shape) for x in secret_values))

@@ -12,7 +12,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from private_keras.errors import DeadlineExceeded, PeerLost, PrivateKerasError, SecurityError, ServerUnavailable
+from private_keras.errors import (
+    DeadlineExceeded,
+    FrameError,
+    PeerLost,
+    PrivateKerasError,
+    SecurityError,
+    ServerUnavailable,
+)
 from private_keras.server import limits
 from private_keras.server.jobs import Job
 from private_keras.server.log import Log
@@ -20,8 +27,6 @@ from private_keras.server.pairing import HELLO_BYTES, SETUP_BYTES, Hello, Setup
 from private_keras.transport.endpoint import Endpoint
 from private_keras.transport.frames import END_STEP, HELLO_STEP, SETUP_STEP
 from private_keras.transport.stream import StreamChannel
-
-_NOTHING = np.empty(0, np.uint8)
 
 
 @dataclass(eq=False)
@@ -306,18 +311,34 @@ class JobLanes:
         self.keys = keys
         self.channels = {peer: lane.channel for peer, lane in held.items()}
 
-    def finish(self) -> None:
-        """A clean end, agreed with each peer; lanes whose peer does not agree are closed."""
-        clean = {}
+    def finish(self, draws: dict[int, int]) -> None:
+        """A clean end, agreed with each peer; lanes whose peer does not agree are closed.
+
+        Args:
+            draws: how often this party drew from the key shared with each peer; public, since the plan decides it.
+
+        Raises:
+            FrameError: a peer drew another number of times, so that masks were not what they should be.
+        """
+        clean, apart = {}, []
         for peer in sorted(self._held):
+            mine = np.array([draws[peer]], np.uint64)
+            theirs = np.empty_like(mine)
             try:
-                self.channels[peer].exchange(END_STEP, _NOTHING, np.empty(0, np.uint8))
-                clean[peer] = True
+                self.channels[peer].exchange(END_STEP, mine, theirs)
+                clean[peer] = bool(theirs[0] == mine[0])
+                if not clean[peer]:
+                    apart.append(self.channels[peer].peer)
             except PrivateKerasError:
                 clean[peer] = False
         self._job.detach()
         for peer, lane in self._held.items():
             self._lanes.give_back(lane, clean[peer])
+        if apart:
+            raise FrameError(
+                f"{', '.join(apart)} drew randomness in another order than this server; the result is wrong and is "
+                "withheld. Install the same release on all servers, and report this if it is"
+            )
 
     def fail(self, blamed: int) -> None:
         """An end by an error: peers are told whom this party blames, and nothing of the lanes is used again."""

@@ -119,7 +119,7 @@ class Runner:
         for peer, channel in lanes.channels.items():
             sent[peer] = channel.traffic.sent - before[peer][0]
             rounds = max(rounds, channel.traffic.rounds - before[peer][1])
-        lanes.finish()
+        lanes.finish(protocol.draws)
         return Outcome(contributions, rounds, sent, time.monotonic() - began)
 
 

@@ -45,6 +45,11 @@ class Party(Protocol):
         """Declares what a step costs; added up only when somebody asks."""
         self._charges.extend(costs)
 
+    @property
+    def draws(self) -> dict[int, int]:
+        """How often this party drew from the key shared with each peer; the peer must have drawn as often."""
+        return dict(self._draws)
+
     def draw(self, peer: int, words: int) -> np.ndarray:
         """`words` fresh ring elements that only this party and `peer` know."""
         self._draws[peer] += 1
