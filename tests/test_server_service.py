@@ -136,6 +136,15 @@ def test_a_plan_whose_values_take_more_memory_than_there_is_does_not_start(clust
         cluster.run(b.build("bomb", "reveal"), {"x": np.zeros(1)})
 
 
+def test_a_step_that_takes_more_memory_than_there_is_does_not_start(cluster):
+    b = PlanBuilder()
+    b.input("x", (1,), 18, "client")
+    wide = b.add("relu", b.add("broadcast", "x", shape=[MAX_ELEMENTS // 2]))
+    b.output(b.add("slice", wide, start=[0], stop=[1], step=[1]), "y", ["client"])
+    with pytest.raises(errors.ClusterError, match="no room for .* smaller batches"):
+        cluster.run(b.build("comparison", "predict"), {"x": np.zeros(1)})
+
+
 def test_a_job_that_the_other_servers_know_nothing_of_ends_by_its_deadline(channel):
     error = refusal(channel, "Run", run_request(seconds=0.5, pieces=MATERIAL))
     assert isinstance(error, errors.DeadlineExceeded) and "did not join" in str(error)

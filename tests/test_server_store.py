@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from private_keras.errors import HandleNotFound, InputError, SecurityError
+from private_keras.plan.builder import PlanBuilder
 from private_keras.ring.numpy_kernel import NumpyKernel
 from private_keras.server.jobs import PlanNotPrepared
 from private_keras.server.material import Material, Receiver, material_bytes, split, stored_bytes
@@ -136,7 +137,7 @@ def text_of(name: str) -> bytes:
 
 
 def test_plans_used_last_are_kept_within_their_bounds(monkeypatch):
-    plans = Plans()
+    plans = Plans("trio")
     size = len(text_of("a"))
     monkeypatch.setattr("private_keras.server.limits.PLANS_BYTES", 2 * size)
     first, second = plans.prepare(text_of("a")), plans.prepare(text_of("b"))
@@ -146,6 +147,17 @@ def test_plans_used_last_are_kept_within_their_bounds(monkeypatch):
     with pytest.raises(PlanNotPrepared):
         plans.get(second, "alice")
     monkeypatch.setattr("private_keras.server.limits.PLANS_BYTES", 1)
-    assert plans.get(plans.prepare(text_of("d")), "alice").plan.name == "d"  # the last one is kept, whatever its size
+    # The last one is kept, whatever its size.
+    assert plans.get(plans.prepare(text_of("d")), "alice").program.plan.name == "d"
     with pytest.raises(PlanNotPrepared):
         plans.get(first, "alice")
+
+
+def test_a_plan_knows_what_its_largest_step_needs():
+    """A comparison moves many times what its input holds: 2^20 elements, over 90 bytes each, twice."""
+    b = PlanBuilder()
+    x = b.input("x", (1 << 20,), 18, "client")
+    b.output(b.add("relu", b.add("add", x, x)), "y", ("client",))
+    plans = Plans("trio")
+    prepared = plans.get(plans.prepare(b.build("big", "predict").to_json().encode()), "alice")
+    assert 2 * 60 << 20 < prepared.working_bytes < 2 * 200 << 20

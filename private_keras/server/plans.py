@@ -2,24 +2,44 @@
 
 import threading
 from collections import OrderedDict
+from dataclasses import dataclass
 
 from private_keras.errors import SecurityError
 from private_keras.plan.plan import Plan
 from private_keras.server import limits
 from private_keras.server.execute import Program
+from private_keras.server.execute.account import account_program
 from private_keras.server.jobs import PlanNotPrepared
 
 # In a plan, the name of whoever runs it.
 CLIENT = "client"
 
 
-class Plans:
-    """Thread safe; the plans used last are kept."""
+@dataclass(frozen=True)
+class Prepared:
+    """A plan that can run.
 
-    def __init__(self) -> None:
+    Attributes:
+        working_bytes: what its largest step needs beside its inputs and result, at most: what it sends and receives,
+            once as it travels and once as it is made or taken apart.
+    """
+
+    program: Program
+    working_bytes: int
+
+
+class Plans:
+    """Thread safe; the plans used last are kept.
+
+    Args:
+        protocol: name of the protocol that plans run on.
+    """
+
+    def __init__(self, protocol: str) -> None:
+        self._protocol = protocol
         self._lock = threading.Lock()
         self._reading = threading.Lock()
-        self._programs: OrderedDict[str, Program] = OrderedDict()
+        self._programs: OrderedDict[str, Prepared] = OrderedDict()
         self._sizes: dict[str, int] = {}
 
     def prepare(self, text: bytes) -> str:
@@ -28,8 +48,9 @@ class Plans:
         with self._reading:
             plan = Plan.from_json(text)
             program = Program(plan)
+            largest = max((cost.bytes for cost in account_program(program, self._protocol)), default=0)
         with self._lock:
-            self._programs[plan.digest] = program
+            self._programs[plan.digest] = Prepared(program, 2 * largest)
             self._sizes[plan.digest] = len(text)
             self._programs.move_to_end(plan.digest)
             while len(self._programs) > 1 and (
@@ -39,23 +60,23 @@ class Plans:
                 del self._sizes[forgotten]
         return plan.digest
 
-    def get(self, digest: str, identity: str) -> Program:
-        """The program with this digest, for `identity` to run.
+    def get(self, digest: str, identity: str) -> Prepared:
+        """The plan with this digest, for `identity` to run.
 
         Raises:
             PlanNotPrepared: unknown, or forgotten.
             SecurityError: it opens values to somebody else than who runs it.
         """
         with self._lock:
-            program = self._programs.get(digest)
-            if program is None:
+            prepared = self._programs.get(digest)
+            if prepared is None:
                 raise PlanNotPrepared(f"no plan with digest {digest[:16]!r} is prepared on this server; send it first")
             self._programs.move_to_end(digest)
-        for output in program.plan.outputs:
+        for output in prepared.program.plan.outputs:
             strangers = set(output.receivers) - {CLIENT, identity}
             if strangers:
                 raise SecurityError(
                     f"output {output.name!r} is for {', '.join(sorted(strangers))}, but results go to who runs "
                     f"the plan, {identity} ({CLIENT!r} in plans)"
                 )
-        return program
+        return prepared

@@ -16,6 +16,7 @@ from private_keras.server.execute import Program
 from private_keras.server.jobs import Job
 from private_keras.server.lanes import JobLanes, Lanes
 from private_keras.server.material import Material, Receiver, stored_bytes
+from private_keras.server.plans import Prepared
 from private_keras.server.store import Store
 from private_keras.server.wire import messages_pb2 as wire
 from private_keras.transport.frames import GaveUp
@@ -51,7 +52,7 @@ class Runner:
 
     @contextmanager
     def collect(
-        self, job: Job, program: Program, first: wire.RunRequest, rest: Iterator[wire.RunRequest]
+        self, job: Job, prepared: Prepared, first: wire.RunRequest, rest: Iterator[wire.RunRequest]
     ) -> Iterator[dict[str, Material]]:
         """Material of all inputs by name, from the store or from the call itself; the memory is given back at the end.
 
@@ -63,6 +64,7 @@ class Runner:
             InputError: inputs that are missing, unknown, or of another size than the plan says.
             HandleNotFound: a handle that this server does not have for this identity.
         """
+        program = prepared.program
         types = {item.name: item.type for item in program.plan.inputs}
         names = [item.name for item in first.inputs]
         if sorted(names) != sorted(types):
@@ -70,7 +72,7 @@ class Runner:
         found = {item.name: self._stored(job, item, types[item.name]) for item in first.inputs if item.handle}
         sizes = {i: types[item.name].size for i, item in enumerate(first.inputs) if not item.handle}
         reserved = sum(stored_bytes(self._party, size) for size in sizes.values())
-        reserved += stored_bytes(self._party, program.live_elements)
+        reserved += stored_bytes(self._party, program.live_elements) + prepared.working_bytes
         self._store.reserve(reserved)
         try:
             receivers = {i: Receiver(self._party, size, f"input {names[i]!r}") for i, size in sizes.items()}

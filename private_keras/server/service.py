@@ -48,7 +48,7 @@ class Service:
         self._runner = runner
         self._kernel = kernel
         self._log = log
-        self._plans = Plans()
+        self._plans = Plans(about.protocol)
         self._began = time.monotonic()
 
     # --- calls --------------------------------------------------------------------------------------------------------
@@ -121,9 +121,9 @@ class Service:
     def _outcome(self, job: Job, first: wire.RunRequest, rest: Iterator[wire.RunRequest]) -> tuple[Outcome, Program]:
         """The job itself. Its inline material is gone when this returns."""
         try:
-            program = self._plans.get(first.digest, job.owner)
-            with self._runner.collect(job, program, first, rest) as material:
-                return self._runner.run(job, program, material), program
+            prepared = self._plans.get(first.digest, job.owner)
+            with self._runner.collect(job, prepared, first, rest) as material:
+                return self._runner.run(job, prepared.program, material), prepared.program
         except BaseException:
             self._runner.abandon(job)
             raise

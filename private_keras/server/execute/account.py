@@ -22,8 +22,13 @@ def account(plan: Plan, protocol_name: str) -> list[Cost]:
     Raises:
         PlanError: for a protocol that cannot be counted.
     """
+    return account_program(Program(plan), protocol_name)
+
+
+def account_program(program: Program, protocol_name: str) -> list[Cost]:
+    """`account` of a plan that was made ready already."""
     if protocol_name in FREE:
-        return [Cost() for _ in plan.steps]
+        return [Cost() for _ in program.plan.steps]
     if protocol_name not in COUNTING:
         known = ", ".join((*COUNTING, *FREE))
         raise PlanError(f"cost of a plan: expected one of the protocols {known}. Received: {protocol_name!r}")
@@ -36,6 +41,6 @@ def account(plan: Plan, protocol_name: str) -> list[Cost]:
         costs.append(counting.cost - before)
         before = counting.cost
 
-    inputs = {item.name: counting.input(item.type.shape) for item in plan.inputs}
-    Program(plan).run(counting, inputs, note)
+    inputs = {item.name: counting.input(item.type.shape) for item in program.plan.inputs}
+    program.run(counting, inputs, note)
     return costs
