@@ -1,4 +1,5 @@
 """The main job on three real server processes: a model file, encrypted prediction, and what the servers got to see."""
+
 import os
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def lenet():
 
 
 def agree(plain: np.ndarray, private: np.ndarray) -> None:
-    """The acceptance rule: same class wherever the two top scores differ by more than MARGIN, and close probabilities."""
+    """The acceptance rule: same class where the two top scores differ by more than MARGIN, and close probabilities."""
     assert private.shape == plain.shape and private.dtype == plain.dtype
     top = np.sort(plain, axis=-1)
     clear = top[..., -1] - top[..., -2] > MARGIN
@@ -114,7 +115,9 @@ def test_small_resnet(cluster):
     for layer in plain.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             n = layer.gamma.shape[0]
-            layer.set_weights([rng.uniform(0.7, 1.3, n), rng.normal(0, 0.2, n), rng.normal(0, 0.2, n), rng.uniform(0.3, 1.5, n)])
+            layer.set_weights(
+                [rng.uniform(0.7, 1.3, n), rng.normal(0, 0.2, n), rng.normal(0, 0.2, n), rng.uniform(0.3, 1.5, n)]
+            )
     images = rng.uniform(0, 1, (6, 32, 32, 3)).astype("float32")
     plain.layers[-1].set_weights([w * 4 for w in plain.layers[-1].get_weights()])
     model = pk.convert(plain)
@@ -122,7 +125,7 @@ def test_small_resnet(cluster):
 
 
 def patterns(values: np.ndarray, fractions=(0, 18, 36)) -> dict[str, list[bytes]]:
-    """What a tensor looks like in memory: four neighbouring values as floats and in fixed point, from several places."""
+    """What a tensor looks like in memory: four neighbouring values as floats and in fixed point, from some places."""
     flat = np.ascontiguousarray(values, np.float64).ravel()
     starts = [i for i in range(0, len(flat) - 4, max(1, len(flat) // 40)) if (np.abs(flat[i : i + 4]) > 1e-3).all()]
     starts = starts[:: max(1, len(starts) // 3)][:3]
@@ -171,7 +174,8 @@ def test_no_server_ever_holds_a_plaintext(cluster, tmp_path):
     assert len(pids) == 3
     needles = {
         f"{name} as {encoding}": bits
-        for name, values in {"input": x, "weights": weights, "output": y}.items() for encoding, bits in patterns(values).items()
+        for name, values in {"input": x, "weights": weights, "output": y}.items()
+        for encoding, bits in patterns(values).items()
     }
     for party, pid in enumerate(pids):
         assert not found_in_memory(pid, needles), f"plaintext in the memory of server {party}"

@@ -1,4 +1,5 @@
 """The walls of the architecture: who imports whom, what nobody may do, how long a file may be."""
+
 import ast
 import subprocess
 import sys
@@ -13,8 +14,18 @@ CLIENT_ONLY = {"keras", "tensorflow", "h5py", "sklearn", "matplotlib", "scipy"}
 SERVER_ROOMS = {"server", "plan", "protocols", "ring", "transport", "errors"}
 # A room may import the rooms of lower rank, and itself.
 RANK = {
-    "errors": 0, "ring": 1, "transport": 1, "plan": 2, "protocols": 2, "server": 3, "cluster": 4, "tracing": 5,
-    "layers": 6, "converter": 6, "forecast": 6, "models": 7,
+    "errors": 0,
+    "ring": 1,
+    "transport": 1,
+    "plan": 2,
+    "protocols": 2,
+    "server": 3,
+    "cluster": 4,
+    "tracing": 5,
+    "layers": 6,
+    "converter": 6,
+    "forecast": 6,
+    "models": 7,
 }
 # Where a room stands twice in a row of the same rank, these do not know each other.
 STRANGERS = {("plan", "protocols"), ("protocols", "plan"), ("ring", "transport"), ("transport", "ring")}
@@ -62,13 +73,17 @@ def test_walls(path):
                 assert (here, there) not in STRANGERS, f"{here} and {there} do not know each other"
                 assert RANK[there] <= RANK[here], f"{here} must not import {there}: imports go downwards"
         if id(node) in inside_functions:
-            assert top in HEAVY or name in ON_DEMAND or here in {"cli", "__init__"}, f"hidden import of {name} in a function"
+            assert top in HEAVY or name in ON_DEMAND or here in {"cli", "__init__"}, (
+                f"hidden import of {name} in a function"
+            )
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id not in FORBIDDEN_CALLS, f"{node.func.id}() must not be used (line {node.lineno})"
         if isinstance(node, ast.Attribute):
             dotted = ast.unparse(node)
-            assert not dotted.startswith(("np.random", "numpy.random")), "randomness comes from `secrets` and the ring kernel"
+            assert not dotted.startswith(("np.random", "numpy.random")), (
+                "randomness comes from `secrets` and the ring kernel"
+            )
             assert dotted != "ssl.CERT_NONE"
         if isinstance(node, ast.Assert):
             raise AssertionError(f"library code raises errors of the tree instead of `assert` (line {node.lineno})")
@@ -85,17 +100,28 @@ def test_file_lengths():
 def test_openings_happen_in_one_method_per_role():
     """`output` is the only way out of a protocol, and only the executor calls it."""
     callers = {
-        str(p.relative_to(PACKAGE)) for p in FILES for node in ast.walk(ast.parse(p.read_text()))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "output"
-        and isinstance(node.func.value, ast.Name) and node.func.value.id in {"p", "protocol", "party"}
+        str(p.relative_to(PACKAGE))
+        for p in FILES
+        for node in ast.walk(ast.parse(p.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "output"
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id in {"p", "protocol", "party"}
     }
     assert len(callers) == 1 and next(iter(callers)).startswith("server/execute/"), callers
 
 
-@pytest.mark.parametrize("module", [
-    "private_keras.server.service", "private_keras.server.execute", "private_keras.protocols.trio", "private_keras.plan.plan",
-    "private_keras.cli",
-])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "private_keras.server.service",
+        "private_keras.server.execute",
+        "private_keras.protocols.trio",
+        "private_keras.plan.plan",
+        "private_keras.cli",
+    ],
+)
 def test_servers_do_not_load_keras(module):
     """In a process started as a server, importing any of its rooms loads none of the client's heavy libraries."""
     program = (

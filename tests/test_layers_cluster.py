@@ -1,4 +1,5 @@
-"""Every layer case once more, on three real server processes: shares, sockets and dealt randomness instead of plain values."""
+"""Every layer case once more, on three real server processes: shares and sockets instead of plain values."""
+
 import numpy as np
 import pytest
 
@@ -29,7 +30,9 @@ def test_family(cluster, family):
         forecast = sum(account(traced.plan, "trio"), Cost())
         run = cluster.stats.last
         if (run.rounds, run.bytes) != (forecast.rounds, forecast.bytes):
-            failures.append(f"{case.name}: {run.rounds} rounds, {run.bytes} bytes; forecast {forecast.rounds}, {forecast.bytes}")
+            failures.append(
+                f"{case.name}: {run.rounds} rounds, {run.bytes} bytes; forecast {forecast.rounds}, {forecast.bytes}"
+            )
         for name, expected in zip(traced.output_names, plain(model, arrays), strict=True):
             error = float(np.abs(opened[name] - expected.astype(np.float64)).max())
             largest = max(largest, error)

@@ -1,10 +1,11 @@
 """What each server receives, step by step: uniform given all it knows, independent of the secret, fresh in every run.
 
-The test is conditional, which is stronger than looking at messages alone: everything the examined party knows (its keys,
-its share of the inputs) is *fixed*, the secret is varied, and the others' randomness is drawn anew in each run. If every
-received bit is then a fair coin for each secret, and for both secrets alike, the messages carry nothing that the party could combine
-with what it holds.
+The test is conditional, which is stronger than looking at messages alone: everything the examined party knows (its
+keys, its share of the inputs) is *fixed*, the secret is varied, and the others' randomness is drawn anew in each run.
+If every received bit is then a fair coin for each secret, and for both secrets alike, the messages carry nothing that
+the party could combine with what it holds.
 """
+
 import secrets
 
 import numpy as np
@@ -52,7 +53,8 @@ def views(name, party, secret, runs, keys=None, masks=None):
         key = {pair: secrets.token_bytes(16) for pair in [(0, 1), (0, 2), (1, 2)]} | (keys or {})
         channels = memory_network(3, record=True)
         parties = [
-            make_party(i, kernel, channels[i], {j: key[min(i, j), max(i, j)] for j in range(3) if j != i}) for i in range(3)
+            make_party(i, kernel, channels[i], {j: key[min(i, j), max(i, j)] for j in range(3) if j != i})
+            for i in range(3)
         ]
         held = [[], [], []]
         for k, x in enumerate(ring(s) for s in secret):
@@ -64,9 +66,11 @@ def views(name, party, secret, runs, keys=None, masks=None):
             held[0].append((m, l0))
             held[1].append((m, l1))
             held[2].append((None, l0 + l1))
+
         def go(i, parties=parties, held=held):
             p = parties[i]
             return p.output(PROGRAMS[name](p, *(p.masked(m, mask) for m, mask in held[i])))
+
         run_parties([lambda i=i: go(i) for i in range(3)])
         payloads = [payload.ravel().view(U) for channel in channels[party].values() for _, payload in channel.log]
         seen.append(np.concatenate(payloads) if payloads else np.zeros(0, U))
@@ -85,7 +89,9 @@ def test_received_words_are_uniform_whatever_the_secret(name, party):
     pairs = {0: [(0, 1), (0, 2)], 1: [(0, 1), (1, 2)]}[party]
     keys = {pair: secrets.token_bytes(16) for pair in pairs}
     kernel = default_kernel()
-    masks = [(kernel.random(secrets.token_bytes(16), 0, N), kernel.random(secrets.token_bytes(16), 0, N)) for _ in range(2)]
+    masks = [
+        (kernel.random(secrets.token_bytes(16), 0, N), kernel.random(secrets.token_bytes(16), 0, N)) for _ in range(2)
+    ]
     a, b = (views(name, party, secret, RUNS, keys, masks) for secret in SECRETS)
     assert a.shape == b.shape and a.shape[1] > 0
     assert np.abs(bit_scores(a)).max() < LIMIT
@@ -130,7 +136,8 @@ def test_randomness_is_used_once(name):
     channels = memory_network(3)
     ledgers = [Ledger() for _ in range(3)]
     parties = [
-        make_party(i, ledgers[i], channels[i], {j: keys[min(i, j), max(i, j)] for j in range(3) if j != i}) for i in range(3)
+        make_party(i, ledgers[i], channels[i], {j: keys[min(i, j), max(i, j)] for j in range(3) if j != i})
+        for i in range(3)
     ]
     zero = np.zeros(N, U)
     run_parties([lambda p=p: p.output(PROGRAMS[name](p, *(p.masked(zero, zero) for _ in range(2)))) for p in parties])

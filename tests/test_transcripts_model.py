@@ -1,4 +1,5 @@
 """A whole model run twice on the very same shares: every message is new, and the helper hears nothing either time."""
+
 import secrets
 
 import keras
@@ -17,16 +18,18 @@ LIMIT = 6.0
 
 def model() -> keras.Model:
     keras.utils.set_random_seed(4)
-    return keras.Sequential([
-        keras.Input((8, 8, 1)),
-        keras.layers.Conv2D(4, 3),
-        keras.layers.BatchNormalization(),
-        keras.layers.ReLU(),
-        keras.layers.MaxPooling2D(2),
-        keras.layers.Flatten(),
-        keras.layers.Dense(16, activation="sigmoid"),
-        keras.layers.Dense(10, activation="softmax"),
-    ])
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Conv2D(4, 3),
+            keras.layers.BatchNormalization(),
+            keras.layers.ReLU(),
+            keras.layers.MaxPooling2D(2),
+            keras.layers.Flatten(),
+            keras.layers.Dense(16, activation="sigmoid"),
+            keras.layers.Dense(10, activation="softmax"),
+        ]
+    )
 
 
 def run(program, material):
@@ -37,12 +40,18 @@ def run(program, material):
         make_party(i, default_kernel(), channels[i], {j: keys[min(i, j), max(i, j)] for j in range(3) if j != i})
         for i in range(3)
     ]
-    outputs = run_parties([
-        lambda i=i: program.run(parties[i], {name: parties[i].masked(*parts[i]) for name, parts in material.items()})
-        for i in range(3)
-    ])
+    outputs = run_parties(
+        [
+            lambda i=i: program.run(
+                parties[i], {name: parties[i].masked(*parts[i]) for name, parts in material.items()}
+            )
+            for i in range(3)
+        ]
+    )
     (name,) = outputs[0]
-    received = [[p.ravel().view(U) for _, channel in sorted(channels[i].items()) for _, p in channel.log] for i in range(3)]
+    received = [
+        [p.ravel().view(U) for _, channel in sorted(channels[i].items()) for _, p in channel.log] for i in range(3)
+    ]
     return decode(sum(o[name] for o in outputs), 18), received
 
 
@@ -57,7 +66,10 @@ def test_same_model_same_shares_twice():
     program = Program(traced.plan)
     x = np.random.default_rng(0).uniform(0, 1, (64, 8, 8, 1))
     values = {**traced.weights, traced.input_names[0]: x}
-    material = {i.name: shared(encode(np.asarray(values[i.name]), i.type.fraction).reshape(i.type.shape)) for i in traced.plan.inputs}
+    material = {
+        i.name: shared(encode(np.asarray(values[i.name]), i.type.fraction).reshape(i.type.shape))
+        for i in traced.plan.inputs
+    }
     first, heard = run(program, material)
     second, heard_again = run(program, material)
     assert np.abs(first - plain.predict(x, verbose=0)).max() < 2e-3
@@ -72,14 +84,15 @@ def test_same_model_same_shares_twice():
 
 
 def test_messages_do_not_depend_on_inputs_or_weights():
-    """All-zero and large inputs and weights: lengths agree message by message, and in both cases bits are fair coins."""
+    """All-zero and large inputs and weights: lengths agree message by message, and all bits are fair coins."""
     traced = trace(model(), 64)
     program = Program(traced.plan)
     lengths = []
     for scale in (0.0, 1.0):
         rng = np.random.default_rng(1)
         material = {
-            i.name: shared(encode(scale * rng.uniform(-3, 3, i.type.shape), i.type.fraction)) for i in traced.plan.inputs
+            i.name: shared(encode(scale * rng.uniform(-3, 3, i.type.shape), i.type.fraction))
+            for i in traced.plan.inputs
         }
         _, heard = run(program, material)
         lengths.append([[len(message) for message in messages] for messages in heard])

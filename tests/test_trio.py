@@ -1,4 +1,5 @@
 """Every step of `trio` against plain integers, and its declared cost against the wire."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -50,8 +51,14 @@ def test_linear_and_products(shape):
     check(lambda p, a, b: p.bilinear(np.multiply, shape, a, b), equals(x * y), x, y)
     check(lambda p, a, b: p.add_public(p.bilinear(np.multiply, shape, a, b), ring(y)), equals(x * y + y), x, y)
     # A product that is masked, multiplied again, and mixed with a masked tensor.
-    check(lambda p, a, b: p.linear(np.add, shape, p.bilinear(np.multiply, shape, p.bilinear(np.multiply, shape, a, b), b), a),
-          equals(ring(x * y * y + x).astype(np.int64)), x, y)
+    check(
+        lambda p, a, b: p.linear(
+            np.add, shape, p.bilinear(np.multiply, shape, p.bilinear(np.multiply, shape, a, b), b), a
+        ),
+        equals(ring(x * y * y + x).astype(np.int64)),
+        x,
+        y,
+    )
 
 
 def test_matmul_with_negative_zero_stride_and_constant_operands():
@@ -119,7 +126,12 @@ def test_compare_thresholds(width):
 def test_bits():
     x, y = values((5, 9), 10), values((9,), 30)
     b = (x >= 0).astype(int).astype(object)
-    check(lambda p, a, v: p.multiply_bits(p.bits_linear(lambda w: w[0], (5, 9), p.compare(a, [0])), v), equals(b * y), x, y)
+    check(
+        lambda p, a, v: p.multiply_bits(p.bits_linear(lambda w: w[0], (5, 9), p.compare(a, [0])), v),
+        equals(b * y),
+        x,
+        y,
+    )
     check(lambda p, a: p.bits_to_share(p.bits_not(p.compare(a, [0]))), equals(1 - b[None]), x)
 
 
@@ -127,7 +139,9 @@ def test_bits():
 def test_bits_and(count):
     x = rng.integers(-1, 6, (count, 130)).astype(object)
     want = (x >= 0).all(axis=0).astype(int)
-    program = lambda p, a: p.bits_to_share(p.bits_and(p.bits_linear(lambda w: w[0], (count, 130), p.compare(a, [0])), 0))  # noqa: E731
+    program = lambda p, a: p.bits_to_share(  # noqa: E731
+        p.bits_and(p.bits_linear(lambda w: w[0], (count, 130), p.compare(a, [0])), 0)
+    )  # noqa: E731
     check(program, equals(want), x)
 
 
@@ -141,8 +155,15 @@ def test_one_hot(depth):
 def test_piecewise(degree):
     x = values((3, 50), 12)
     knots = [-1000, 17, 900]
-    polynomials = [[5, 3, 2][: degree + 1], [1, -7, 11][: degree + 1], [0, 0, 0][: degree + 1], [9, -2, -4][: degree + 1]]
-    rows = np.array([polynomials[0]] + [np.subtract(b, a) for a, b in zip(polynomials, polynomials[1:], strict=False)], np.int64)
+    polynomials = [
+        [5, 3, 2][: degree + 1],
+        [1, -7, 11][: degree + 1],
+        [0, 0, 0][: degree + 1],
+        [9, -2, -4][: degree + 1],
+    ]
+    rows = np.array(
+        [polynomials[0]] + [np.subtract(b, a) for a, b in zip(polynomials, polynomials[1:], strict=False)], np.int64
+    )
     which = sum((x >= k).astype(int) for k in knots)
     want = sum(np.vectorize(lambda j, d=d: polynomials[j][d], otypes=[object])(which) * x**d for d in range(degree + 1))
     check(lambda p, a: p.piecewise(a, p.compare(a, knots), rows), equals(want), x)
@@ -215,6 +236,7 @@ def test_the_reference_kernel_runs_the_same_protocol():
 
 def test_a_sum_with_a_public_value_is_a_share_of_its_own():
     """The helper must not take the sum and its summand for one share: masking one would mask both, for it alone."""
+
     def program(p, x):
         y = p.truncate(x, 4)
         shifted = p.add_public(y, np.full(y.shape, np.uint64(5)))

@@ -1,4 +1,5 @@
 """Truncations by the million: never further than one unit, unbiased, over the whole domain |z| < 2^62."""
+
 import numpy as np
 import pytest
 
@@ -13,8 +14,8 @@ def run(chunks: int) -> None:
     drift = 0.0
     for i in range(chunks):
         bits = (18, 18, 1, 36, 18, 20, 12, 60, 18, 30)[i % 10]
-        # Sizes spread over all magnitudes: uniform words shifted right by 1 to 45 bits, so small values occur as well as
-        # the largest; the ends of the domain are put in by hand.
+        # Sizes spread over all magnitudes: uniform words shifted right by 1 to 45 bits, so small values occur as well
+        # as the largest; the ends of the domain are put in by hand.
         z = rng.integers(-(2**63), 2**63 - 1, CHUNK) >> rng.integers(1, 46, CHUNK)
         z[:4] = [2**62 - 1, -(2**62) + 1, 0, -1]
         z[np.abs(z) >= 2**62] = 1

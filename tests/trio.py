@@ -1,4 +1,5 @@
 """Three parties of `trio` in one process, for tests: a session shares values, runs a program at each party, adds up."""
+
 import secrets
 
 import numpy as np
@@ -30,7 +31,7 @@ class Session:
         self.keys = keys
 
     def run(self, program, *secret_values: np.ndarray):
-        """program(protocol, *shares) -> one share or a tuple of shares; returns the opened value(s) as ring elements."""
+        """program(protocol, *shares) -> one share or a tuple of shares; returns what is opened, as ring elements."""
         keys = self.keys or {pair: secrets.token_bytes(16) for pair in [(0, 1), (0, 2), (1, 2)]}
         self.channels = memory_network(3, record=self.record)
         self.parties = [
@@ -50,13 +51,16 @@ class Session:
                 p = self.parties[i]
                 result = program(p, *(p.masked(m, mask) for m, mask in held[i]))
                 return [p.output(r) for r in (result if isinstance(result, tuple) else (result,))]
+
             return go
 
         outputs = run_parties([one(i) for i in range(3)])
         # A stream that two servers use for different things would unmask what it should hide.
         for i, j in keys:
             assert self.parties[i].draws[j] == self.parties[j].draws[i], f"parties {i} and {j} drew differently"
-        opened = [np.sum(np.stack([a, b, c]), axis=0, dtype=U, keepdims=True)[0] for a, b, c in zip(*outputs, strict=True)]
+        opened = [
+            np.sum(np.stack([a, b, c]), axis=0, dtype=U, keepdims=True)[0] for a, b, c in zip(*outputs, strict=True)
+        ]
         counting = CountingTrio(self.kernel)
         program(counting, *(counting.input(x.shape) for x in secret_values))
         self.counted = counting.cost

@@ -1,11 +1,13 @@
 """The boundary every protocol fills. All code above it (functions, executor) is written once, for all of them.
 
-Written from one party's view: an object is one party in one job. Every party of a job calls the same methods in the same
-order with the same shapes and public arguments; that order, fixed by the plan, is what matches messages and randomness.
+Written from one party's view: an object is one party in one job. Every party of a job calls the same methods in the
+same order with the same shapes and public arguments; that order, fixed by the plan, is what matches messages and
+randomness.
 
 Public values are plain uint64 arrays of ring elements. Real numbers appear nowhere: scales are the caller's business.
 Values must satisfy |z| < 2^62 wherever a method compares or truncates.
 """
+
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -64,7 +66,9 @@ class Cost:
         sent = dict(self.sent)
         for pair, n in other.sent:
             sent[pair] = sent.get(pair, 0) - n
-        return Cost(self.rounds - other.rounds, tuple((p, n) for p, n in sorted(sent.items()) if n), self.ahead - other.ahead)
+        return Cost(
+            self.rounds - other.rounds, tuple((p, n) for p, n in sorted(sent.items()) if n), self.ahead - other.ahead
+        )
 
 
 class Protocol(ABC):
@@ -100,7 +104,7 @@ class Protocol(ABC):
     # --- linear, local --------------------------------------------------------------------------------------------
     @abstractmethod
     def linear(self, fn: Linear, shape: tuple[int, ...], *xs: Share) -> Share:
-        """A Z_2^64-linear map of one or several tensors: reshape, gather, concatenate, sum, product with a public tensor.
+        """A Z_2^64-linear map of one or several tensors: reshape, gather, concatenate, sum, product with a public one.
 
         `fn` maps plain arrays to a plain array of `shape`; it must be linear, fn(a + b) = fn(a) + fn(b), and must not
         modify its arguments. Local.
@@ -115,8 +119,8 @@ class Protocol(ABC):
     def mask(self, *xs: Share) -> None:
         """Brings all xs into the form that products and comparisons start from, together in one round.
 
-        Methods below do this by themselves; calling it on several tensors first saves rounds. Costs nothing for tensors
-        that are in this form already. Changes the representation in place, not the value.
+        Methods below do this by themselves; calling it on several tensors first saves rounds. Costs nothing for
+        tensors that are in this form already. Changes the representation in place, not the value.
         """
 
     @abstractmethod
@@ -125,7 +129,7 @@ class Protocol(ABC):
 
     @abstractmethod
     def truncate(self, x: Share, bits: int) -> Share:
-        """x / 2^bits, rounded stochastically: error below one unit, expectation exact, for |x| < 2^62. 1 <= bits <= 60."""
+        """x / 2^bits, rounded stochastically: error below one unit, exact on average; |x| < 2^62, 1 <= bits <= 60."""
 
     @abstractmethod
     def relu(self, x: Share, bits: int = 0) -> Share:
@@ -160,8 +164,8 @@ class Protocol(ABC):
         Args:
             x: any shape.
             bits: (pieces - 1, *x.shape), from `compare` on x.
-            coefficients: int64/uint64 (pieces, degree + 1), lowest degree first, degree 1 or 2. Row 0 is the first piece;
-                row j is the difference to piece j - 1.
+            coefficients: int64/uint64 (pieces, degree + 1), lowest degree first, degree 1 or 2. Row 0 is the first
+                piece; row j is the difference to piece j - 1.
         """
 
     @abstractmethod
@@ -174,7 +178,7 @@ class Protocol(ABC):
 
     @abstractmethod
     def bits_linear(self, fn: Linear, shape: tuple[int, ...], *bits: Bits) -> Bits:
-        """Rearranges bits (reshape, gather, concatenate): `fn` moves elements of boolean arrays and computes nothing. Local."""
+        """Rearranges bits (reshape, gather, concatenate): `fn` moves elements of boolean arrays, no more. Local."""
 
     @abstractmethod
     def one_hot(self, x: Share, depth: int) -> Share:

@@ -3,6 +3,7 @@
 For accuracy studies and for the client that wants to know what fixed point does to a model before paying for shares:
 the same plan, the same arithmetic mod 2^64, the same stochastic rounding. It keeps nothing secret and sends nothing.
 """
+
 import secrets
 from collections.abc import Sequence
 
@@ -80,7 +81,9 @@ class Simulate(Protocol):
         lifted = x.value[None] - t + (U(1) << U(width))
         return SimulatedBits(((lifted >> U(width)) & U(1)).astype(bool))
 
-    def exp2_masked(self, x: SimulatedShare, fraction: int, integer_bits: int, offset: int, scale: int) -> SimulatedShare:
+    def exp2_masked(
+        self, x: SimulatedShare, fraction: int, integer_bits: int, offset: int, scale: int
+    ) -> SimulatedShare:
         bits = fraction + integer_bits
         low = U((1 << bits) - 1)
         r = self._random(x.shape) & low

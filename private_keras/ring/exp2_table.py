@@ -2,6 +2,7 @@
 
 2^(h/2^9) and 2^(l/2^18) for h, l < 512, scaled by 2^62 and rounded, by exact decimal arithmetic (60 digits).
 """
+
 from decimal import Context, Decimal
 from functools import cache
 
@@ -18,7 +19,9 @@ def tables() -> tuple[np.ndarray, np.ndarray]:
     ln2 = context.ln(Decimal(2))
 
     def entry(i: int, bits: int) -> int:
-        value = context.multiply(context.exp(context.divide(context.multiply(ln2, Decimal(i)), Decimal(2**bits))), Decimal(2**62))
+        value = context.multiply(
+            context.exp(context.divide(context.multiply(ln2, Decimal(i)), Decimal(2**bits))), Decimal(2**62)
+        )
         return int(value.to_integral_value())
 
     size = 1 << HALF

@@ -1,9 +1,11 @@
 """Fixed point: real numbers as ring elements, x -> round(x * 2^fraction) mod 2^64, two's complement."""
+
 import numpy as np
 
 from private_keras.errors import InputError
 
-# |value| <= 2^VALUE_BITS in ring units is what a user may share; protocol steps need |z| < 2^62 and get the rest as headroom.
+# |value| <= 2^VALUE_BITS in ring units is what a user may share; protocol steps need |z| < 2^62 and get the rest as
+# headroom.
 VALUE_BITS = 45
 DEFAULT_FRACTION = 18
 
@@ -25,7 +27,9 @@ def encode(values: np.ndarray, fraction: int, name: str = "values") -> np.ndarra
     real = array.astype(np.float64)
     if not np.isfinite(real).all():
         bad = int(np.size(real) - np.isfinite(real).sum())
-        raise InputError(f"{name}: {bad} of {real.size} values are NaN or infinite; clean the data first (shape {real.shape})")
+        raise InputError(
+            f"{name}: {bad} of {real.size} values are NaN or infinite; clean the data first (shape {real.shape})"
+        )
     limit = 2.0 ** (VALUE_BITS - fraction)
     if real.size and np.abs(real).max() > limit:
         raise InputError(

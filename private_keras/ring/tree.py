@@ -1,9 +1,10 @@
 """The shape of the comparison tree: which wires are opened at each level and which mask products the helper deals.
 
 A comparison of `width` bits has ceil(width/4) base-16 digits. Level 1 merges digits in groups of up to four, level 2
-the groups' results, until one is left. Group members are listed from the least significant up. In a group of size s with members
-0..s-1: the top member's `less` wire g_(s-1) stays local (it enters the sum unmultiplied); wires e_(s-1) .. e_1 and
-g_(s-2) .. g_0 are opened; e_0 only where the group's own `equal` is needed, that is in every group but the lowest.
+the groups' results, until one is left. Group members are listed from the least significant up. In a group of size s
+with members 0..s-1: the top member's `less` wire g_(s-1) stays local (it enters the sum unmultiplied); wires
+e_(s-1) .. e_1 and g_(s-2) .. g_0 are opened; e_0 only where the group's own `equal` is needed, that is in every group
+but the lowest.
 """
 from dataclasses import dataclass
 from functools import cache, cached_property

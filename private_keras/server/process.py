@@ -101,7 +101,9 @@ class ServerProcess:
             self._server.add_insecure_port(f"unix:{address}")
             return
         if os.environ.get(TLS_FLOOR[0]) != TLS_FLOOR[1]:
-            raise SecurityError("a server over TLS must be started by `private-keras serve`, which rules out TLS below 1.3")
+            raise SecurityError(
+                "a server over TLS must be started by `private-keras serve`, which rules out TLS below 1.3"
+            )
         files = self._config.credentials(self._own.name)
         credentials = grpc.ssl_server_credentials(
             [(files.key.read_bytes(), files.certificate.read_bytes())],

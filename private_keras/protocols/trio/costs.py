@@ -1,4 +1,5 @@
 """What each step of `trio` sends: rounds between the evaluators, and payload bytes. Tests hold the wire to this."""
+
 from functools import lru_cache
 
 from private_keras.protocols.protocol import Cost
@@ -18,7 +19,7 @@ def exchange(words: int, rounds: int = 1) -> Cost:
 
 @lru_cache(KEPT)
 def dealt(words: int) -> Cost:
-    """The helper sends `words` to evaluator 1 (evaluator 0 draws its part from the common key); independent of inputs."""
+    """The helper sends `words` to evaluator 1 (evaluator 0 draws its part from the common key), ahead of inputs."""
     return Cost(0, (((2, 1), WORD * words),), WORD * words)
 
 
