@@ -1,7 +1,5 @@
 """`model.check`: what cannot run on shares, how close values come to the limits of fixed point, the error to expect."""
-import dataclasses
 import html
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,20 +9,21 @@ import numpy as np
 from private_keras.errors import PrivateKerasError
 from private_keras.models import inputs
 from private_keras.models.execution import Execution
-from private_keras.plan.plan import Plan, PlanOutput
+from private_keras.models.guard import ADVICE, problems
+from private_keras.plan.shadow import Shadow, shadow
 from private_keras.protocols.simulate import Simulate, SimulatedShare
 from private_keras.ring.fixedpoint import decode, encode
 from private_keras.ring.native_kernel import NativeKernel
 from private_keras.server.execute import execute
 from private_keras.tracing import unsupported
 
-# Protocols compare and truncate values below 2^62 only.
-_LIMIT = 62
-
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that cannot run on shares, or that is wrong with model or sample: where, what, and what to do."""
+    """Something that cannot run on shares, or that is wrong with model or sample: where, what, and what to do.
+
+    On a sample also each layer that would wrap around, or whose functions leave their accurate domain so that it shows.
+    """
 
     layer: str
     operation: str
@@ -33,7 +32,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Range:
-    """Values that a layer produced on the sample, and the bits that are left before they would wrap around."""
+    """True values of a layer on the sample, and the bits left before it would wrap around; negative if it does."""
 
     layer: str
     low: float
@@ -47,9 +46,10 @@ class Check:
 
     Attributes:
         name: of the model.
-        findings: reasons why the model cannot run; empty if it can.
+        findings: reasons why the model cannot run, or not on the sample; empty if it can.
         ranges: one for each layer; empty without a sample.
-        error: largest difference to Keras' predictions in a simulated run on the sample; None without a sample.
+        error: largest difference to Keras' predictions in a simulated run on the sample, which wraps around where
+            servers would; None without a sample.
     """
 
     name: str
@@ -66,9 +66,11 @@ class Check:
 
     def __str__(self) -> str:
         if self.findings:
-            lines = [f"Model {self.name!r} cannot run on shares:"]
-            return "\n".join(lines + [f"  {f.layer}: {f.operation}: {f.advice}" for f in self.findings])
-        lines = [f"Model {self.name!r} can run on shares."]
+            reason = "the sample" if self.ranges else "shares"
+            lines = [f"Model {self.name!r} cannot run on {reason}:"]
+            lines += [f"  {f.layer}: {f.operation}: {f.advice}" for f in self.findings]
+        else:
+            lines = [f"Model {self.name!r} can run on shares."]
         for r in self.ranges:
             lines.append(f"  {r.layer}: values from {r.low:.4g} to {r.high:.4g}, {r.headroom:.0f} bits of headroom")
         if self.error is not None:
@@ -94,41 +96,31 @@ def check(model: keras.Model, execution: Execution, x_sample: Any) -> Check:
 
 
 def _measure(model: keras.Model, execution: Execution, x_sample: Any) -> Check:
-    """Runs the plan on the sample in this process, without secrecy, and looks at every value on the way."""
+    """Runs the plan on the sample in this process, without secrecy: on real numbers for ranges, and as servers do."""
     arrays = inputs.flatten(model, x_sample)
     traced = execution.traced(len(arrays[0]))
     values = {**traced.weights, **inputs.check(model, traced.inputs, arrays)}
+    seen = shadow(traced.plan, values)
     shares = {
         item.name: SimulatedShare(encode(values[item.name], item.type.fraction, item.label))
         for item in traced.plan.inputs
     }
-    seen = execute(_open_all(traced.plan), Simulate(NativeKernel()), shares)
+    opened = execute(traced.plan, Simulate(NativeKernel()), shares)
     types = traced.plan.types
-    opened = {item.name: decode(seen[item.value], types[item.value].fraction) for item in traced.plan.outputs}
+    real = {item.name: decode(opened[item.name], types[item.value].fraction) for item in traced.plan.outputs}
     expected = model(inputs.packed(model, arrays), training=False)
     pairs = zip(keras.tree.flatten(expected), keras.tree.flatten(traced.outputs), strict=True)
-    error = max(float(np.abs(keras.ops.convert_to_numpy(exact) - opened[name]).max()) for exact, name in pairs)
-    return Check(model.name, (), tuple(_ranges(traced.plan, seen)), error)
+    error = max(float(np.abs(keras.ops.convert_to_numpy(exact) - real[name]).max()) for exact, name in pairs)
+    findings = tuple(Finding(p.layer, p.operation, f"{p.message} {ADVICE}") for p in problems(seen))
+    return Check(model.name, findings, tuple(_ranges(seen)), error)
 
 
-def _open_all(plan: Plan) -> Plan:
-    """The plan with every step's value opened, which is declared by its kind; for this process only."""
-    return dataclasses.replace(
-        plan, kind="reveal", outputs=tuple(PlanOutput(step.output, step.output, ("client",)) for step in plan.steps)
-    )
-
-
-def _ranges(plan: Plan, seen: dict[str, np.ndarray]) -> list[Range]:
+def _ranges(seen: Shadow) -> list[Range]:
     ranges: dict[str, Range] = {}
-    for step in plan.steps:
-        elements = seen[step.output].astype(np.int64)
-        if not elements.size:
-            continue
-        largest = max(abs(int(elements.min())), abs(int(elements.max())), 1)
-        left = _LIMIT - math.log2(largest)
-        real = decode(seen[step.output], plan.types[step.output].fraction)
-        before = ranges.get(step.layer)
-        headroom = min(left, before.headroom) if before else left
+    for item in seen.seen:
+        layer = item.step.layer or "-"
+        before = ranges.get(layer)
+        headroom = min(item.headroom, before.headroom) if before else item.headroom
         # The last step of a layer is what the layer gives on; headroom counts for all of them.
-        ranges[step.layer] = Range(step.layer or "-", float(real.min()), float(real.max()), headroom)
+        ranges[layer] = Range(layer, *item.span, headroom)
     return list(ranges.values())

@@ -10,6 +10,7 @@ import numpy as np
 from private_keras.cluster import Cluster, Handle, current
 from private_keras.errors import HandleNotFound, InputError
 from private_keras.models import inputs
+from private_keras.models.guard import Guard
 from private_keras.tracing import Traced, trace
 
 # Shares of models that are gone. Deleting is a call over the network, which a garbage collector must not make: the next
@@ -28,6 +29,7 @@ class Execution:
         self._model = model
         self._digest = b""
         self._traced: dict[int, Traced] = {}
+        self._guards: dict[int, Guard] = {}
         self._shares: Shares | None = None
 
     def traced(self, batch_size: int) -> Traced:
@@ -46,9 +48,11 @@ class Execution:
         if digest != self._digest:
             self._shares = None
             self._traced.clear()
+            self._guards.clear()
             self._digest = digest
         if batch_size not in self._traced:
             self._traced[batch_size] = trace(self._model, batch_size)
+            self._guards[batch_size] = Guard(self._model.name, self._traced[batch_size])
         return self._traced[batch_size]
 
     def arrays(self, x: Any, batch_size: int) -> list[np.ndarray]:
@@ -62,6 +66,7 @@ class Execution:
         arrays = inputs.flatten(self._model, x)
         traced = self.traced(len(arrays[0]))
         values = inputs.check(self._model, traced.inputs, arrays)
+        self._guards[len(arrays[0])].check(values)
         cluster = current()
         try:
             results = cluster.run(traced.plan, self._weights(cluster, traced) | values)

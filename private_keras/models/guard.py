@@ -1,0 +1,92 @@
+"""Refuses, before it is shared, a batch whose values would leave the range of fixed point on their way."""
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from private_keras.errors import InputError
+from private_keras.plan.ranges import ranges
+from private_keras.plan.shadow import Shadow, shadow
+from private_keras.plan.spans import Span
+from private_keras.tracing import Traced
+
+_NAMED = 4  # layers that an error names at most
+
+
+ADVICE = "Scale the data as for training, or add a normalisation before."
+
+
+class Problem(NamedTuple):
+    """A layer that would go wrong: where, in which primitive, what was expected and received."""
+
+    layer: str
+    operation: str
+    message: str
+
+
+class Guard:
+    """Of one plan. Remembers for which sizes of inputs bounds prove that nothing wraps: then a batch costs a maximum.
+
+    Args:
+        model: name, for errors.
+        traced: the model as a plan, with its weights.
+    """
+
+    def __init__(self, model: str, traced: Traced):
+        self._model = model
+        self._traced = traced
+        self._proven: dict[tuple[int, ...], bool] = {}
+
+    def check(self, values: Mapping[str, np.ndarray]) -> None:
+        """Passes a batch that stays in range.
+
+        Args:
+            values: real values of the model's inputs by name in the plan, checked already.
+
+        Raises:
+            InputError: naming the layers that would wrap, or whose functions would give something else than Keras.
+
+        Cost: the largest |value| of the batch where bounds prove enough; otherwise a prediction in float64, in the
+            clear.
+        """
+        specs = self._traced.inputs
+        sizes = tuple(_exponent(values[spec.name]) for spec in specs)
+        if sizes not in self._proven:
+            spans = {
+                spec.name: Span(max(spec.low, -(2.0**size)), min(spec.high, 2.0**size))
+                for spec, size in zip(specs, sizes, strict=True)
+            }
+            self._proven[sizes] = ranges(self._traced.plan, spans, self._traced.weights).proven
+        if self._proven[sizes]:
+            return
+        found = problems(shadow(self._traced.plan, {**self._traced.weights, **values}))
+        if found:
+            lines = [f"Layer {p.layer!r} ({p.operation}): {p.message}" for p in found[:_NAMED]]
+            if len(found) > _NAMED:
+                lines.append(f"And {len(found) - _NAMED} more layers.")
+            raise InputError(
+                f"model {self._model!r}: fixed point cannot hold this batch on its way; nothing of it was shared. "
+                f"{' '.join(lines)} {ADVICE} model.check(x) lists the ranges of all layers."
+            )
+
+
+def problems(seen: Shadow) -> list[Problem]:
+    """What is wrong, one for each layer; empty if nothing is. Quotes no value of the data."""
+    found: dict[str, Problem] = {}
+    for item in seen.overflows:
+        layer = item.step.layer or "-"
+        text = f"expected values below {item.limit:g} in size. Received: values beyond."
+        found.setdefault(layer, Problem(layer, item.step.op, text))
+    for item in seen.exits if seen.matters else ():
+        layer = item.step.layer or "-"
+        least = "" if math.isinf(item.low) else f"from {item.low:.3g} "
+        text = f"expected operands {least}up to {item.high:.4g}. Received: operands outside."
+        found.setdefault(layer, Problem(layer, item.step.op, text))
+    return list(found.values())
+
+
+def _exponent(values: np.ndarray) -> int:
+    """The least e >= 0 with |value| <= 2^e for all values."""
+    largest = max(-float(values.min()), float(values.max()), 1.0)
+    return math.ceil(math.log2(largest))

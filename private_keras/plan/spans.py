@@ -1,0 +1,97 @@
+"""Spans: from the least to the largest real value of a tensor, and what steps need inside beyond their results."""
+import math
+from typing import Any, NamedTuple
+
+from private_keras.plan.records import Step, TensorType
+
+_DIFFERENCES = {"maximum", "minimum", "greater_equal", "less", "equal"}
+_SPREADS = {"reduce_max", "reduce_min", "argmax", "argmin", "max_pool"}
+
+
+class Span(NamedTuple):
+    """All values are in low <= value <= high; real, not ring units."""
+
+    low: float
+    high: float
+
+    @property
+    def size(self) -> float:
+        """Upper bound on |value|."""
+        return max(abs(self.low), abs(self.high))
+
+
+def times(a: float, b: float) -> float:
+    """a * b, where 0 times what is unbounded is 0."""
+    return 0.0 if a == 0 or b == 0 else a * b
+
+
+def product(x: Span, y: Span) -> Span:
+    corners = [times(a, b) for a in x for b in y]
+    return Span(min(corners), max(corners))
+
+
+def hull(*xs: Span) -> Span:
+    """The least span that holds all."""
+    return Span(min(x.low for x in xs), max(x.high for x in xs))
+
+
+def inside(step: Step, operands: list[Span], types: list[TensorType]) -> float:
+    """The largest number, in ring units, that a step compares or truncates on its way; 0 where its result is all.
+
+    Args:
+        step: with attributes in normal form.
+        operands: spans of the step's inputs.
+        types: of the step's inputs.
+    """
+    unit = 2.0 ** types[0].fraction if types else 1.0
+    if step.op in _DIFFERENCES:
+        x, y = operands
+        return max(x.high - y.low, y.high - x.low, 0.0) * unit
+    if step.op in _SPREADS:
+        return (operands[0].high - operands[0].low) * unit
+    if step.op == "softmax":
+        # Differences are limited to half of what others are.
+        return 2 * (operands[0].high - operands[0].low) * unit
+    if step.op == "exp":
+        return 2 * operands[0].size * unit
+    if step.op == "spline":
+        return spline(step.attributes, operands[0], types[0].fraction)[1]
+    return 0.0
+
+
+def spline(attributes: dict[str, Any], x: Span, fraction: int) -> tuple[Span, float]:
+    """Span of a `spline` step's result, and the largest number in ring units inside the step.
+
+    Args:
+        attributes: of the step, in normal form.
+        x: span of the operand.
+        fraction: of the operand.
+    """
+    low, high = x.low * 2.0**fraction, x.high * 2.0**fraction
+    left, right = attributes["slopes"]
+    edges = [-math.inf, *attributes["knots"], math.inf]
+    spans, largest = [], max(abs(e - k) for e in (low, high) for k in (attributes["knots"] or [0]))
+    for row, start, stop in zip(attributes["coefficients"], edges, edges[1:], strict=False):
+        a, b = max(start, low), min(stop, high)
+        if a > b:
+            continue
+        curve = _row(row, a, b)
+        tails = [times(left, min(e, 0.0)) + times(right, max(e, 0.0)) for e in (a, b, min(max(0.0, a), b))]
+        if attributes["scale"] > attributes["fraction"]:
+            largest = max(largest, curve.size)
+        if attributes["slope_bits"]:
+            largest = max(largest, *map(abs, tails))
+        bend = 2.0 ** (attributes["scale"])
+        tail = 2.0 ** (attributes["slope_bits"] + attributes["fraction"])
+        spans.append(Span(curve.low / bend + min(tails) / tail, curve.high / bend + max(tails) / tail))
+    return hull(*spans), largest
+
+
+def _row(row: list[int], low: float, high: float) -> Span:
+    """Span of a polynomial of degree 2 at most on low <= X <= high."""
+    places = [low, high]
+    square = row[2] if len(row) > 2 else 0
+    if square and low < -row[1] / (2 * square) < high:
+        places.append(-row[1] / (2 * square))
+    values = [row[0] + times(place, row[1] + times(square, place)) for place in places]
+    return Span(min(values), max(values))
