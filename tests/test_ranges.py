@@ -39,7 +39,7 @@ def test_meanings_agree_with_numpy_and_bounds_hold(name):
     expected = case.expected(*case.inputs.values())
     seen = shadow(plan, case.inputs)
     assert not seen.overflows and not seen.exits
-    last = next((s for s in seen.seen if s.step.output == plan.outputs[0].value))
+    last = next(s for s in seen.seen if s.step.output == plan.outputs[0].value)
     assert last.span == pytest.approx((np.min(expected), np.max(expected)), abs=case.tolerance + 1e-9)
     spans = {n: Span(float(v.min()), float(v.max())) for n, v in case.inputs.items()}
     for bounds in (ranges(plan, spans, {}), ranges(plan, {}, case.inputs)):
@@ -57,7 +57,8 @@ UNARY = {
     "negate": {}, "relu": {}, "abs": {}, "exp": {}, "rsqrt": {}, "sqrt": {}, "log": {}, "reciprocal": {},
     "softmax": {"axis": 1}, "transpose": {"axes": [1, 0]}, "pad": {"padding": [[0, 0], [0, 0]]},
     "gather": {"axis": 0, "indices": [2, 0, 0]},
-    "spline": {"knots": [-(1 << F), 0, 1 << F], "coefficients": [[0, 0, 0], [1 << 36, 1 << F, -1], [7, 0, 1], [5, 3, 0]],
+    "spline": {"knots": [-(1 << F), 0, 1 << F],
+               "coefficients": [[0, 0, 0], [1 << 36, 1 << F, -1], [7, 0, 1], [5, 3, 0]],
                "scale": 2 * F, "fraction": F, "slopes": [-1, 2], "slope_bits": 1},
 }
 BINARY = ["add", "subtract", "maximum", "minimum", "multiply", "matmul", "select"]
@@ -99,7 +100,8 @@ def test_bounds_hold_for_random_plans(plan, seed):
 # --- splines --------------------------------------------------------------------------------------------------------
 @settings(max_examples=300, deadline=None)
 @given(
-    st.lists(st.integers(-1000, 1000), max_size=4, unique=True), st.data(), st.integers(-2000, 2000), st.integers(0, 3000)
+    st.lists(st.integers(-1000, 1000), max_size=4, unique=True), st.data(), st.integers(-2000, 2000),
+    st.integers(0, 3000),
 )
 def test_spans_of_splines(knots, data, low, length):
     coefficient = st.integers(-50, 50)
@@ -175,7 +177,8 @@ def test_domains_are_those_of_the_functions():
     for op, function in [(n, getattr(positive, n)) for n in ("reciprocal", "rsqrt", "sqrt", "log")]:
         high = inspect.signature(function).parameters["high_bit"].default
         assert domains.domain(op, F)[1] == 2.0**high
-    assert domains.domain("reciprocal", F)[0] == 2.0 ** inspect.signature(positive.reciprocal).parameters["low_bit"].default
+    low = inspect.signature(positive.reciprocal).parameters["low_bit"].default
+    assert domains.domain("reciprocal", F)[0] == 2.0**low
     rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \|", PAGE, re.M))
     for op in domains.FUNCTIONS:
         low, high = domains.domain(op, F)

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from private_keras.models.guard import Guard
 from private_keras.protocols.simulate import Simulate, SimulatedShare
 from private_keras.ring.numpy_kernel import NumpyKernel
 from private_keras.server.execute import execute
@@ -32,12 +33,18 @@ def units(values: np.ndarray, fraction: int) -> np.ndarray:
 
 
 def run_layer_test(case: Case) -> float:
-    """The largest difference between Keras and the plan on simulated shares; shapes agree and nothing changed."""
+    """The largest difference between Keras and the plan on simulated shares.
+
+    The guard lets the inputs pass; shapes agree and nothing changed.
+    """
     model = case.model()
     arrays = case.inputs(model, BATCH)
     before = [w.copy() for w in model.get_weights()]
     expected = plain(model, arrays)
     traced = trace(model, BATCH)
+    Guard(case.name, traced).check(
+        {spec.name: np.asarray(a, np.float64) for spec, a in zip(traced.inputs, arrays, strict=True)}
+    )
     results = predict(traced, arrays)
     assert [r.shape for r in results] == [e.shape for e in expected]
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
