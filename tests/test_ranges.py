@@ -160,6 +160,8 @@ def test_where_steps_wrap(plan, small, large):
         seen = shadow(plan, values)
         assert bool(seen.overflows) == wraps
         assert all(s.step.layer == "here" and s.headroom <= 0.02 for s in seen.overflows)
+        # What the error asks for: of operands where differences wrap, else of results.
+        assert all(s.limit in (large, s.span.size) for s in seen.overflows)
         bounds = ranges(plan, {n: Span(v.min(), v.max()) for n, v in values.items()}, {})
         assert not wraps or not bounds.proven
 

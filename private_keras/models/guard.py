@@ -76,7 +76,7 @@ def problems(seen: Shadow) -> list[Problem]:
     found: dict[str, Problem] = {}
     for item in seen.overflows:
         layer = item.step.layer or "-"
-        text = f"expected values below {item.limit:g} in size. Received: values beyond."
+        text = f"expected values below {item.limit:.4g} in size. Received: values beyond."
         found.setdefault(layer, Problem(layer, item.step.op, text))
     for item in seen.exits if seen.matters else ():
         layer = item.step.layer or "-"

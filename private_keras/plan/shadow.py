@@ -13,7 +13,7 @@ from private_keras.plan.domains import FUNCTIONS, LIMIT_BITS, depth_domain, doma
 from private_keras.plan.plan import Plan
 from private_keras.plan.records import Step, TensorType
 from private_keras.plan.reference import MEANINGS, At
-from private_keras.plan.spans import Span, inside
+from private_keras.plan.spans import Span, inside, limit
 
 # Rounding and the errors of functions move values by less than this part.
 _MARGIN = 1 / 128
@@ -117,8 +117,7 @@ def _look(
     own = result.size * 2.0**kind.fraction
     largest = max(own, needed, 1.0)
     headroom = -math.inf if math.isnan(own + needed) or math.isinf(largest) else LIMIT_BITS - math.log2(largest)
-    fraction = types[0].fraction + 1 if types and needed > own else kind.fraction
-    seen.append(Seen(step, result, headroom, 2.0 ** (LIMIT_BITS - fraction)))
+    seen.append(Seen(step, result, headroom, limit(step, types, kind, needed > own)))
     if step.op in FUNCTIONS:
         low, high = domain(step.op, types[0].fraction)
     elif step.op == "one_hot":

@@ -2,6 +2,7 @@
 import math
 from typing import Any, NamedTuple
 
+from private_keras.plan.domains import LIMIT_BITS
 from private_keras.plan.records import Step, TensorType
 
 _DIFFERENCES = {"maximum", "minimum", "greater_equal", "less", "equal"}
@@ -85,6 +86,26 @@ def spline(attributes: dict[str, Any], x: Span, fraction: int) -> tuple[Span, fl
         tail = 2.0 ** (attributes["slope_bits"] + attributes["fraction"])
         spans.append(Span(curve.low / bend + min(tails) / tail, curve.high / bend + max(tails) / tail))
     return hull(*spans), largest
+
+
+def limit(step: Step, types: list[TensorType], result: TensorType, from_inside: bool) -> float:
+    """The real size below which values do not wrap: of the step's result, or of its operands if the step wraps inside.
+
+    Args:
+        step: with attributes in normal form.
+        types: of the step's inputs.
+        result: of its result.
+        from_inside: whether `inside` is what is too large.
+    """
+    if not from_inside:
+        return 2.0 ** (LIMIT_BITS - result.fraction)
+    if step.op == "spline":
+        factors = [(a, degree) for row in step.attributes["coefficients"] for degree, a in enumerate(row) if degree]
+        factors += [(slope, 1) for slope in step.attributes["slopes"]]
+        units = min([(2.0**LIMIT_BITS / abs(a)) ** (1 / degree) for a, degree in factors if a], default=2.0**LIMIT_BITS)
+        return units / 2.0 ** types[0].fraction
+    # Two operands of this size differ by twice as much.
+    return 2.0 ** (LIMIT_BITS - types[0].fraction - (2 if step.op == "softmax" else 1))
 
 
 def _row(row: list[int], low: float, high: float) -> Span:
