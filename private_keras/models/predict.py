@@ -1,5 +1,6 @@
 """The loop of `predict`: Keras' data adapters, callbacks and progress bar around batches that run on shares."""
 import types
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -19,10 +20,13 @@ def predict(
     """See `PrivateModel.predict`."""
     _check_count("batch_size", batch_size)
     _check_count("steps", steps)
+    execution.look()
     if not _is_stream(x):
         batch_size = batch_size or _BATCH_SIZE
         arrays = execution.arrays(x, batch_size)  # all rows, before the first is shared
         x = arrays if len(arrays) > 1 else arrays[0]
+    if isinstance(x, types.GeneratorType):
+        x = _tuples(model, x)
     batches = EpochIterator(x=x, batch_size=batch_size, steps_per_epoch=steps, shuffle=False)
     if not isinstance(callbacks, keras.callbacks.CallbackList):
         callbacks = keras.callbacks.CallbackList(
@@ -50,6 +54,15 @@ def _is_stream(x: Any) -> bool:
     if isinstance(x, types.GeneratorType | keras.utils.PyDataset):
         return True
     return hasattr(x, "element_spec") or hasattr(x, "batch_sampler")
+
+
+def _tuples(model: keras.Model, batches: Iterator) -> Iterator:
+    """The same batches. Keras refuses what is not a tuple too, but with the data in its message."""
+    for batch in batches:
+        if not isinstance(batch, tuple):
+            raise InputError(f"model {model.name!r}: expected a generator of tuples (inputs,) or (inputs, targets). "
+                             f"Received: {type(batch).__name__}")
+        yield batch
 
 
 def _check_count(name: str, value: int | None) -> None:

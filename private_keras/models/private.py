@@ -45,7 +45,9 @@ class PrivateModel:
 
     def predict_on_batch(self, x: Any) -> Any:
         """Predictions for one batch, computed on shares; as in Keras. Errors as in `predict`."""
-        return self._on_shares().run(x)
+        execution = self._on_shares()
+        execution.look()
+        return execution.run(x)
 
     def plan(self, batch_size: int = 1) -> Plan:
         """What servers run for a batch of this size; `plan.describe()` lists who provides what and all that is opened.
