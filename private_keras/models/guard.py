@@ -37,6 +37,7 @@ class Guard:
         self._model = model
         self._traced = traced
         self._proven: dict[tuple[int, ...], bool] = {}
+        self._weights: dict[str, np.ndarray] | None = None
 
     def check(self, values: Mapping[str, np.ndarray]) -> None:
         """Passes a batch that stays in range.
@@ -60,7 +61,10 @@ class Guard:
             self._proven[sizes] = ranges(self._traced.plan, spans, self._traced.weights).proven
         if self._proven[sizes]:
             return
-        found = problems(shadow(self._traced.plan, {**self._traced.weights, **values}))
+        if self._weights is None:
+            # Kept, because turning a large model's weights to float64 takes as long as predicting with them.
+            self._weights = {name: np.asarray(w, np.float64) for name, w in self._traced.weights.items()}
+        found = problems(shadow(self._traced.plan, {**self._weights, **values}))
         if found:
             lines = [f"Layer {p.layer!r} ({p.operation}): {p.message}" for p in found[:_NAMED]]
             if len(found) > _NAMED:
