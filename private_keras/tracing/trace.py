@@ -1,6 +1,7 @@
 """`trace`: a Keras model to a plan, the plaintext of its weights, and what callers must know of inputs and outputs."""
 
 import re
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,8 @@ from private_keras.tracing.symbolic import Finding, call
 from private_keras.tracing.walk import Walk, topological
 
 APPROXIMATIONS = ("accurate", "fast")
+# Recording a call replaces parts of Keras for all threads while it lasts.
+_RECORDING = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,8 @@ def trace(
         raise InputError(f"batch_size: expected an integer of at least 1. Received: {batch_size!r}")
     if approximation not in APPROXIMATIONS:
         raise InputError(f"approximation: expected one of {', '.join(APPROXIMATIONS)}. Received: {approximation!r}")
-    traced, findings = _attempt(model, batch_size, approximation, fraction, input_owner, weight_owner, receivers)
+    with _RECORDING:
+        traced, findings = _attempt(model, batch_size, approximation, fraction, input_owner, weight_owner, receivers)
     if traced is None:
         raise UnsupportedError(report(model, findings))
     return traced
@@ -87,7 +91,8 @@ def trace(
 
 def unsupported(model: keras.Model, batch_size: int = 1) -> list[Finding]:
     """Everything in `model` that cannot run on shares: layer, operation and advice. Empty if it can run."""
-    return _attempt(model, batch_size, "accurate", 18, "client", "model-owner", ("client",))[1]
+    with _RECORDING:
+        return _attempt(model, batch_size, "accurate", 18, "client", "model-owner", ("client",))[1]
 
 
 def report(model: keras.Model, findings: list[Finding]) -> str:
