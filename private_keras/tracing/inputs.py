@@ -49,7 +49,11 @@ def read_inputs(
         same = _copies(tensor, nodes)
         uses = [node for node in nodes if any(t is s for t in node.input_tensors for s in same) and not _copy(node)]
         casts = [node for node in uses if isinstance(node.operation, core.Cast) and _integer(node.outputs[0])]
-        integers = dtype.startswith(("int", "uint", "bool")) or (bool(uses) and len(casts) == len(uses))
+        # A mask is made by comparing the same input; on whole numbers that is the same comparison.
+        masks = [node for node in uses if isinstance(node.operation, numpy.Equal | numpy.NotEqual)]
+        integers = dtype.startswith(("int", "uint", "bool")) or (
+            bool(casts) and len(casts) + len(masks) == len(uses)
+        )
         low, high = (
             _range([*same, *(node.outputs[0] for node in casts)], nodes)
             if integers
