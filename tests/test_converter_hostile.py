@@ -82,7 +82,7 @@ def test_not_a_model(tmp_path, content):
 def test_missing_file_and_folder(tmp_path):
     refused(tmp_path / "absent.h5", "no such file")
     (tmp_path / "folder.h5").mkdir()
-    refused(tmp_path / "folder.h5", "no such file")
+    refused(tmp_path / "folder.h5", "is no file")
 
 
 # --- configurations ---------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Reads `.h5` files of Keras 2 and 3 and `.keras` files."""
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,12 +54,17 @@ def model_from_json(text: str, custom_objects: Mapping[str, Any] | None = None) 
     shown, custom_objects = "the JSON text", dict(custom_objects or {})
     description = config.parse(text, shown, "the configuration")
     config.check(description, shown, custom_objects)
+    compiled = description.pop("compile_config", None)
     try:
-        return build(description, UNLIMITED, shown, custom_objects)
+        model = build(description, UNLIMITED, shown, custom_objects)
     except FileError:
         raise
     except Exception as error:
         raise hdf5.damaged(shown, error) from error
+    if compiled:
+        with keras.saving.custom_object_scope(custom_objects):
+            _compile(shown, lambda: model.compile_from_config(compiled))
+    return model
 
 
 def check_weights(path: str | os.PathLike) -> None:
@@ -78,7 +84,8 @@ def check_weights(path: str | os.PathLike) -> None:
 
 def _start(path: Path) -> bytes:
     if not path.is_file():
-        raise FileError(f"{path}: no such file. Expected an .h5 or .keras file written by Keras.")
+        what = "is no file" if path.exists() else "no such file"
+        raise FileError(f"{path}: {what}. Expected an .h5 or .keras file written by Keras.")
     with path.open("rb") as file:
         return file.read(8)
 
@@ -122,15 +129,16 @@ def _read_hdf5(path: Path, custom_objects: dict[str, Any], compile: bool) -> ker
     return model
 
 
-def _compile(path: Path, action: Callable[[], None]) -> None:
-    """Runs `action`, which compiles a model; what fails is the file's configuration."""
+def _compile(path: Path | str, action: Callable[[], None]) -> None:
+    """Runs `action`, which compiles a model. What fails costs only training: Keras cannot read all its own."""
     try:
         action()
     except Exception as error:
-        raise FileError(
-            f"{path}: the model loads, but cannot be compiled as the file says ({error}). Pass compile=False to "
-            "predict with it."
-        ) from error
+        warnings.warn(
+            f"{path}: the model is loaded without being compiled, because it cannot be compiled as the file says "
+            f"({type(error).__name__}: {error}). It predicts as it is; compile=False loads it without this warning.",
+            stacklevel=2,
+        )
 
 
 def _attribute(file: h5py.File, name: str, path: Path) -> dict[str, Any]:
