@@ -23,7 +23,9 @@ def convert(model: keras.Model) -> keras.Model:
         UnsupportedError: a layer or model that cannot be copied, because it does not give its configuration.
     """
     if not isinstance(model, keras.Model):
-        raise InputError(f"convert: expected a keras.Model. Received: {type(model).__name__}")
+        raise InputError(
+            f"convert: expected a keras.Model; load_model(path) reads a file. Received: {type(model).__name__}"
+        )
     if isinstance(model, PrivateModel):
         return model
     if not model.built:
@@ -69,12 +71,22 @@ class Converted(Model):
 def _counterpart(layer: keras.Operation) -> keras.Operation:
     """A new layer of our class of the same name, or of its own class if we have none, with the same configuration."""
     try:
+        if isinstance(layer, keras.layers.Lambda):
+            return _lambda(layer)
         return COUNTERPARTS.get(type(layer), type(layer)).from_config(layer.get_config())
-    except (NotImplementedError, TypeError) as error:
+    except (NotImplementedError, TypeError, ValueError) as error:
         raise UnsupportedError(
             f"layer {layer.name!r} ({type(layer).__name__}) cannot be copied: {error}. Give it get_config() and "
             "from_config()."
         ) from error
+
+
+def _lambda(layer: keras.layers.Lambda) -> keras.Operation:
+    """A Lambda with the very function of this one: Keras would write its code down and refuse to read it back."""
+    config = layer.get_config()
+    config.update(function=layer.function, mask=layer.mask, arguments=layer.arguments)
+    config["output_shape"] = layer._output_shape
+    return COUNTERPARTS.get(type(layer), type(layer))(**config)
 
 
 def _copy(model: keras.Model) -> keras.Model:
