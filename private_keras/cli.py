@@ -115,11 +115,15 @@ def _doctor(given: argparse.Namespace) -> int:
 def _predict(given: argparse.Namespace) -> int:
     if given.out.exists():
         raise FileError(f"{given.out} exists and is not overwritten")
+    if not given.out.parent.is_dir():
+        raise FileError(f"{given.out}: there is no directory {given.out.parent}; make it first")
     try:
         with open(given.data, "rb") as file:
             data = np.lib.format.read_array(file, allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise FileError(f"cannot read {given.data} as a NumPy array (.npy): {error}") from None
+        raise FileError(
+            f"cannot read {given.data} as one NumPy array: {error}. Write it with numpy.save(path, array)"
+        ) from None
     # Keras takes seconds to load, and no other command needs it.
     from private_keras.models import load_model
 
