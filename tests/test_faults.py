@@ -150,6 +150,49 @@ def test_ctrl_c_cancels_the_job_everywhere_and_the_cluster_stays_usable(cluster)
     assert cluster.pids == pids
 
 
+INTERRUPTED = """
+import faulthandler, os, random, signal, sys, threading, time
+faulthandler.dump_traceback_later(50, exit=True)  # a hang is a failure that says where
+sys.argv[0] = "pytest"  # a tool: Keras is not loaded
+sys.path.insert(0, ".")
+from private_keras.cluster import LocalCluster
+from tests.clusters import dense_data, dense_plan
+
+def strike(seconds):
+    time.sleep(seconds)
+    os.kill(os.getpid(), signal.SIGINT)
+
+generator = random.Random(int(sys.argv[1]))
+plan, data = dense_plan(), dense_data()
+struck = 0
+with LocalCluster() as cluster:
+    cluster.run(plan, data)
+    pids = cluster.pids
+    for _ in range(40):
+        thread = threading.Thread(target=strike, args=(generator.uniform(0.0005, 0.03),))
+        thread.start()
+        try:
+            while True:
+                cluster.run(plan, data)
+        except KeyboardInterrupt:
+            struck += 1
+        thread.join()
+        cluster.run(plan, data)
+    assert cluster.pids == pids
+print("struck", struck)
+"""
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_ctrl_c_at_any_moment_leaves_nothing_locked(seed):
+    """Interrupts strike anywhere in a run, also while its calls are being made; the next run works each time."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(seed)], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "struck 40" in done.stdout
+
+
 CLIENT = """
 import sys, time
 sys.argv[0] = "pytest"  # a tool: Keras is not loaded

@@ -1,6 +1,7 @@
 """One job on all servers at once: three calls, their contributions added up, one error that names the culprit."""
 
 import secrets
+import threading
 import time
 from collections.abc import Iterator
 from concurrent import futures
@@ -22,6 +23,9 @@ GRACE_SECONDS = 0.5
 # Servers keep the deadline; the call itself ends a little later, so that their errors arrive.
 MARGIN_SECONDS = 1.0
 
+# Calls that were cancelled end at once; nothing waits longer for one that does not.
+END_SECONDS = 5.0
+
 Inline = list[tuple[bytes, np.ndarray]]  # by party: seeds and words
 
 
@@ -31,6 +35,34 @@ class _Part:
 
     contributions: list[bytearray]
     done: wire.Done | None = None
+
+
+class _Calls:
+    """The calls of one job, which can be cancelled while they are being started. Thread safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._started: list[grpc.Call] = []
+        self._cancelled = False
+
+    def add(self, call: grpc.Call) -> None:
+        """A call that has started; ended at once if the job was cancelled before."""
+        with self._lock:
+            self._started.append(call)
+            cancelled = self._cancelled
+        if cancelled:
+            call.cancel()
+
+    def cancel(self) -> None:
+        """Ends all calls, on a thread of its own: the caller's may be interrupted again."""
+        threading.Thread(target=self._cancel, name="cancel", daemon=True).start()
+
+    def _cancel(self) -> None:
+        with self._lock:
+            self._cancelled = True
+            started = list(self._started)
+        for call in started:
+            call.cancel()
 
 
 def run_job(
@@ -52,17 +84,21 @@ def run_job(
     """
     began = time.monotonic()
     job = secrets.token_bytes(limits.ID_BYTES)
-    calls: list[grpc.Call] = []
+    calls = _Calls()
     tasks: list[futures.Future] = []
+
+    def one(party: int, client: ServerClient) -> _Part:
+        call = client.run(_requests(party, job, plan, inputs, seconds), seconds + MARGIN_SECONDS)
+        calls.add(call)
+        return _collect(client, call, plan)
+
+    # gRPC is used by these threads alone, never by the caller's: a KeyboardInterrupt that strikes inside gRPC's code
+    # would leave one of its locks taken, and every later call would wait for it.
     try:
-        for party, client in enumerate(clients):
-            call = client.run(_requests(party, job, plan, inputs, seconds), seconds + MARGIN_SECONDS)
-            calls.append(call)
-            tasks.append(pool.submit(_collect, client, call, plan))
+        tasks += [pool.submit(one, party, client) for party, client in enumerate(clients)]
         _settle(tasks, calls)
     except BaseException:
-        for call in calls:
-            call.cancel()
+        calls.cancel()
         futures.wait(tasks, timeout=GRACE_SECONDS)
         raise
     parts = [task.result() for task in tasks]
@@ -132,7 +168,7 @@ def _collect(client: ServerClient, call: grpc.Call, plan: Plan) -> _Part:
     return part
 
 
-def _settle(tasks: list[futures.Future], calls: list[grpc.Call]) -> None:
+def _settle(tasks: list[futures.Future], calls: _Calls) -> None:
     """Waits for all; on an error ends the others and raises the one closest to the cause."""
     futures.wait(tasks, return_when=futures.FIRST_EXCEPTION)
     if all(task.done() and task.exception() is None for task in tasks):
@@ -142,10 +178,9 @@ def _settle(tasks: list[futures.Future], calls: list[grpc.Call]) -> None:
         # At the deadline, a server that says nothing at all is the one to name.
         late = any(isinstance(error, CallFailed) and isinstance(error.error, DeadlineExceeded) for error in first)
         futures.wait(tasks, timeout=GRACE_SECONDS + (MARGIN_SECONDS if late else 0))
-    for call in calls:
-        call.cancel()
-    futures.wait(tasks)
-    errors = [error for error in (task.exception() for task in tasks) if error is not None]
+    calls.cancel()
+    futures.wait(tasks, timeout=END_SECONDS)
+    errors = [error for error in (task.exception() for task in tasks if task.done()) if error is not None]
     worst = min(errors, key=_rank)
     raise (worst.error if isinstance(worst, CallFailed) else worst) from worst
 
