@@ -33,6 +33,8 @@ def connect(config: str | Path | None = None, *, identity: str | None = None, pr
                 "an identity belongs to a cluster.json; on this machine's own servers you are the local user"
             )
         cluster: Cluster = SimulatedCluster() if protocol == SIMULATE else LocalCluster(protocol or "trio")
+    elif not isinstance(config, str | Path):
+        raise InputError(f"expected the path of a cluster.json, or None. Received: {type(config).__name__}")
     else:
         description = read_config(config)
         if protocol not in (None, description.protocol):

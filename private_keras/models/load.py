@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from private_keras import converter
-from private_keras.errors import UnsupportedError
+from private_keras.errors import InputError, UnsupportedError
 from private_keras.models.convert import convert
 
 
@@ -26,6 +26,7 @@ def load_model(
     Raises:
         FileError: missing, truncated or hostile file, or one whose model needs code from the file.
         UnsupportedError: safe_mode=False.
+        InputError: not a path.
     """
     if not safe_mode:
         raise UnsupportedError(
@@ -33,6 +34,8 @@ def load_model(
             "Lambda "
             "layers by layers or keras.ops, save the model again, and leave safe_mode at True."
         )
+    if not isinstance(filepath, str | os.PathLike):
+        raise InputError(f"load_model: expected the path of a file. Received: {type(filepath).__name__}")
     return convert(converter.read_model(filepath, custom_objects, compile))
 
 

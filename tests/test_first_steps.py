@@ -78,3 +78,15 @@ def test_models_are_planned_in_several_threads():
     for thread in threads:
         thread.join()
     assert not failures
+
+
+@pytest.mark.parametrize("wrong", [3, {"server0": "a:1"}, b"cluster.json"])
+def test_connect_says_what_it_takes(wrong):
+    with pytest.raises(pk.errors.InputError, match="path of a cluster.json"):
+        pk.connect(wrong)
+
+
+@pytest.mark.parametrize("wrong", [None, 3, keras.Sequential()])
+def test_load_model_says_what_it_takes(wrong):
+    with pytest.raises(pk.errors.InputError, match="path of a file"):
+        pk.models.load_model(wrong)
