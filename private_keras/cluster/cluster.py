@@ -255,7 +255,7 @@ class NetworkCluster(Cluster):
         self._prepare(plan, incarnation)
         ready = {name: given if isinstance(given, Handle) else self._split(given) for name, given in checked.items()}
         try:
-            opened, traffic = run_job(self._clients, self._pool, plan, ready, deadline)
+            opened, traffic = run_job(self._clients, plan, ready, deadline)
         except PrivateKerasError as error:
             self._notice(error)
             raise

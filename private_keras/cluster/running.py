@@ -66,13 +66,12 @@ class _Calls:
 
 
 def run_job(
-    clients: list[ServerClient], pool: futures.Executor, plan: Plan, inputs: dict[str, Handle | Inline], seconds: float
+    clients: list[ServerClient], plan: Plan, inputs: dict[str, Handle | Inline], seconds: float
 ) -> tuple[dict[str, np.ndarray], Traffic]:
     """Runs a prepared plan.
 
     Args:
         clients: by party.
-        pool: with a thread for each client.
         inputs: stored handles, or each party's material.
         seconds: deadline.
 
@@ -94,6 +93,8 @@ def run_job(
 
     # gRPC is used by these threads alone, never by the caller's: a KeyboardInterrupt that strikes inside gRPC's code
     # would leave one of its locks taken, and every later call would wait for it.
+    # They are the job's own: with threads of a common pool, a job could start on some servers and wait for the rest.
+    pool = futures.ThreadPoolExecutor(len(clients), thread_name_prefix="job")
     try:
         tasks += [pool.submit(one, party, client) for party, client in enumerate(clients)]
         _settle(tasks, calls)
@@ -101,6 +102,8 @@ def run_job(
         calls.cancel()
         futures.wait(tasks, timeout=GRACE_SECONDS)
         raise
+    finally:
+        pool.shutdown(wait=False)
     parts = [task.result() for task in tasks]
     opened = {}
     for index, item in enumerate(plan.outputs):
