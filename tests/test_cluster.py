@@ -168,6 +168,8 @@ def test_runs_from_several_threads(local):
 def test_more_jobs_than_a_server_takes_are_refused_with_advice(local):
     plan, data = long_plan(), dense_data(64, 64)
     outcomes = []
+    with pytest.raises(DeadlineExceeded):
+        local.run(plan, data, deadline=0.2)  # from now on the servers know the plan, and all jobs start at once
 
     def work():
         try:

@@ -161,3 +161,13 @@ def test_a_plan_knows_what_its_largest_step_needs():
     plans = Plans("trio")
     prepared = plans.get(plans.prepare(b.build("big", "predict").to_json().encode()), "alice")
     assert 2 * 60 << 20 < prepared.working_bytes < 2 * 200 << 20
+
+
+def test_a_plan_that_is_known_is_not_read_again(monkeypatch):
+    plans = Plans("trio")
+    first = plans.prepare(text_of("a"))
+    prepared = plans.get(first, "alice")
+    monkeypatch.setattr("private_keras.server.plans.Plan.from_json", None)
+    assert plans.prepare(text_of("a")) == first and plans.get(first, "alice") is prepared
+    with pytest.raises(TypeError):
+        plans.prepare(text_of("a") + b" ")  # another text has to be read, and cannot here
