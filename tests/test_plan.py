@@ -158,7 +158,6 @@ REFUSED = [
     (("steps", 1, "attributes"), [], "object"),
     (("outputs",), [], "at least one"),
     (("outputs", 0, "value"), "v9", "value of the plan"),
-    (("outputs", 0, "receivers"), [], "receivers"),
     (("outputs", 0, "receivers"), ["client", "client"], "receivers"),
     (("outputs", 0, "receivers"), "client", "list"),
     (("outputs", 0, "receivers"), ["a b"], "name"),
@@ -287,3 +286,50 @@ def test_table_has_no_name_twice_and_docs_name_each_primitive():
     for name, primitive in TABLE.items():
         assert primitive.name == name
         assert f"`{name}`" in docs
+
+
+def step_of_training() -> Plan:
+    b = PlanBuilder()
+    b.input("x", (4, 3), 18, "client", "images")
+    b.input("w", (3, 2), 18, "model-owner", "dense/kernel")
+    b.input("rate", (), 12, "client", "learning rate", public=True)
+    y = b.add("truncate", b.add("matmul", "x", "w"), bits=18)
+    gradient = b.add("truncate", b.add("matmul", b.add("transpose", "x", axes=[1, 0]), y), bits=18)
+    change = b.add("truncate", b.add("multiply", gradient, "rate"), bits=12)
+    b.output(b.add("subtract", "w", change), "w", [], carry="w")
+    return b.build("step", "train")
+
+
+def test_kept_outputs_and_public_inputs_survive_json_and_are_shown():
+    plan = step_of_training()
+    again = Plan.from_json(plan.to_json())
+    assert again == plan
+    assert [item.public for item in again.inputs] == [False, False, True]
+    assert again.outputs[0].carry == "w"
+    text = plan.describe()
+    assert "Provided, public" in text
+    assert "Kept as shares" in text
+    assert "0 values are opened (0 numbers), nothing else" in text
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("inputs", 2, "public"), 1, "true or false"),
+        (("outputs", 0, "carry"), "x", "type of input"),
+        (("outputs", 0, "carry"), "rate", "secret input"),
+        (("outputs", 0, "carry"), "nothing", "secret input"),
+        (("outputs", 0, "carry"), "", "name"),
+        (("outputs", 0, "receivers"), ["client"], "kept"),
+    ],
+)
+def test_states_that_do_not_fit_are_refused(path, value, message):
+    with pytest.raises(PlanError, match=message):
+        Plan.from_json(changed(step_of_training(), *path, value=value))
+
+
+def test_an_input_takes_one_carried_value():
+    plan = step_of_training()
+    twice = (*plan.outputs, replace(plan.outputs[0], name="again"))
+    with pytest.raises(PlanError, match="each once"):
+        Plan.from_json(replace(plan, outputs=twice).to_json())

@@ -29,8 +29,10 @@ class PlanBuilder:
         self._types: dict[str, TensorType] = {}
         self._constants: dict[tuple[bytes, tuple[int, ...], int], str] = {}
 
-    def input(self, name: str, shape: tuple[int, ...], fraction: int, owner: str, label: str = "") -> str:
-        """Declares a secret input and returns its name.
+    def input(
+        self, name: str, shape: tuple[int, ...], fraction: int, owner: str, label: str = "", public: bool = False
+    ) -> str:
+        """Declares an input and returns its name.
 
         Args:
             name: name of the value, new in this plan.
@@ -38,8 +40,9 @@ class PlanBuilder:
             fraction: fractional bits; 0 for integers.
             owner: the party that provides it.
             label: what people read in tables.
+            public: known to all servers; secret if not.
         """
-        item = PlanInput(name, TensorType(tuple(int(n) for n in shape), int(fraction)), owner, label)
+        item = PlanInput(name, TensorType(tuple(int(n) for n in shape), int(fraction)), owner, label, public)
         new_name(name, self._types, f"input {limits.shown(name)}")
         self._types[name] = checked_input(item)
         self._inputs.append(item)
@@ -83,10 +86,18 @@ class PlanBuilder:
             raise PlanError(f"expected the name of a value of this plan. Received: {limits.shown(name)}")
         return self._types[name]
 
-    def output(self, value: str, name: str, receivers: list[str] | tuple[str, ...]) -> None:
-        """Opens a value, under a name, to the receivers."""
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps so far, in order."""
+        return tuple(self._steps)
+
+    def output(self, value: str, name: str, receivers: list[str] | tuple[str, ...], carry: str = "") -> None:
+        """Opens a value, under a name, to the receivers; without receivers the servers keep it as shares.
+
+        `carry`: the input that a kept value becomes in the next step of a run of several.
+        """
         self.type(value)
-        self._outputs.append(PlanOutput(value, name, tuple(receivers)))
+        self._outputs.append(PlanOutput(value, name, tuple(receivers), carry))
 
     def build(self, name: str, kind: str) -> Plan:
         """The plan, checked as a server checks it.

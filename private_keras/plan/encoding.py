@@ -21,13 +21,17 @@ def write(
         "kind": kind,
         "inputs": [
             {"name": i.name, "shape": i.type.shape, "fraction": i.type.fraction, "owner": i.owner, "label": i.label}
+            | ({"public": True} if i.public else {})
             for i in inputs
         ],
         "steps": [
             {"op": s.op, "inputs": s.inputs, "output": s.output, "attributes": s.attributes, "layer": s.layer}
             for s in steps
         ],
-        "outputs": [{"value": o.value, "name": o.name, "receivers": o.receivers} for o in outputs],
+        "outputs": [
+            {"value": o.value, "name": o.name, "receivers": o.receivers} | ({"carry": o.carry} if o.carry else {})
+            for o in outputs
+        ],
     }
     return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
 
@@ -117,7 +121,7 @@ def _list(value: Any, what: str, most: int) -> list[Any]:
 
 
 def _input(value: Any, what: str) -> PlanInput:
-    item = _object(value, what, ("name", "shape", "fraction", "owner"), ("label",))
+    item = _object(value, what, ("name", "shape", "fraction", "owner"), ("label", "public"))
     shape = limits.shape(item["shape"], f"{what}: shape")
     fraction = limits.integer(item["fraction"], 0, limits.MAX_FRACTION, f"{what}: fraction")
     return PlanInput(
@@ -125,6 +129,7 @@ def _input(value: Any, what: str) -> PlanInput:
         TensorType(shape, fraction),
         limits.identifier(item["owner"], f"{what}: owner"),
         limits.text(item.get("label", ""), f"{what}: label"),
+        limits.flag(item.get("public", False), f"{what}: public"),
     )
 
 
@@ -145,10 +150,11 @@ def _step(value: Any, what: str) -> Step:
 
 
 def _output(value: Any, what: str) -> PlanOutput:
-    item = _object(value, what, ("value", "name", "receivers"), ())
+    item = _object(value, what, ("value", "name", "receivers"), ("carry",))
     receivers = _list(item["receivers"], f"{what}: receivers", limits.MAX_RECEIVERS)
     return PlanOutput(
         limits.identifier(item["value"], f"{what}: value"),
         limits.identifier(item["name"], f"{what}: name"),
         tuple(limits.identifier(name, f"{what}: receivers") for name in receivers),
+        limits.identifier(item["carry"], f"{what}: carry") if "carry" in item else "",
     )

@@ -61,6 +61,13 @@ def integer(value: Any, low: int, high: int, what: str) -> int:
     return value
 
 
+def flag(value: Any, what: str) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise PlanError(f"{what}: expected true or false. Received: {shown(value)}")
+    return value
+
+
 def shape(value: Any, what: str) -> tuple[int, ...]:
     """A shape: at most `MAX_RANK` sizes of at least 1, `MAX_ELEMENTS` elements in all."""
     if not isinstance(value, list | tuple) or len(value) > MAX_RANK:

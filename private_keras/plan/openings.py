@@ -41,7 +41,7 @@ def refuse_undeclared(
 
 def shown_inputs(inputs: Sequence[PlanInput], steps: Sequence[Step]) -> dict[str, str | None]:
     """For each value the input it shows, "" for public values, None for values that show no single input."""
-    shows: dict[str, str | None] = {item.name: item.name for item in inputs}
+    shows: dict[str, str | None] = {item.name: _PUBLIC if item.public else item.name for item in inputs}
     for step in steps:
         shows[step.output] = _follow(TABLE[step.op].flow, [shows[name] for name in step.inputs])
     return shows

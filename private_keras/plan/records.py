@@ -20,12 +20,18 @@ class TensorType:
 
 @dataclass(frozen=True)
 class PlanInput:
-    """A secret input: who provides it, and its type. `label` is what people read (a weight's path, "images")."""
+    """An input: who provides it, and its type.
+
+    Attributes:
+        label: what people read (a weight's path, "images").
+        public: known to all servers (a learning rate, weights that their owner declares public); secret if not.
+    """
 
     name: str
     type: TensorType
     owner: str
     label: str = ""
+    public: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,11 +47,18 @@ class Step:
 
 @dataclass(frozen=True)
 class PlanOutput:
-    """A value that is opened, under a name, to the named receivers and nobody else."""
+    """A value that leaves the plan under a name.
+
+    Attributes:
+        receivers: who it is opened to, and nobody else. Empty: it is not opened at all, and the servers keep it as
+            shares.
+        carry: where a plan runs for several steps, the input that a kept value becomes in the next step.
+    """
 
     value: str
     name: str
     receivers: tuple[str, ...]
+    carry: str = ""
 
 
 def place(index: int, step: Step) -> str:

@@ -43,7 +43,10 @@ def as_html(plan: Described) -> str:
 
 
 def _sections(plan: Described) -> list[tuple[str, Row, list[Row]]]:
-    inputs = [(i.name, _shape(i.type), _bits(i.type), i.owner, i.label) for i in plan.inputs]
+    secret, public = (
+        [(i.name, _shape(i.type), _bits(i.type), i.owner, i.label) for i in plan.inputs if i.public == known]
+        for known in (False, True)
+    )
     steps, last = [], None
     for step in plan.steps:
         kind = plan.types[step.output]
@@ -54,17 +57,26 @@ def _sections(plan: Described) -> list[tuple[str, Row, list[Row]]]:
     opened = [
         (o.name, o.value, _shape(plan.types[o.value]), str(plan.types[o.value].size), ", ".join(o.receivers))
         for o in plan.outputs
+        if o.receivers
     ]
-    return [
-        ("Provided, secret", ("input", "shape", "fraction", "provided by", "label"), inputs),
+    kept = [
+        (o.name, o.value, _shape(plan.types[o.value]), o.carry or "-") for o in plan.outputs if not o.receivers
+    ]
+    provided = ("input", "shape", "fraction", "provided by", "label")
+    sections = [
+        ("Provided, secret", provided, secret),
+        ("Provided, public", provided, public),
         ("Computed on shares", ("layer", "operation", "of", "value", "shape", "fraction"), steps),
+        ("Kept as shares", ("output", "value", "shape", "next step's input"), kept),
         ("Opened", ("output", "value", "shape", "numbers", "to"), opened),
     ]
+    return [section for section in sections if section[2] or section[0] in ("Provided, secret", "Opened")]
 
 
 def _closing(plan: Described) -> str:
-    count = len(plan.outputs)
-    numbers = sum(plan.types[o.value].size for o in plan.outputs)
+    opened = [o for o in plan.outputs if o.receivers]
+    count = len(opened)
+    numbers = sum(plan.types[o.value].size for o in opened)
     values = "1 value is" if count == 1 else f"{count} values are"
     return f"{values} opened ({numbers} numbers), nothing else. Digest {plan.digest}"
 

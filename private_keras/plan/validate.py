@@ -38,6 +38,7 @@ def check(
         normal.append(step)
         types[step.output] = result
     check_outputs(outputs, types)
+    check_carries(inputs, outputs, types)
     refuse_undeclared(kind, inputs, normal, outputs)
     return tuple(normal), types
 
@@ -48,6 +49,7 @@ def checked_input(item: PlanInput) -> TensorType:
     limits.identifier(item.name, what)
     limits.identifier(item.owner, f"{what}: owner")
     limits.text(item.label, f"{what}: label")
+    limits.flag(item.public, f"{what}: public")
     return TensorType(
         limits.shape(item.type.shape, f"{what}: shape"),
         limits.integer(item.type.fraction, 0, limits.MAX_FRACTION, f"{what}: fraction"),
@@ -93,9 +95,9 @@ def new_name(name: str, types: dict[str, TensorType], where: str) -> str:
 
 
 def check_outputs(outputs: Sequence[PlanOutput], types: dict[str, TensorType]) -> None:
-    """Every output opens a value that exists, under a name of its own, to somebody."""
+    """Every output is a value that exists, under a name of its own, opened to somebody or kept."""
     if not outputs:
-        raise PlanError("outputs: expected at least one. Received: none; a plan that opens nothing has no result")
+        raise PlanError("outputs: expected at least one. Received: none; a plan that neither opens nor keeps anything has no result")
     names = set()
     for item in outputs:
         what = f"output {limits.shown(item.name)}"
@@ -105,11 +107,30 @@ def check_outputs(outputs: Sequence[PlanOutput], types: dict[str, TensorType]) -
         names.add(item.name)
         if item.value not in types:
             raise PlanError(f"{what}: expected a value of the plan. Received: {limits.shown(item.value)}")
-        if not item.receivers or len(set(item.receivers)) != len(item.receivers):
+        if len(set(item.receivers)) != len(item.receivers):
             received = limits.shown(item.receivers)
-            raise PlanError(f"{what}: expected one or more receivers, each once. Received: {received}")
+            raise PlanError(f"{what}: expected each receiver once. Received: {received}")
         for receiver in item.receivers:
             limits.identifier(receiver, f"{what}: receivers")
+
+
+def check_carries(inputs: Sequence[PlanInput], outputs: Sequence[PlanOutput], types: dict[str, TensorType]) -> None:
+    """What is carried to the next step is kept, and becomes a secret input of its type; each input at most once."""
+    secret = {item.name for item in inputs if not item.public}
+    carried = set()
+    for item in outputs:
+        if not item.carry:
+            continue
+        what = f"output {limits.shown(item.name)}: carry"
+        if item.receivers:
+            raise PlanError(f"{what}: expected a value that is kept. Received: one that is opened")
+        if item.carry not in secret or item.carry in carried:
+            raise PlanError(f"{what}: expected a secret input of the plan, each once. Received: "
+                            f"{limits.shown(item.carry)}")
+        if types[item.carry] != types[item.value]:
+            raise PlanError(f"{what}: expected a value of the type of input {item.carry!r}, {types[item.carry]}. "
+                            f"Received: {types[item.value]}")
+        carried.add(item.carry)
 
 
 def _count(items: Sequence, what: str, most: int) -> None:
