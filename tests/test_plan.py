@@ -158,7 +158,7 @@ REFUSED = [
     (("steps", 1, "attributes"), [], "object"),
     (("outputs",), [], "at least one"),
     (("outputs", 0, "value"), "v9", "value of the plan"),
-    (("outputs", 0, "receivers"), ["client", "client"], "receivers"),
+    (("outputs", 0, "receivers"), ["client", "client"], "receiver once"),
     (("outputs", 0, "receivers"), "client", "list"),
     (("outputs", 0, "receivers"), ["a b"], "name"),
     (("outputs", 0, "value"), "w", "open the input 'w'"),

@@ -97,7 +97,9 @@ def new_name(name: str, types: dict[str, TensorType], where: str) -> str:
 def check_outputs(outputs: Sequence[PlanOutput], types: dict[str, TensorType]) -> None:
     """Every output is a value that exists, under a name of its own, opened to somebody or kept."""
     if not outputs:
-        raise PlanError("outputs: expected at least one. Received: none; a plan that neither opens nor keeps anything has no result")
+        raise PlanError(
+            "outputs: expected at least one. Received: none; a plan that neither opens nor keeps anything has no result"
+        )
     names = set()
     for item in outputs:
         what = f"output {limits.shown(item.name)}"
