@@ -23,6 +23,8 @@ VALUES = {
     "bits": st.integers(0, 20),
     "truncate": st.integers(0, 20),
     "fraction": st.integers(0, 18),
+    "low": st.sampled_from([-128, -128, -12]),
+    "high": st.sampled_from([-128, -128, 10]),
     "depth": st.integers(1, 5),
     "axis": st.integers(0, 2),
     "axes": st.permutations(AXES).flatmap(lambda a: st.integers(0, 4).map(lambda n: a[:n])),

@@ -3,9 +3,12 @@
 Plan and protocols do not know each other, so the numbers stand in both; `tests/test_ranges.py` holds them together.
 """
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
+
+from private_keras.plan.primitives.functions import UNDECLARED
 
 # A step compares, truncates and opens ring elements below 2^62 in size; beyond, it wraps.
 LIMIT_BITS = 62
@@ -19,13 +22,20 @@ FUNCTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def domain(op: str, fraction: int) -> tuple[float, float]:
+_NONE: Mapping[str, Any] = {}
+
+
+def domain(op: str, fraction: int, attributes: Mapping[str, Any] = _NONE) -> tuple[float, float]:
     """Least and largest operand for which a function is accurate, at this fraction.
 
     Args:
         op: one of `FUNCTIONS`.
         fraction: fractional bits of the operand.
+        attributes: of the step; `low` and `high`, where it declares them.
     """
+    low, high = attributes.get("low", UNDECLARED), attributes.get("high", UNDECLARED)
+    if low != UNDECLARED:
+        return 2.0 ** max(low, -fraction), 2.0**high
     unit = 2.0**-fraction
     return {
         # Below its domain e^x is less than a unit: 0 is accurate there.
@@ -42,15 +52,19 @@ def depth_domain(depth: int) -> tuple[float, float]:
     return 0.0, float(2 ** max(1, (depth - 1).bit_length()) - 1)
 
 
-def saturated(op: str, x: np.ndarray, fraction: int) -> np.ndarray:
-    """What servers give for x, but for rounding: the function at the nearest operand of its domain.
+def saturated(op: str, x: np.ndarray, fraction: int, attributes: Mapping[str, Any] = _NONE) -> np.ndarray:
+    """What servers give for x, but for rounding: the function at the nearest operand of its domain; 0 for the root of
+    a smaller one.
 
     Args:
         op: one of `FUNCTIONS`.
         x: real operands, any shape.
         fraction: fractional bits of the operand.
+        attributes: of the step.
     """
-    return FUNCTIONS[op](np.clip(x, *domain(op, fraction)))
+    low, high = domain(op, fraction, attributes)
+    y = FUNCTIONS[op](np.clip(x, low, high))
+    return np.where(x < low, 0.0, y) if op == "sqrt" else y
 
 
 def exact(op: str, x: np.ndarray, fraction: int) -> np.ndarray:

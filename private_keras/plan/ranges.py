@@ -110,7 +110,7 @@ def _of_array(array: np.ndarray) -> Span:
 
 def _inside_domain(step: Step, operands: list[Span], types: list[TensorType]) -> bool:
     if step.op in FUNCTIONS:
-        low, high = domain(step.op, types[0].fraction)
+        low, high = domain(step.op, types[0].fraction, step.attributes)
     elif step.op == "one_hot":
         low, high = depth_domain(step.attributes["depth"])
     else:
@@ -202,6 +202,10 @@ def _relu(at: _At, x: Span) -> Span:
     return Span(max(x.low, 0.0), max(x.high, 0.0))
 
 
+def _gate(at: _At, x: Span, g: Span) -> Span:
+    return _with_zero(at, g)
+
+
 def _abs(at: _At, x: Span) -> Span:
     return Span(max(x.low, -x.high, 0.0), x.size)
 
@@ -231,7 +235,8 @@ def _spline(at: _At, x: Span) -> Span:
 
 
 def _function(at: _At, x: Span) -> Span:
-    ends = [float(saturated(at.step.op, np.float64(end), at.types[0].fraction)) for end in x]
+    fraction, attributes = at.types[0].fraction, at.step.attributes
+    ends = [float(saturated(at.step.op, np.float64(end), fraction, attributes)) for end in x]
     return Span(min(ends), max(ends))
 
 
@@ -262,6 +267,7 @@ RULES: dict[str, Callable[..., Span]] = {
     "argmin": _index,
     "max_pool": _same,
     "relu": _relu,
+    "gate": _gate,
     "abs": _abs,
     "sign": _sign,
     "maximum": _maximum,

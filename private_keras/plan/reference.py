@@ -111,7 +111,7 @@ def spline(at: At, x: np.ndarray) -> np.ndarray:
 
 
 def function(at: At, x: np.ndarray) -> np.ndarray:
-    return (saturated if at.saturating else exact)(at.op, x, at.fraction)
+    return saturated(at.op, x, at.fraction, at.attributes) if at.saturating else exact(at.op, x, at.fraction)
 
 
 def same(at: At, x: np.ndarray) -> np.ndarray:
@@ -143,6 +143,7 @@ MEANINGS: dict[str, Callable[..., np.ndarray]] = {
     "argmin": lambda at, x: x.argmin(at.attributes["axis"]),
     "max_pool": pooled,
     "relu": lambda at, x: np.maximum(x, 0),
+    "gate": lambda at, x, g: np.where(x >= 0, g, 0),
     "abs": lambda at, x: np.abs(x),
     "sign": lambda at, x: np.sign(x),
     "maximum": lambda at, x, y: np.maximum(x, y),

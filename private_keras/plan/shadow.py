@@ -119,7 +119,7 @@ def _look(
     headroom = -math.inf if math.isnan(own + needed) or math.isinf(largest) else LIMIT_BITS - math.log2(largest)
     seen.append(Seen(step, result, headroom, limit(step, types, kind, needed > own)))
     if step.op in FUNCTIONS:
-        low, high = domain(step.op, types[0].fraction)
+        low, high = domain(step.op, types[0].fraction, step.attributes)
     elif step.op == "one_hot":
         low, high = depth_domain(step.attributes["depth"])
     else:

@@ -13,6 +13,12 @@ def _relu(attributes: dict[str, Any], x: TensorType) -> TensorType:
     return truncated(x, attributes["truncate"])
 
 
+def _gate(attributes: dict[str, Any], x: TensorType, g: TensorType) -> TensorType:
+    if x.shape != g.shape:
+        raise PlanError(f"expected operands of equal shapes. Received: {list(x.shape)} and {list(g.shape)}")
+    return truncated(g, attributes["truncate"])
+
+
 def _sign(_: dict[str, Any], x: TensorType) -> TensorType:
     return TensorType(x.shape, 0)
 
@@ -44,6 +50,7 @@ def _one_hot(attributes: dict[str, Any], x: TensorType) -> TensorType:
 
 PRIMITIVES = (
     Primitive("relu", (1, 1), _relu, {"truncate": Int(0, 58, required=False, default=0)}),
+    Primitive("gate", (2, 2), _gate, {"truncate": Int(0, 58, required=False, default=0)}),
     Primitive("abs", (1, 1), same),
     Primitive("sign", (1, 1), _sign),
     Primitive("maximum", (2, 2), _extreme),

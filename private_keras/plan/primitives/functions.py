@@ -1,4 +1,5 @@
 """Functions of one variable, and softmax. Domains and errors: `protocols/functions.py`."""
+from collections.abc import Callable
 from typing import Any
 
 from private_keras.errors import PlanError
@@ -19,6 +20,41 @@ def _function(_: dict[str, Any], x: TensorType) -> TensorType:
         raise PlanError(f"expected an operand of {low} to {high} fractional bits; shift or truncate first. "
                         f"Received: {x.fraction}")
     return x
+
+
+# "By default": no attribute can be null.
+UNDECLARED = -128
+# Results of more bits than the tables have would pretend to a precision that is not there.
+_MOST_RESULT = 28
+_MOST_OPERAND = 44
+_MOST_BITS = 60
+
+
+def _scaled(widest: int) -> Callable[..., TensorType]:
+    """Type rule of a function over powers of two: `widest` is the most octaves that its domain may have."""
+
+    def rule(attributes: dict[str, Any], x: TensorType) -> TensorType:
+        low, high, fraction = (attributes[name] for name in ("low", "high", "fraction"))
+        declared = low != UNDECLARED and high != UNDECLARED
+        if UNDECLARED in (low, high) and low != high:
+            raise PlanError("expected both low and high, or neither. Received: one of them")
+        if not declared or x.fraction < _FRACTIONS[0]:
+            _function(attributes, x)
+        elif x.fraction > _MOST_OPERAND:
+            raise PlanError(f"expected an operand of at most {_MOST_OPERAND} fractional bits. Received: {x.fraction}")
+        if declared and not (low < high <= _MOST_BITS - x.fraction and max(high, 0) - min(low, 0) <= widest):
+            raise PlanError(
+                f"low, high: expected low < high <= {_MOST_BITS - x.fraction}, and at most {widest} octaves from low "
+                f"to high and to 1. Received: {low} and {high}"
+            )
+        result = x.fraction if fraction == UNDECLARED else fraction
+        if not _FRACTIONS[0] <= result <= _MOST_RESULT:
+            raise PlanError(
+                f"fraction: expected a result of {_FRACTIONS[0]} to {_MOST_RESULT} fractional bits. Received: {result}"
+            )
+        return TensorType(x.shape, result)
+
+    return rule
 
 
 def _softmax(attributes: dict[str, Any], x: TensorType) -> TensorType:
@@ -47,11 +83,17 @@ def _spline(attributes: dict[str, Any], x: TensorType) -> TensorType:
     return TensorType(x.shape, attributes["fraction"])
 
 
+_DOMAIN = {
+    "low": Int(UNDECLARED, _MOST_BITS, required=False, default=UNDECLARED),
+    "high": Int(UNDECLARED, _MOST_BITS, required=False, default=UNDECLARED),
+    "fraction": Int(UNDECLARED, limits.MAX_FRACTION, required=False, default=UNDECLARED),
+}
+
 PRIMITIVES = (
     Primitive("exp", (1, 1), _function),
-    Primitive("reciprocal", (1, 1), _function),
-    Primitive("rsqrt", (1, 1), _function),
-    Primitive("sqrt", (1, 1), _function),
+    Primitive("reciprocal", (1, 1), _scaled(32), _DOMAIN),
+    Primitive("rsqrt", (1, 1), _scaled(_MOST_BITS), _DOMAIN),
+    Primitive("sqrt", (1, 1), _scaled(_MOST_BITS), _DOMAIN),
     Primitive("log", (1, 1), _function),
     Primitive("softmax", (1, 1), _softmax, {"axis": AXIS}),
     Primitive(

@@ -14,6 +14,13 @@ def relu(p: Protocol, at: Operation, x: Value) -> Value:
     return p.relu(as_share(p, x), at.attributes["truncate"])
 
 
+def gate(p: Protocol, at: Operation, x: Value, g: Value) -> Value:
+    bits = p.compare(as_share(p, x), [0])
+    kept = p.multiply_bits(p.bits_linear(lambda b: b[0], at.shape, bits), as_share(p, g))
+    cut = at.attributes["truncate"]
+    return p.truncate(kept, cut) if cut else kept
+
+
 def absolute(p: Protocol, at: Operation, x: Value) -> Value:
     return functions.absolute(p, as_share(p, x))
 
@@ -98,6 +105,7 @@ def one_hot(p: Protocol, at: Operation, x: Value) -> Value:
 
 _STEPS = {
     "relu": relu,
+    "gate": gate,
     "abs": absolute,
     "sign": sign,
     "maximum": maximum,
