@@ -4,9 +4,10 @@ from private_keras.cluster.cluster import Cluster, NetworkCluster
 from private_keras.cluster.current import connect, current, disconnect
 from private_keras.cluster.handle import Handle, Stats, Traffic
 from private_keras.cluster.local import LocalCluster
+from private_keras.cluster.loop import Loop, PublicValue, Rows
 from private_keras.cluster.simulated import SimulatedCluster
 
 __all__ = [
-    "Cluster", "Handle", "LocalCluster", "NetworkCluster", "SimulatedCluster", "Stats", "Traffic", "connect",
-    "current", "disconnect",
+    "Cluster", "Handle", "LocalCluster", "Loop", "NetworkCluster", "PublicValue", "Rows", "SimulatedCluster", "Stats",
+    "Traffic", "connect", "current", "disconnect",
 ]  # fmt: skip

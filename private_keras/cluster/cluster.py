@@ -4,6 +4,7 @@ import os
 import secrets
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from concurrent import futures
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from private_keras.cluster.active import Active
 from private_keras.cluster.client import CallFailed, ServerClient
 from private_keras.cluster.handle import Handle, Stats
+from private_keras.cluster.loop import Given, Loop, bind
 from private_keras.cluster.running import run_job
 from private_keras.errors import (
     ClusterError,
@@ -20,6 +22,7 @@ from private_keras.errors import (
     PeerLost,
     PrivateKerasError,
     ServerUnavailable,
+    UnsupportedError,
     VersionMismatch,
 )
 from private_keras.plan.plan import Plan
@@ -68,17 +71,21 @@ class Cluster(ABC):
 
     @abstractmethod
     def run(
-        self, plan: Plan, inputs: dict[str, Handle | np.ndarray], deadline: float = RUN_SECONDS
-    ) -> dict[str, np.ndarray]:
-        """Runs a plan.
+        self, plan: Plan, inputs: Mapping[str, Given], deadline: float = RUN_SECONDS, loop: Loop | None = None
+    ) -> dict[str, np.ndarray | Handle]:
+        """Runs a plan, once or as the steps of a loop, in one job.
 
         Args:
             plan: the program.
-            inputs: for each input of the plan a stored handle, or real numbers, which are shared for this run alone.
+            inputs: for each secret input of the plan a stored handle, or real numbers, which are shared for this run
+                alone, or `Rows` of a stored handle; for each public one a `PublicValue`. What an output carries is the
+                input at the first step only.
             deadline: seconds.
+            loop: how many steps; None for one.
 
         Returns:
-            Opened outputs by name, float64.
+            By name, outputs that are opened, float64, and new handles of those that the servers keep; both of the last
+            step. They are the caller's to delete. There are none after an error.
 
         Raises:
             InputError: inputs that do not fit the plan.
@@ -102,36 +109,23 @@ class Cluster(ABC):
 ACTIVE: Active[Cluster] = Active()
 
 
-def encoded(plan: Plan, inputs: dict[str, Handle | np.ndarray]) -> dict[str, Handle | np.ndarray]:
-    """Inputs checked against the plan, arrays as ring elements."""
-    expected = {item.name for item in plan.inputs}
-    if set(inputs) != expected:
-        raise InputError(
-            f"plan {plan.name!r}: missing inputs {sorted(expected - set(inputs))}, "
-            f"unknown inputs {sorted(set(inputs) - expected)}"
-        )
-    result: dict[str, Handle | np.ndarray] = {}
-    for item in plan.inputs:
-        given = inputs[item.name]
-        what = item.label or item.name
-        if isinstance(given, Handle):
-            if (given.shape, given.fraction) != (item.type.shape, item.type.fraction):
-                raise InputError(
-                    f"{what}: expected shape {item.type.shape} with {item.type.fraction} fractional bits. "
-                    f"Received: shares of {given.name!r} with shape {given.shape} and {given.fraction}"
-                )
-            result[item.name] = given
-        else:
-            array = np.asarray(given)
-            if array.shape != item.type.shape:
-                raise InputError(f"{what}: expected shape {item.type.shape}. Received: shape {array.shape}")
-            result[item.name] = fixedpoint.encode(array, item.type.fraction, what)
+def decoded(plan: Plan, opened: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Ring elements of the outputs that are opened as real numbers."""
+    return {
+        item.name: fixedpoint.decode(opened[item.name], plan.types[item.value].fraction)
+        for item in plan.outputs if item.receivers
+    }  # fmt: skip
+
+
+def kept_handles(plan: Plan, incarnation: str) -> dict[str, Handle]:
+    """New handles for the outputs that servers keep, by name."""
+    result = {}
+    for item in plan.outputs:
+        if not item.receivers:
+            kind = plan.types[item.value]
+            handle_id = secrets.token_bytes(limits.ID_BYTES)
+            result[item.name] = Handle(item.name, kind.shape, kind.fraction, incarnation, handle_id)
     return result
-
-
-def decoded(plan: Plan, opened: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Ring elements of the outputs as real numbers."""
-    return {item.name: fixedpoint.decode(opened[item.name], plan.types[item.value].fraction) for item in plan.outputs}
 
 
 class NetworkCluster(Cluster):
@@ -232,14 +226,17 @@ class NetworkCluster(Cluster):
         futures.wait([self._pool.submit(client.delete, handles) for client in self._clients])
 
     def run(
-        self, plan: Plan, inputs: dict[str, Handle | np.ndarray], deadline: float = RUN_SECONDS
-    ) -> dict[str, np.ndarray]:
+        self, plan: Plan, inputs: Mapping[str, Given], deadline: float = RUN_SECONDS, loop: Loop | None = None
+    ) -> dict[str, np.ndarray | Handle]:
         if not 0 < deadline <= limits.MAX_SECONDS:
             raise InputError(f"expected a deadline of up to {limits.MAX_SECONDS:g} s. Received: {deadline}")
         incarnation = self.incarnation
-        checked = encoded(plan, inputs)
-        for given in checked.values():
-            if isinstance(given, Handle) and given.incarnation != incarnation:
+        bound = bind(plan, inputs, loop)
+        if bound.rows or bound.public or bound.steps > 1 or any(not item.receivers for item in plan.outputs):
+            raise UnsupportedError("loops and kept values run on the simulated cluster only so far")
+        checked = bound.secret
+        for given in bound.handles:
+            if given.incarnation != incarnation:
                 raise HandleNotFound(
                     f"the shares of {given.name!r} were lost when a server was started anew; share them again"
                 )

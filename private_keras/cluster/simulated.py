@@ -2,17 +2,21 @@
 
 import secrets
 import time
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from private_keras.cluster.cluster import ACTIVE, RUN_SECONDS, Cluster, decoded, encoded
+from private_keras.cluster.cluster import ACTIVE, RUN_SECONDS, Cluster, decoded, kept_handles
 from private_keras.cluster.handle import Handle, Stats, Traffic
+from private_keras.cluster.loop import Given, Loop, bind
 from private_keras.errors import ClusterError, DeadlineExceeded, HandleNotFound, InputError
 from private_keras.plan.plan import Plan
+from private_keras.protocols.protocol import Share
 from private_keras.protocols.simulate import Simulate, SimulatedShare
 from private_keras.ring import default_kernel, fixedpoint
 from private_keras.server import limits
 from private_keras.server.execute import Program
+from private_keras.server.loop import Feed, TakeRows, run_steps
 
 
 class SimulatedCluster(Cluster):
@@ -47,19 +51,15 @@ class SimulatedCluster(Cluster):
         self._stored.pop(handle.id, None)
 
     def run(
-        self, plan: Plan, inputs: dict[str, Handle | np.ndarray], deadline: float = RUN_SECONDS
-    ) -> dict[str, np.ndarray]:
+        self, plan: Plan, inputs: Mapping[str, Given], deadline: float = RUN_SECONDS, loop: Loop | None = None
+    ) -> dict[str, np.ndarray | Handle]:
         if not deadline > 0:
             raise InputError(f"expected a deadline in seconds. Received: {deadline}")
-        self.incarnation  # noqa: B018  raises when closed
+        incarnation = self.incarnation
         began = time.monotonic()
-        shares = {}
-        for name, given in encoded(plan, inputs).items():
-            if isinstance(given, Handle):
-                if given.id not in self._stored:
-                    raise HandleNotFound(f"the shares of {given.name!r} are not on this cluster; share them again")
-                given = self._stored[given.id]
-            shares[name] = SimulatedShare(given)
+        bound = bind(plan, inputs, loop)
+        fixed = {name: SimulatedShare(self._held(given)) for name, given in bound.secret.items()}
+        rows = {name: (self._taker(handle), indices) for name, (handle, indices) in bound.rows.items()}
 
         def on_step(index: int, step: object) -> None:
             if time.monotonic() - began > deadline:
@@ -67,15 +67,50 @@ class SimulatedCluster(Cluster):
                     "the job took longer than its deadline; give a longer one or use smaller batches"
                 )
 
+        protocol = Simulate(self._kernel)
+        program = self._program(plan)
+        steps = run_steps(program, protocol, Feed(bound.steps, fixed, rows, bound.public), on_step)
+        shares = self._followed(steps, bound.steps, loop)
+        opened = program.open(protocol, shares)
+        kept = kept_handles(plan, incarnation)
+        for handle, (value, _) in zip(kept.values(), protocol.keep(*(shares[name] for name in kept)), strict=True):
+            self._stored[handle.id] = value
+        seconds = time.monotonic() - began
+        self.stats.add(Traffic(runs=1, seconds=seconds, computing=seconds))
+        return {**decoded(plan, opened), **kept}
+
+    def _held(self, given: Handle | np.ndarray) -> np.ndarray:
+        if not isinstance(given, Handle):
+            return given
+        if given.id not in self._stored:
+            raise HandleNotFound(f"the shares of {given.name!r} are not on this cluster; share them again")
+        return self._stored[given.id]
+
+    def _taker(self, handle: Handle) -> TakeRows:
+        held = self._held(handle)
+        return lambda indices: SimulatedShare(np.take(held, indices, 0))
+
+    def _program(self, plan: Plan) -> Program:
         program = self._programs.get(plan.digest)
         if program is None:
             if len(self._programs) >= limits.MAX_PLANS:
                 self._programs.clear()
             program = self._programs[plan.digest] = Program(plan)
-        opened = program.run(Simulate(self._kernel), shares, on_step)
-        seconds = time.monotonic() - began
-        self.stats.add(Traffic(runs=1, seconds=seconds, computing=seconds))
-        return decoded(plan, opened)
+        return program
+
+    @staticmethod
+    def _followed(steps: Iterator[int], count: int, loop: Loop | None) -> dict[str, Share]:
+        """The outputs of the last step; tells who asked about steps that are done."""
+        told = time.monotonic()
+        while True:
+            try:
+                done = next(steps)
+            except StopIteration as end:
+                return end.value
+            if loop is not None and loop.on_step is not None:
+                if done == count or time.monotonic() - told >= limits.PROGRESS_SECONDS:
+                    told = time.monotonic()
+                    loop.on_step(done)
 
     def close(self) -> None:
         self._closed = True

@@ -19,6 +19,8 @@ from private_keras.ring.kernel import Kernel
 
 Bilinear = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Linear = Callable[..., np.ndarray]
+# One party's part of a value in the masked form: the masked words (None at a party that has none) and its own mask.
+Kept = tuple[np.ndarray | None, np.ndarray]
 
 
 class Share:
@@ -62,6 +64,10 @@ class Cost:
             sent[pair] = sent.get(pair, 0) + n
         return Cost(self.rounds + other.rounds, tuple(sorted(sent.items())), self.ahead + other.ahead)
 
+    def __mul__(self, times: int) -> "Cost":
+        sent = tuple((pair, n * times) for pair, n in self.sent)
+        return Cost(self.rounds * times, sent, self.ahead * times)
+
     def __sub__(self, other: "Cost") -> "Cost":
         sent = dict(self.sent)
         for pair, n in other.sent:
@@ -99,6 +105,14 @@ class Protocol(ABC):
 
         uint64, of x's shape; all zero for a party that contributes nothing. Leaks to whoever gets all contributions:
         the value, and nothing else. Local.
+        """
+
+    @abstractmethod
+    def keep(self, *xs: Share) -> list[Kept]:
+        """This party's parts of values that outlive the job, all together in one round.
+
+        Each is masked anew, whatever its form was, so that nothing that is stored has a mask in common with a value of
+        the job. The arrays are the caller's own. Leaks nothing.
         """
 
     # --- linear, local --------------------------------------------------------------------------------------------

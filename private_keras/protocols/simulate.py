@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from private_keras.protocols.protocol import Bilinear, Bits, Cost, Linear, Protocol, Share
+from private_keras.protocols.protocol import Bilinear, Bits, Cost, Kept, Linear, Protocol, Share
 from private_keras.ring.kernel import Kernel
 
 U = np.uint64
@@ -53,6 +53,9 @@ class Simulate(Protocol):
 
     def output(self, x: SimulatedShare) -> np.ndarray:
         return x.value
+
+    def keep(self, *xs: SimulatedShare) -> list[Kept]:
+        return [(x.value.copy(), np.broadcast_to(U(0), x.shape)) for x in xs]
 
     def linear(self, fn: Linear, shape: tuple[int, ...], *xs: SimulatedShare) -> SimulatedShare:
         return SimulatedShare(fn(*(x.value for x in xs)))

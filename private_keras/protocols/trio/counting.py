@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from private_keras.protocols.protocol import Bilinear, Cost, Linear, Protocol
+from private_keras.protocols.protocol import Bilinear, Cost, Kept, Linear, Protocol
 from private_keras.protocols.trio import costs
 from private_keras.protocols.trio.party import OFFSET, conjunction_groups
 from private_keras.protocols.trio.shares import TrioBits, TrioShare
@@ -37,6 +37,10 @@ class CountingTrio(Protocol):
 
     def output(self, x: TrioShare) -> np.ndarray:
         return np.broadcast_to(np.uint64(0), x.shape)
+
+    def keep(self, *xs: TrioShare) -> list[Kept]:
+        self.mask(*(TrioShare(x.shape, masked=False) for x in xs))
+        return [(None, self.output(x)) for x in xs]
 
     def linear(self, fn: Linear, shape: tuple[int, ...], *xs: TrioShare) -> TrioShare:
         return TrioShare(shape, masked=all(x.masked for x in xs))

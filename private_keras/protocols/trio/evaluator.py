@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from private_keras.protocols.protocol import Bilinear, Linear
+from private_keras.protocols.protocol import Bilinear, Kept, Linear
 from private_keras.protocols.simulate import evaluate, exp2_scale
 from private_keras.protocols.trio import costs
 from private_keras.protocols.trio.party import OFFSET, Party, U, conjunction_groups, cut, subsets
@@ -57,6 +57,12 @@ class Evaluator(Party):
         blind = self.draw(self.other, x.size).reshape(x.shape)
         z = self._additive(x)
         return np.asarray(z + blind if self.party == 0 else z - blind)
+
+    def keep(self, *xs: TrioShare) -> list[Kept]:
+        fresh = [TrioShare(x.shape, z=self._additive(x), masked=False) for x in xs]
+        self.mask(*fresh)
+        # Copies: `mask` leaves views of one array, which would live as long as the last of them.
+        return [(x.m.copy(), x.l.copy()) for x in fresh]
 
     def linear(self, fn: Linear, shape: tuple[int, ...], *xs: TrioShare) -> TrioShare:
         if all(x.masked for x in xs):

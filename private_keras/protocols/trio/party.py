@@ -30,7 +30,7 @@ class Party(Protocol):
             raise SecurityError("trio needs one fresh 16-byte key per peer, and different ones")
         self.party = party
         self.kernel = kernel
-        self._charges: list[Cost] = []
+        self._charges: dict[Cost, int] = {}
         self._channels = channels
         self._keys = keys
         self._draws = dict.fromkeys(peers, 0)
@@ -39,11 +39,12 @@ class Party(Protocol):
     @property
     def cost(self) -> Cost:
         """What the steps so far have declared."""
-        return sum(self._charges, Cost())
+        return sum((cost * times for cost, times in self._charges.items()), Cost())
 
     def charge(self, *costs: Cost) -> None:
-        """Declares what a step costs; added up only when somebody asks."""
-        self._charges.extend(costs)
+        """Declares what a step costs. Counted, since jobs repeat steps; added up only when somebody asks."""
+        for cost in costs:
+            self._charges[cost] = self._charges.get(cost, 0) + 1
 
     @property
     def draws(self) -> dict[int, int]:

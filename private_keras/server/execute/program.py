@@ -53,7 +53,11 @@ class Program:
         Returns:
             By output name, this party's contribution to the opening: uint64, they add up to the value.
         """
-        return {name: p.output(share) for name, share in self.compute(p, inputs, on_step).items()}
+        return self.open(p, self.compute(p, inputs, on_step))
+
+    def open(self, p: Protocol, shares: Mapping[str, Share]) -> dict[str, np.ndarray]:
+        """By output name, this party's contributions to the outputs that have receivers; `shares` is of `compute`."""
+        return {item.name: p.output(shares[item.name]) for item in self.plan.outputs if item.receivers}
 
     def compute(self, p: Protocol, inputs: Mapping[str, Share], on_step: OnStep | None = None) -> dict[str, Share]:
         """One run, as one party; the outputs stay shares.
