@@ -145,9 +145,13 @@ class Protocol(ABC):
     def truncate(self, x: Share, bits: int) -> Share:
         """x / 2^bits, rounded stochastically: error below one unit, exact on average; |x| < 2^62, 1 <= bits <= 60."""
 
-    @abstractmethod
     def relu(self, x: Share, bits: int = 0) -> Share:
         """max(x, 0) / 2^bits, rounded as by `truncate`; bits = 0 for none."""
+        return self.relu_and_bits(x, bits)[0]
+
+    @abstractmethod
+    def relu_and_bits(self, x: Share, bits: int = 0) -> tuple[Share, Bits]:
+        """`relu` of x, and the bits [x >= 0] that it finds on its way. They cost nothing beyond."""
 
     @abstractmethod
     def compare(self, x: Share, thresholds: Sequence[int], width: int = 62) -> Bits:
@@ -166,6 +170,10 @@ class Protocol(ABC):
     @abstractmethod
     def multiply_bits(self, bits: Bits, x: Share) -> Share:
         """bits * x elementwise; x broadcasts to bits.shape. No truncation."""
+
+    @abstractmethod
+    def gate(self, gates: Bits, x: Share, bits: int) -> Share:
+        """gates * x / 2^bits elementwise, rounded as by `truncate`; equal shapes. One opening for both, 1 <= bits."""
 
     @abstractmethod
     def bits_to_share(self, bits: Bits) -> Share:

@@ -73,10 +73,9 @@ class Simulate(Protocol):
         dither = self._random(x.shape) >> U(64 - bits)
         return SimulatedShare(((x.value + dither).astype(np.int64) >> bits).astype(U))
 
-    def relu(self, x: SimulatedShare, bits: int = 0) -> SimulatedShare:
-        positive = x.value.astype(np.int64) >= 0
-        y = self.truncate(x, bits).value if bits else x.value
-        return SimulatedShare(np.where(positive, y, U(0)))
+    def relu_and_bits(self, x: SimulatedShare, bits: int = 0) -> tuple[SimulatedShare, SimulatedBits]:
+        positive = SimulatedBits(x.value.astype(np.int64) >= 0)
+        return self.gate(positive, x, bits) if bits else self.multiply_bits(positive, x), positive
 
     def compare(self, x: SimulatedShare, thresholds: Sequence[int], width: int = 62) -> SimulatedBits:
         # Only the width + 1 low bits of x - t count, so that a wrong `width` goes as wrong here as it does on shares.
@@ -102,6 +101,9 @@ class Simulate(Protocol):
 
     def multiply_bits(self, bits: SimulatedBits, x: SimulatedShare) -> SimulatedShare:
         return SimulatedShare(np.where(bits.value, x.value, U(0)))
+
+    def gate(self, gates: SimulatedBits, x: SimulatedShare, bits: int) -> SimulatedShare:
+        return self.multiply_bits(gates, self.truncate(x, bits))
 
     def bits_to_share(self, bits: SimulatedBits) -> SimulatedShare:
         return SimulatedShare(bits.value.astype(U))

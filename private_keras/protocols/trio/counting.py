@@ -63,11 +63,19 @@ class CountingTrio(Protocol):
         self.mask(x)
         return self._result(x.shape, costs.carry(x.size, bits))
 
-    def relu(self, x: TrioShare, bits: int = 0) -> TrioShare:
+    def relu_and_bits(self, x: TrioShare, bits: int = 0) -> tuple[TrioShare, TrioBits]:
         self.mask(x)
+        self.cost += costs.compare(x.size, 1, OFFSET)
+        return self._kept(x, bits), _bits(x.shape)
+
+    def gate(self, gates: TrioBits, x: TrioShare, bits: int) -> TrioShare:
+        self.mask(x)
+        return self._kept(x, bits)
+
+    def _kept(self, x: TrioShare, bits: int) -> TrioShare:
         n = x.size
         words = costs.carry(n, bits) + costs.carry(n, bits) + costs.dealt(n) if bits else costs.dealt(2 * n)
-        return self._result(x.shape, costs.compare(n, 1, OFFSET) + words)
+        return self._result(x.shape, words)
 
     def compare(self, x: TrioShare, thresholds: Sequence[int], width: int = OFFSET) -> TrioBits:
         self.mask(x)

@@ -157,20 +157,28 @@ class Evaluator(Party):
         self.charge(costs.compare(n, len(cs), width))
         return list(mine ^ self._exchange(mine))
 
-    def relu(self, x: TrioShare, bits: int = 0) -> TrioShare:
+    def relu_and_bits(self, x: TrioShare, bits: int = 0) -> tuple[TrioShare, TrioBits]:
         self.mask(x)
-        n, words = x.size, plane_words(x.size)
-        c = x.m.ravel() + U(1 << OFFSET)
-        (hat,) = self._less([c], OFFSET, top=True)
+        (hat,) = self._less([x.m.ravel() + U(1 << OFFSET)], OFFSET, top=True)
+        positive = TrioBits(planes.unpack_bits(hat, x.size).reshape(x.shape))
+        return self._kept(hat, x, bits), positive
+
+    def gate(self, gates: TrioBits, x: TrioShare, bits: int) -> TrioShare:
+        self.mask(x)
+        return self._kept(planes.pack_bits(gates.word.reshape(1, -1))[0], x, bits)
+
+    def _kept(self, hat: np.ndarray, x: TrioShare, bits: int) -> TrioShare:
+        """Masked x times the secret bits whose masked form is the plane `hat`, divided by 2^bits."""
+        n = x.size
         if not bits:
             lam, lam_l = self._dealt(n, n)
             value = (x.m - x.l).ravel() if self.party == 0 else (U(0) - x.l).ravel()
             kept = x.m.ravel() * lam - lam_l
             self.charge(costs.dealt(2 * n))
         else:
-            narrow = n if self.party == 0 else words * bits
+            narrow = n if self.party == 0 else plane_words(n) * bits
             r, lam, lam_r, top, lam_top = self._dealt(n, n, n, narrow, narrow)
-            public, wrap = self.kernel.truncate_public(c, bits)
+            public, wrap = self.kernel.truncate_public(x.m.ravel() + U(1 << OFFSET), bits)
             value = self._dealt_shift(n, bits, r, top, wrap)
             kept = self._dealt_shift(n, bits, lam_r, lam_top, wrap)
             lam *= public

@@ -110,11 +110,19 @@ class Helper(Party):
         self.charge(costs.compare(n, count, width))
         return results
 
-    def relu(self, x: TrioShare, bits: int = 0) -> TrioShare:
+    def relu_and_bits(self, x: TrioShare, bits: int = 0) -> tuple[TrioShare, TrioBits]:
         self.mask(x)
+        (lam,) = self._less(x.l.ravel(), 1, OFFSET, top=True)
+        kept = self._kept(self.kernel.bit_words(lam, x.size), x, bits)
+        return kept, TrioBits(planes.unpack_bits(lam, x.size).reshape(x.shape))
+
+    def gate(self, gates: TrioBits, x: TrioShare, bits: int) -> TrioShare:
+        self.mask(x)
+        return self._kept(gates.word.ravel().astype(U), x, bits)
+
+    def _kept(self, lam: np.ndarray, x: TrioShare, bits: int) -> TrioShare:
+        """Deals for masked x times the secret bits that `lam` masks, divided by 2^bits."""
         r = x.l.ravel()
-        (lam,) = self._less(r, 1, OFFSET, top=True)
-        lam = self.kernel.bit_words(lam, x.size)
         if not bits:
             self._deal(lam, lam * r)
             self.charge(costs.dealt(2 * x.size))

@@ -11,7 +11,7 @@ __all__ = ["Program", "execute"]
 
 
 def execute(
-    plan: Plan, protocol: Protocol, inputs: Mapping[str, Share], on_step: OnStep | None = None
+    plan: Plan, protocol: Protocol, inputs: Mapping[str, Share | np.ndarray], on_step: OnStep | None = None
 ) -> dict[str, np.ndarray]:
     """Runs a plan once; `Program` keeps what can be kept between runs. See `Program.run`."""
     return Program(plan).run(protocol, inputs, on_step)

@@ -1,10 +1,13 @@
 """What a plan costs, known before it runs: the same steps on a protocol that only counts."""
+import numpy as np
+
 from private_keras.errors import PlanError
 from private_keras.plan.plan import Plan, Step
-from private_keras.protocols.protocol import Cost
+from private_keras.protocols.protocol import Cost, Protocol
 from private_keras.protocols.trio.counting import CountingTrio
 from private_keras.ring.numpy_kernel import NumpyKernel
 from private_keras.server.execute.program import Program
+from private_keras.server.execute.values import Operation
 
 COUNTING = {"trio": CountingTrio}
 FREE = ("simulate",)
@@ -41,6 +44,18 @@ def account_program(program: Program, protocol_name: str) -> list[Cost]:
         costs.append(counting.cost - before)
         before = counting.cost
 
-    inputs = {item.name: counting.input(item.type.shape) for item in program.plan.inputs}
-    program.run(counting, inputs, note)
+    inputs = {
+        item.name: _zeros(item.type.shape) if item.public else counting.input(item.type.shape)
+        for item in program.plan.inputs
+    }
+    program.compute(counting, inputs, note, _uncomputed)
     return costs
+
+
+def _uncomputed(p: Protocol, at: Operation, *operands: np.ndarray) -> np.ndarray:
+    """What is public costs nothing, whatever it is: no memory is taken for it before a run."""
+    return _zeros(at.shape)
+
+
+def _zeros(shape: tuple[int, ...]) -> np.ndarray:
+    return np.broadcast_to(np.uint64(0), shape)

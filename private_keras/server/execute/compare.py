@@ -9,20 +9,37 @@ from private_keras.server.execute.values import Operation, Truth, Value, as_shar
 
 U = np.uint64
 
-
-def relu(p: Protocol, at: Operation, x: Value) -> Value:
-    return p.relu(as_share(p, x), at.attributes["truncate"])
+Kept = tuple[Value, Truth]  # a result, and the bits [x >= 0] that are needed again; see `gates`
 
 
-def gate(p: Protocol, at: Operation, x: Value, g: Value) -> Value:
+def relu(p: Protocol, at: Operation, x: Value) -> Value | Kept:
+    x, bits = as_share(p, x), at.attributes["truncate"]
+    if not at.keeps:
+        return p.relu(x, bits)
+    y, positive = p.relu_and_bits(x, bits)
+    return y, Truth(positive, x.shape)
+
+
+def gate(p: Protocol, at: Operation, x: Value, g: Value, positive: Truth | None = None) -> Value | Kept:
+    """g where x >= 0, else 0: by the bits of an earlier comparison where there is one."""
+    if positive is None:
+        positive = _not_negative(p, x)
+    g, bits = as_share(p, g), at.attributes["truncate"]
+    result = p.gate(positive.bits, g, bits) if bits else p.multiply_bits(positive.bits, g)
+    return (result, positive) if at.keeps else result
+
+
+def _not_negative(p: Protocol, x: Value) -> Truth:
     bits = p.compare(as_share(p, x), [0])
-    kept = p.multiply_bits(p.bits_linear(lambda b: b[0], at.shape, bits), as_share(p, g))
-    cut = at.attributes["truncate"]
-    return p.truncate(kept, cut) if cut else kept
+    return Truth(p.bits_linear(lambda b: b[0], x.shape, bits), x.shape)
 
 
-def absolute(p: Protocol, at: Operation, x: Value) -> Value:
-    return functions.absolute(p, as_share(p, x))
+def absolute(p: Protocol, at: Operation, x: Value) -> Value | Kept:
+    x = as_share(p, x)
+    if not at.keeps:
+        return functions.absolute(p, x)
+    y, positive = p.relu_and_bits(x)
+    return p.linear(lambda a, b: a + a - b, x.shape, y, x), Truth(positive, x.shape)
 
 
 def sign(p: Protocol, at: Operation, x: Value) -> Value:
@@ -41,9 +58,11 @@ def minimum(p: Protocol, at: Operation, x: Value, y: Value) -> Value:
     return functions.minimum(p, *_pair(p, at, x, y))
 
 
-def greater_equal(p: Protocol, at: Operation, x: Value, y: Value) -> Value:
-    bits = p.compare(as_share(p, subtract(p, at, x, y)), [0])
-    return Truth(p.bits_linear(lambda b: b[0], at.shape, bits), at.shape)
+def greater_equal(p: Protocol, at: Operation, x: Value, y: Value) -> Value | Kept:
+    if at.keeps:  # y is zero
+        positive = _not_negative(p, x)
+        return spread(p, positive, at.shape), positive
+    return _not_negative(p, subtract(p, at, x, y))
 
 
 def less(p: Protocol, at: Operation, x: Value, y: Value) -> Value:

@@ -2,7 +2,7 @@
 import numpy as np
 
 from private_keras.protocols.protocol import Protocol
-from private_keras.server.execute.values import Operation, Value, elementwise, public, settled, spread
+from private_keras.server.execute.values import Operation, Value, as_share, elementwise, public, settled, spread
 
 U = np.uint64
 
@@ -50,12 +50,7 @@ def scaled(p: Protocol, x: Value, fn) -> Value:
 
 
 def truncate(p: Protocol, at: Operation, x: Value) -> Value:
-    x, bits = settled(p, x), at.attributes["bits"]
-    if public(x):
-        # Every server rounds a public value alike, to the nearest.
-        half = np.int64(1 << (bits - 1))
-        return np.asarray((x.astype(np.int64) + half) >> np.int64(bits)).astype(U)
-    return p.truncate(x, bits)
+    return p.truncate(as_share(p, x), at.attributes["bits"])
 
 
 OPERATIONS = {"add": add, "subtract": subtract, "negate": negate, "shift": shift, "truncate": elementwise(truncate)}

@@ -36,12 +36,25 @@ Value = Share | Truth | np.ndarray
 
 @dataclass(frozen=True)
 class Operation:
-    """One step, ready to run: its attributes (long lists as arrays), the types of its operands and of its result."""
+    """One step, ready to run.
+
+    Attributes:
+        step: as it stands in the plan.
+        attributes: the step's, long lists as arrays.
+        operands: types of its operands.
+        result: type of its result.
+        inputs: names of its operands, with that of kept bits behind them if it uses some (see `gates`).
+        keeps: under which name the bits of its comparison stay, which it then gives beside its result; "" for not.
+        public: whether all its operands are known to all servers, and so is its result.
+    """
 
     step: Step
     attributes: Mapping[str, Any]
     operands: tuple[TensorType, ...]
     result: TensorType
+    inputs: tuple[str, ...]
+    keeps: str = ""
+    public: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -58,6 +71,13 @@ def as_share(p: Protocol, value: Value) -> Share:
     if isinstance(value, np.ndarray):
         return p.constant(value)
     return value.share(p) if isinstance(value, Truth) else value
+
+
+def as_public(value: Value) -> np.ndarray:
+    """What the protocol `Public` computed, as an array."""
+    if isinstance(value, Truth):
+        return value.bits.value.astype(np.uint64)
+    return value if isinstance(value, np.ndarray) else value.value
 
 
 def settled(p: Protocol, value: Value) -> Share | np.ndarray:
@@ -82,18 +102,21 @@ def reshaped(p: Protocol, value: Value, shape: tuple[int, ...]) -> Value:
 
 
 def elementwise(step: Callable[..., Value]) -> Callable[..., Value]:
-    """The step, with secret operands of rank 0 as tensors of one element.
+    """The step, with operands of rank 0 as tensors of one element, but for public ones that broadcast.
 
     NumPy turns arrays of rank 0 into scalars on the way, which protocols and kernels do not take.
     """
 
     @wraps(step)
-    def run(p: Protocol, at: Operation, *xs: Value) -> Value:
-        if all(x.shape or public(x) for x in xs):
+    def run(p: Protocol, at: Operation, *xs: Value) -> Value | tuple[Value, Truth]:
+        if all(x.shape or (public(x) and at.shape) for x in xs):
             return step(p, at, *xs)
-        lifted = [x if x.shape or public(x) else reshaped(p, x, (1,)) for x in xs]
+        lifted = [x if x.shape or (public(x) and at.shape) else reshaped(p, x, (1,)) for x in xs]
         inner = replace(at, result=replace(at.result, shape=at.shape or (1,)))
-        return reshaped(p, step(p, inner, *lifted), at.shape)
+        result = step(p, inner, *lifted)
+        if at.keeps:
+            return tuple(reshaped(p, value, at.shape) for value in result)
+        return reshaped(p, result, at.shape)
 
     return run
 
