@@ -61,7 +61,7 @@ def refusal(channel, name, *messages, **options):
 
 
 def run_request(**changes):
-    given = {"job": secrets.token_bytes(16), "digest": dense_plan().digest, "seconds": 5.0}
+    given = {"job": secrets.token_bytes(16), "digest": dense_plan().digest, "seconds": 5.0, "steps": 1}
     inputs = changes.pop("inputs", [wire.Input(name="x"), wire.Input(name="w")])
     return wire.RunRequest(**{**given, **changes}, inputs=inputs)
 

@@ -13,7 +13,7 @@ from private_keras.ring.numpy_kernel import NumpyKernel
 from private_keras.server.jobs import PlanNotPrepared
 from private_keras.server.material import Material, Receiver, material_bytes, split, stored_bytes
 from private_keras.server.plans import Plans
-from private_keras.server.store import Store, StoreFull
+from private_keras.server.store import Kept, Store, StoreFull
 from tests.clusters import dense_plan
 
 KERNEL = NumpyKernel()
@@ -85,11 +85,15 @@ def material(n=4):
     return Material(np.zeros(n, np.uint64), np.zeros(n, np.uint64))
 
 
+def put(store, owner, handles, nbytes=0):
+    with store.room(nbytes * len(handles)) as room:
+        store.put(owner, [Kept(handle, material(), nbytes) for handle in handles], room)
+
+
 def test_only_the_owner_uses_and_deletes():
     store = Store()
     handle = secrets.token_bytes(16)
-    store.reserve(64)
-    store.put(handle, "alice", material(), 64)
+    put(store, "alice", [handle], 64)
     assert store.get(handle, "alice", "w").nbytes == 64
     for who, what in (("bob", handle), ("alice", secrets.token_bytes(16))):
         with pytest.raises(HandleNotFound, match="shares of w"):
@@ -104,7 +108,7 @@ def test_only_the_owner_uses_and_deletes():
 def test_another_identity_cannot_tell_a_handle_from_none():
     store = Store()
     handle = secrets.token_bytes(16)
-    store.put(handle, "alice", material(), 0)
+    put(store, "alice", [handle])
     messages = set()
     for tried in (handle, secrets.token_bytes(16)):
         with pytest.raises(HandleNotFound) as caught:
@@ -115,21 +119,25 @@ def test_another_identity_cannot_tell_a_handle_from_none():
 
 def test_quota_and_handles(monkeypatch):
     store = Store(quota=100)
-    store.reserve(60)
-    with pytest.raises(StoreFull, match="no room for 41 bytes.*60 of 100"):
-        store.reserve(41)
-    store.reserve(40)
-    store.release(100)
+    with store.room(60):
+        with pytest.raises(StoreFull, match="no room for 41 bytes.*60 of 100"), store.room(41):
+            pass
+        with store.room(40):
+            assert store.nbytes == 100
     assert store.nbytes == 0
     handle = secrets.token_bytes(16)
-    store.put(handle, "alice", material(), 0)
-    with pytest.raises(SecurityError, match="taken"):
-        store.put(handle, "bob", material(), 0)
-    with pytest.raises(SecurityError, match="16 bytes"):
-        store.put(b"short", "alice", material(), 0)
-    monkeypatch.setattr("private_keras.server.limits.MAX_HANDLES", 1)
-    with pytest.raises(StoreFull, match="1 tensors"):
-        store.put(secrets.token_bytes(16), "alice", material(), 0)
+    put(store, "alice", [handle], 10)
+    fresh = secrets.token_bytes(16)
+    for handles, message in (([fresh, handle], "taken"), ([fresh, b"short"], "16 bytes"), ([fresh, fresh], "twice")):
+        with pytest.raises(SecurityError, match=message):
+            store.check_free(handles)
+        with pytest.raises(SecurityError, match=message):
+            put(store, "bob", handles, 5)
+        assert store.nbytes == 10 and store.delete([fresh], "bob") == 0, "some were kept"
+    monkeypatch.setattr("private_keras.server.limits.MAX_HANDLES", 2)
+    with pytest.raises(StoreFull, match="1 tensors are stored of at most 2"):
+        put(store, "alice", [secrets.token_bytes(16), secrets.token_bytes(16)])
+    assert store.delete([handle], "alice") == 1 and store.nbytes == 0
 
 
 def text_of(name: str) -> bytes:

@@ -12,17 +12,15 @@ import numpy as np
 from private_keras.cluster.active import Active
 from private_keras.cluster.client import CallFailed, ServerClient
 from private_keras.cluster.handle import Handle, Stats
-from private_keras.cluster.loop import Given, Loop, bind
-from private_keras.cluster.running import run_job
+from private_keras.cluster.loop import Bound, Given, Loop, bind
+from private_keras.cluster.running import Inputs, OnStep, run_job
 from private_keras.errors import (
     ClusterError,
     DeadlineExceeded,
     HandleNotFound,
     InputError,
     PeerLost,
-    PrivateKerasError,
     ServerUnavailable,
-    UnsupportedError,
     VersionMismatch,
 )
 from private_keras.plan.plan import Plan
@@ -33,6 +31,7 @@ from private_keras.server.material import split
 
 CONNECT_SECONDS = 5.0
 RUN_SECONDS = 600.0
+ABANDON_SECONDS = 1.0
 
 
 class Cluster(ABC):
@@ -225,6 +224,10 @@ class NetworkCluster(Cluster):
         """Deletes wherever it can be done; what cannot be reached has nothing to delete or ends soon."""
         futures.wait([self._pool.submit(client.delete, handles) for client in self._clients])
 
+    def _abandon(self, handles: list[bytes]) -> None:
+        """Deletes without waiting long for a server that may be the reason."""
+        futures.wait([self._pool.submit(client.delete, handles) for client in self._clients], timeout=ABANDON_SECONDS)
+
     def run(
         self, plan: Plan, inputs: Mapping[str, Given], deadline: float = RUN_SECONDS, loop: Loop | None = None
     ) -> dict[str, np.ndarray | Handle]:
@@ -232,32 +235,39 @@ class NetworkCluster(Cluster):
             raise InputError(f"expected a deadline of up to {limits.MAX_SECONDS:g} s. Received: {deadline}")
         incarnation = self.incarnation
         bound = bind(plan, inputs, loop)
-        if bound.rows or bound.public or bound.steps > 1 or any(not item.receivers for item in plan.outputs):
-            raise UnsupportedError("loops and kept values run on the simulated cluster only so far")
-        checked = bound.secret
         for given in bound.handles:
             if given.incarnation != incarnation:
                 raise HandleNotFound(
                     f"the shares of {given.name!r} were lost when a server was started anew; share them again"
                 )
+        on_step = None if loop is None else loop.on_step
         try:
-            return self._run(plan, checked, incarnation, deadline)
+            return self._run(plan, bound, incarnation, deadline, on_step)
         except ClusterError as error:
             if isinstance(error.__cause__, CallFailed) and error.__cause__.kind == "PlanNotPrepared":
                 self._prepared.clear()
-                return self._run(plan, checked, incarnation, deadline)
+                return self._run(plan, bound, incarnation, deadline, on_step)
             raise
 
-    def _run(self, plan: Plan, checked: dict, incarnation: str, deadline: float) -> dict[str, np.ndarray]:
+    def _run(
+        self, plan: Plan, bound: Bound, incarnation: str, deadline: float, on_step: OnStep | None
+    ) -> dict[str, np.ndarray | Handle]:
         self._prepare(plan, incarnation)
-        ready = {name: given if isinstance(given, Handle) else self._split(given) for name, given in checked.items()}
+        secret = {
+            name: given if isinstance(given, Handle) else self._split(given) for name, given in bound.secret.items()
+        }
+        kept = kept_handles(plan, incarnation)
+        inputs = Inputs(secret, bound.rows, bound.public, kept, bound.steps)
         try:
-            opened, traffic = run_job(self._clients, plan, ready, deadline)
-        except PrivateKerasError as error:
+            opened, traffic = run_job(self._clients, plan, inputs, deadline, on_step)
+        except BaseException as error:
             self._notice(error)
+            # A server that came to the end before another one failed keeps its part of the results.
+            if kept:
+                self._abandon([handle.id for handle in kept.values()])
             raise
         self.stats.add(traffic)
-        return decoded(plan, opened)
+        return {**decoded(plan, opened), **kept}
 
     def _prepare(self, plan: Plan, incarnation: str) -> None:
         if self._prepared.get(plan.digest) == incarnation:

@@ -3,7 +3,7 @@
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from dataclasses import dataclass
 
@@ -16,6 +16,8 @@ from private_keras.errors import ClusterError, DeadlineExceeded, FrameError, Pee
 from private_keras.plan.plan import Plan
 from private_keras.server import limits
 from private_keras.server.failures import from_call
+from private_keras.server.material import WORD
+from private_keras.server.schedule import INDEX
 from private_keras.server.wire import messages_pb2 as wire
 
 # After a first error the other servers have this long to tell theirs, which may be closer to the cause.
@@ -27,6 +29,25 @@ MARGIN_SECONDS = 1.0
 END_SECONDS = 5.0
 
 Inline = list[tuple[bytes, np.ndarray]]  # by party: seeds and words
+OnStep = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What goes into a job, by input name, and under which handles its results stay.
+
+    Attributes:
+        secret: stored handles, or each party's material.
+        rows: stored handles and the indices of their rows, uint32 (steps, rows).
+        public: ring elements (1, *shape) or (steps, *shape).
+        kept: by output name.
+    """
+
+    secret: Mapping[str, Handle | Inline]
+    rows: Mapping[str, tuple[Handle, np.ndarray]]
+    public: Mapping[str, np.ndarray]
+    kept: Mapping[str, Handle]
+    steps: int
 
 
 @dataclass
@@ -35,6 +56,7 @@ class _Part:
 
     contributions: list[bytearray]
     done: wire.Done | None = None
+    steps: int = 0
 
 
 class _Calls:
@@ -66,14 +88,14 @@ class _Calls:
 
 
 def run_job(
-    clients: list[ServerClient], plan: Plan, inputs: dict[str, Handle | Inline], seconds: float
+    clients: list[ServerClient], plan: Plan, inputs: Inputs, seconds: float, on_step: OnStep | None
 ) -> tuple[dict[str, np.ndarray], Traffic]:
     """Runs a prepared plan.
 
     Args:
         clients: by party.
-        inputs: stored handles, or each party's material.
         seconds: deadline.
+        on_step: told in this thread how many steps all servers have done, now and then and at the end.
 
     Returns:
         Opened ring elements by output name, and what the job took.
@@ -85,11 +107,12 @@ def run_job(
     job = secrets.token_bytes(limits.ID_BYTES)
     calls = _Calls()
     tasks: list[futures.Future] = []
+    parts = [_Part([bytearray() for _ in plan.outputs]) for _ in clients]
 
-    def one(party: int, client: ServerClient) -> _Part:
+    def one(party: int, client: ServerClient) -> None:
         call = client.run(_requests(party, job, plan, inputs, seconds), seconds + MARGIN_SECONDS)
         calls.add(call)
-        return _collect(client, call, plan)
+        _collect(client, call, plan, parts[party])
 
     # gRPC is used by these threads alone, never by the caller's: a KeyboardInterrupt that strikes inside gRPC's code
     # would leave one of its locks taken, and every later call would wait for it.
@@ -97,6 +120,8 @@ def run_job(
     pool = futures.ThreadPoolExecutor(len(clients), thread_name_prefix="job")
     try:
         tasks += [pool.submit(one, party, client) for party, client in enumerate(clients)]
+        if on_step is not None:
+            _watch(tasks, parts, on_step)
         _settle(tasks, calls)
     except BaseException:
         calls.cancel()
@@ -104,9 +129,12 @@ def run_job(
         raise
     finally:
         pool.shutdown(wait=False)
-    parts = [task.result() for task in tasks]
+    if on_step is not None:
+        on_step(inputs.steps)
     opened = {}
     for index, item in enumerate(plan.outputs):
+        if not item.receivers:
+            continue
         shape = plan.types[item.value].shape
         total = np.zeros(shape, np.uint64)
         for part in parts:
@@ -119,32 +147,53 @@ def run_job(
     )  # fmt: skip
 
 
-def _requests(
-    party: int, job: bytes, plan: Plan, inputs: dict[str, Handle | Inline], seconds: float
-) -> Iterator[wire.RunRequest]:
+def _watch(tasks: list[futures.Future], parts: list[_Part], on_step: OnStep) -> None:
+    """Tells about progress until the job ends or a server fails."""
+    told = 0
+    while True:
+        done, running = futures.wait(tasks, timeout=limits.PROGRESS_SECONDS, return_when=futures.FIRST_EXCEPTION)
+        if not running or any(task.exception() for task in done):
+            return
+        steps = min(part.steps for part in parts)
+        if steps > told:
+            told = steps
+            on_step(steps)
+
+
+def _requests(party: int, job: bytes, plan: Plan, inputs: Inputs, seconds: float) -> Iterator[wire.RunRequest]:
     """A party's messages: what is small goes in the first."""
-    request = wire.RunRequest(job=job, digest=plan.digest, seconds=seconds)
-    for item in plan.inputs:
-        given = inputs[item.name]
-        request.inputs.add(name=item.name, handle=given.id if isinstance(given, Handle) else b"")
-    room = limits.CHUNK_BYTES
+    request = wire.RunRequest(job=job, digest=plan.digest, seconds=seconds, steps=inputs.steps)
+    for index, item in enumerate(plan.outputs):
+        if item.name in inputs.kept:
+            request.kept.add(output=index, handle=inputs.kept[item.name].id)
+    pieces: list[tuple[int, Iterator[bytes]]] = []
     for index, item in enumerate(plan.inputs):
-        given = inputs[item.name]
-        if isinstance(given, Handle):
-            continue
-        for data in chunks(*given[party]):
-            if len(data) > room:
-                yield request
-                request, room = wire.RunRequest(), limits.CHUNK_BYTES
-            request.pieces.add(input=index, data=data)
-            room -= len(data)
+        if item.name in inputs.public:
+            values = inputs.public[item.name]
+            request.inputs.add(name=item.name, values=len(values))
+            pieces.append((index, chunks(b"", np.ascontiguousarray(values, WORD))))
+        elif item.name in inputs.rows:
+            handle, indices = inputs.rows[item.name]
+            request.inputs.add(name=item.name, handle=handle.id, rows=True)
+            pieces.append((index, chunks(b"", np.ascontiguousarray(indices, INDEX))))
+        else:
+            given = inputs.secret[item.name]
+            request.inputs.add(name=item.name, handle=given.id if isinstance(given, Handle) else b"")
+            if not isinstance(given, Handle):
+                pieces.append((index, chunks(*given[party])))
+    room = limits.CHUNK_BYTES
+    for index, data in ((index, data) for index, parts in pieces for data in parts):
+        if len(data) > room:
+            yield request
+            request, room = wire.RunRequest(), limits.CHUNK_BYTES
+        request.pieces.add(input=index, data=data)
+        room -= len(data)
     yield request
 
 
-def _collect(client: ServerClient, call: grpc.Call, plan: Plan) -> _Part:
-    """Reads one server's replies; nothing beyond the plan's sizes is kept."""
-    part = _Part([bytearray() for _ in plan.outputs])
-    sizes = [8 * plan.types[item.value].size for item in plan.outputs]
+def _collect(client: ServerClient, call: grpc.Call, plan: Plan, part: _Part) -> None:
+    """Reads one server's replies into `part`; nothing beyond the plan's sizes is kept."""
+    sizes = [8 * plan.types[item.value].size if item.receivers else 0 for item in plan.outputs]
     try:
         for reply in call:
             for piece in reply.contributions:
@@ -154,6 +203,7 @@ def _collect(client: ServerClient, call: grpc.Call, plan: Plan) -> _Part:
                 ):
                     raise FrameError(f"{client.name} sent more than the plan's outputs hold")
                 part.contributions[piece.output] += piece.data
+            part.steps = max(part.steps, reply.steps)
             if reply.HasField("done"):
                 part.done = reply.done
     except grpc.RpcError as error:
@@ -168,7 +218,6 @@ def _collect(client: ServerClient, call: grpc.Call, plan: Plan) -> _Part:
         raise CallFailed(failure, kind) from None
     if part.done is None or any(len(got) not in (0, size) for got, size in zip(part.contributions, sizes, strict=True)):
         raise FrameError(f"{client.name} ended the job without its whole result")
-    return part
 
 
 def _settle(tasks: list[futures.Future], calls: _Calls) -> None:

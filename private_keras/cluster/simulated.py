@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -11,12 +11,11 @@ from private_keras.cluster.handle import Handle, Stats, Traffic
 from private_keras.cluster.loop import Given, Loop, bind
 from private_keras.errors import ClusterError, DeadlineExceeded, HandleNotFound, InputError
 from private_keras.plan.plan import Plan
-from private_keras.protocols.protocol import Share
 from private_keras.protocols.simulate import Simulate, SimulatedShare
 from private_keras.ring import default_kernel, fixedpoint
 from private_keras.server import limits
 from private_keras.server.execute import Program
-from private_keras.server.loop import Feed, TakeRows, run_steps
+from private_keras.server.loop import Feed, TakeRows, paced, run_steps
 
 
 class SimulatedCluster(Cluster):
@@ -69,8 +68,15 @@ class SimulatedCluster(Cluster):
 
         protocol = Simulate(self._kernel)
         program = self._program(plan)
-        steps = run_steps(program, protocol, Feed(bound.steps, fixed, rows, bound.public), on_step)
-        shares = self._followed(steps, bound.steps, loop)
+        tell = (lambda done: None) if loop is None or loop.on_step is None else loop.on_step
+        steps = paced(run_steps(program, protocol, Feed(bound.steps, fixed, rows, bound.public), on_step))
+        while True:
+            try:
+                tell(next(steps))
+            except StopIteration as end:
+                shares = end.value
+                break
+        tell(bound.steps)
         opened = program.open(protocol, shares)
         kept = kept_handles(plan, incarnation)
         for handle, (value, _) in zip(kept.values(), protocol.keep(*(shares[name] for name in kept)), strict=True):
@@ -97,20 +103,6 @@ class SimulatedCluster(Cluster):
                 self._programs.clear()
             program = self._programs[plan.digest] = Program(plan)
         return program
-
-    @staticmethod
-    def _followed(steps: Iterator[int], count: int, loop: Loop | None) -> dict[str, Share]:
-        """The outputs of the last step; tells who asked about steps that are done."""
-        told = time.monotonic()
-        while True:
-            try:
-                done = next(steps)
-            except StopIteration as end:
-                return end.value
-            if loop is not None and loop.on_step is not None:
-                if done == count or time.monotonic() - told >= limits.PROGRESS_SECONDS:
-                    told = time.monotonic()
-                    loop.on_step(done)
 
     def close(self) -> None:
         self._closed = True

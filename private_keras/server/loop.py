@@ -4,16 +4,20 @@ Nothing is checked here: whoever makes a `Feed` has checked it. A step adds to t
 each input of rows, and one round for what is carried and not in masked form yet.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from private_keras.protocols.protocol import Protocol, Share
+from private_keras.server import limits
 from private_keras.server.execute import Program
 from private_keras.server.execute.program import OnStep
 
 TakeRows = Callable[[np.ndarray], Share]
+# Yields how many steps are done, and returns the outputs of the last one as shares, by name.
+Steps = Generator[int, None, dict[str, Share]]
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,8 @@ class Feed:
     public: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
-def run_steps(
-    program: Program, protocol: Protocol, feed: Feed, on_step: OnStep | None = None
-) -> Iterator[int]:
-    """Runs all steps; yields after each how many are done, and returns the outputs of the last as shares, by name.
+def run_steps(program: Program, protocol: Protocol, feed: Feed, on_step: OnStep | None = None) -> Steps:
+    """Runs all steps; yields after each.
 
     Args:
         on_step: called after each step of the plan, as in `Program.compute`.
@@ -58,3 +60,17 @@ def run_steps(
                 inputs[carry] = outputs[name]
         yield done + 1
     return outputs
+
+
+def paced(steps: Steps) -> Steps:
+    """The same, but yields now and then only, for people who watch."""
+    told = time.monotonic()
+    while True:
+        try:
+            done = next(steps)
+        except StopIteration as end:
+            return end.value
+        now = time.monotonic()
+        if now - told >= limits.PROGRESS_SECONDS:
+            told = now
+            yield done

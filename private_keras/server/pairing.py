@@ -66,7 +66,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Hello:
-    """What one end of a lane says at the start of a job."""
+    """What one end of a lane says at the start of a job; `digest` is that of its plan and schedule."""
 
     protocol: str
     party: int
@@ -101,7 +101,7 @@ class Hello:
         """The 16-byte key that this job shares with the peer, once both hellos agree.
 
         Raises:
-            VersionMismatch: the peer runs another plan or protocol.
+            VersionMismatch: the peer runs another plan, schedule or protocol.
             FrameError: the peer answers for another job or party.
         """
         if theirs.party != peer_party or theirs.job != self.job:
@@ -112,8 +112,8 @@ class Hello:
             raise VersionMismatch(f"{peer}: expected protocol {self.protocol}. Received: {theirs.protocol}")
         if theirs.digest != self.digest:
             raise VersionMismatch(
-                f"{peer} has another plan for this job: expected digest {self.digest.hex()[:16]}. "
-                f"Received: {theirs.digest.hex()[:16]}"
+                f"{peer} has another plan or another schedule (steps, rows, public values) for this job: "
+                f"expected digest {self.digest.hex()[:16]}. Received: {theirs.digest.hex()[:16]}"
             )
         if theirs.nonce == self.nonce:
             raise SecurityError(f"{peer} sent this server's own nonce back")

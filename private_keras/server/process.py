@@ -19,6 +19,7 @@ from private_keras import TLS_FLOOR
 from private_keras.errors import ClusterError, InputError, SecurityError
 from private_keras.ring import default_kernel
 from private_keras.server import limits
+from private_keras.server.collect import Collector
 from private_keras.server.config import ClusterConfig, read_config
 from private_keras.server.identity import Identities
 from private_keras.server.jobs import Jobs
@@ -78,7 +79,8 @@ class ServerProcess:
             version=VERSION, protocol=config.protocol, name=self._own.name, party=party,
             incarnation=secrets.token_hex(8), kernel=kernel.name,
         )  # fmt: skip
-        service = Service(about, Identities(config), store, self._jobs, runner, kernel, self.log)
+        collector = Collector(party, kernel, store)
+        service = Service(about, Identities(config), store, self._jobs, collector, runner, kernel, self.log)
         workers = limits.MAX_JOBS + OTHER_CALLS
         pool = futures.ThreadPoolExecutor(workers, thread_name_prefix="call")
         self._server = grpc.server(

@@ -1,23 +1,24 @@
-"""One job on one server: material in, lanes to the peers, the plan on shares, contributions out."""
+"""One job on one server: lanes to the peers, the plan's steps on shares, contributions and kept shares out."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from private_keras.errors import InputError, PeerLost
-from private_keras.plan.records import TensorType
+from private_keras.errors import PeerLost
+from private_keras.plan.plan import Plan
 from private_keras.protocols import trio
+from private_keras.protocols.protocol import Protocol
 from private_keras.ring.kernel import Kernel
 from private_keras.server import limits
+from private_keras.server.collect import Collected
 from private_keras.server.execute import Program
 from private_keras.server.jobs import Job
 from private_keras.server.lanes import JobLanes, Lanes
-from private_keras.server.material import Material, Receiver, stored_bytes
-from private_keras.server.plans import Prepared
-from private_keras.server.store import Store
+from private_keras.server.loop import Feed, TakeRows, paced, run_steps
+from private_keras.server.material import Material
+from private_keras.server.store import Kept, Store
 from private_keras.server.wire import messages_pb2 as wire
 from private_keras.transport.frames import GaveUp
 
@@ -27,9 +28,14 @@ MAKE_PARTY = {"trio": trio.make_party}
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run leaves: this party's contributions by output name, and what it took."""
+    """What a run leaves: this party's contributions by output name, and what it took.
+
+    Attributes:
+        kept: handles of what is in the store now.
+    """
 
     contributions: dict[str, np.ndarray]
+    kept: list[bytes]
     rounds: int
     sent: list[int]
     seconds: float
@@ -50,68 +56,22 @@ class Runner:
         """The job failed here: peers that wait for this server are told."""
         self._lanes.abandon(job.id)
 
-    @contextmanager
-    def collect(
-        self, job: Job, prepared: Prepared, first: wire.RunRequest, rest: Iterator[wire.RunRequest]
-    ) -> Iterator[dict[str, Material]]:
-        """Material of all inputs by name, from the store or from the call itself; the memory is given back at the end.
-
-        Room for what the run itself holds is taken from the store's quota as well, so that no plan, whoever wrote it,
-        makes a server run out of memory by the number and size of its values.
-
-        Raises:
-            ClusterError: no room for the run beside what is stored.
-            InputError: inputs that are missing, unknown, or of another size than the plan says.
-            HandleNotFound: a handle that this server does not have for this identity.
+    def run(self, job: Job, program: Program, given: Collected) -> Generator[int, None, Outcome]:
+        """The job itself; yields now and then how many steps are done, and raises whatever ends it, after the lanes are
+        in order. What is kept is in the store when all servers have come to the same end, and not before.
         """
-        program = prepared.program
-        types = {item.name: item.type for item in program.plan.inputs}
-        names = [item.name for item in first.inputs]
-        if sorted(names) != sorted(types):
-            raise InputError(f"expected the inputs {sorted(types)[:20]}. Received: {sorted(names)[:20]}")
-        found = {item.name: self._stored(job, item, types[item.name]) for item in first.inputs if item.handle}
-        sizes = {i: types[item.name].size for i, item in enumerate(first.inputs) if not item.handle}
-        reserved = sum(stored_bytes(self._party, size) for size in sizes.values())
-        reserved += stored_bytes(self._party, program.live_elements) + prepared.working_bytes
-        self._store.reserve(reserved)
-        try:
-            receivers = {i: Receiver(self._party, size, f"input {names[i]!r}") for i, size in sizes.items()}
-            request: wire.RunRequest | None = first
-            while request is not None:
-                for piece in request.pieces:
-                    if piece.input not in receivers:
-                        raise InputError(f"expected no material for input number {piece.input}. Received: some")
-                    receivers[piece.input].feed(piece.data)
-                job.check()
-                request = next(rest, None)
-            for index, receiver in receivers.items():
-                found[names[index]] = receiver.finish(self._kernel)
-            yield found
-        finally:
-            self._store.release(reserved)
-
-    def _stored(self, job: Job, item: wire.Input, expected: TensorType) -> Material:
-        material = self._store.get(item.handle, job.owner, f"input {item.name!r}")
-        if material.mask.size != expected.size:
-            raise InputError(
-                f"input {item.name!r}: expected shape {expected.shape} with {expected.size} elements. "
-                f"Received: shares of {material.mask.size} elements"
-            )
-        return material
-
-    def run(self, job: Job, program: Program, material: dict[str, Material]) -> Outcome:
-        """The job itself; raises whatever ends it, after the lanes are in order."""
-        lanes = self._lanes.open(job, bytes.fromhex(program.plan.digest))
+        lanes = self._lanes.open(job, given.schedule.digest)
         began = time.monotonic()
         before = {peer: (channel.traffic.sent, channel.traffic.rounds) for peer, channel in lanes.channels.items()}
         try:
             protocol = self._make_party(self._party, self._kernel, lanes.channels, lanes.keys)
-            inputs = {}
-            for item in program.plan.inputs:
-                part = material[item.name]
-                masked = None if part.masked is None else part.masked.reshape(item.type.shape)
-                inputs[item.name] = protocol.masked(masked, part.mask.reshape(item.type.shape))
-            contributions = program.run(protocol, inputs, lambda index, step: job.check())
+            feed = _feed(protocol, program.plan, given)
+            shares = yield from paced(run_steps(program, protocol, feed, lambda index, step: job.check()))
+            contributions = program.open(protocol, shares)
+            kept = protocol.keep(*(shares[name] for name in given.schedule.kept))
+        except GeneratorExit:
+            lanes.fail(self._party)  # the client is gone, and gRPC looks at this job no more
+            raise
         except BaseException as error:
             lanes.fail(_blamed(error, lanes, self._party))
             job.check()  # a wait that ended because the job was cancelled is no loss of a peer
@@ -122,7 +82,39 @@ class Runner:
             sent[peer] = channel.traffic.sent - before[peer][0]
             rounds = max(rounds, channel.traffic.rounds - before[peer][1])
         lanes.finish(protocol.draws)
-        return Outcome(contributions, rounds, sent, time.monotonic() - began)
+        job.check()
+        parts = [Material(*(None if part is None else _sealed(part) for part in pair)) for pair in kept]
+        handles = list(given.schedule.kept.values())
+        items = [Kept(handle, part, part.nbytes) for handle, part in zip(handles, parts, strict=True)]
+        self._store.put(job.owner, items, given.room)
+        return Outcome(contributions, handles, rounds, sent, time.monotonic() - began)
+
+
+def _feed(protocol: Protocol, plan: Plan, given: Collected) -> Feed:
+    """This party's inputs as the protocol takes them."""
+    fixed, rows = {}, {}
+    for item in plan.inputs:
+        shape, name = item.type.shape, item.name
+        if name in given.schedule.rows:
+            rows[name] = _taker(protocol, given.material[name], shape), given.schedule.rows[name]
+        elif not item.public:
+            part = given.material[name]
+            masked = None if part.masked is None else part.masked.reshape(shape)
+            fixed[name] = protocol.masked(masked, part.mask.reshape(shape))
+    return Feed(given.schedule.steps, fixed, rows, given.schedule.public)
+
+
+def _taker(protocol: Protocol, part: Material, shape: tuple[int, ...]) -> TakeRows:
+    mask = part.mask.reshape(-1, *shape[1:])
+    masked = None if part.masked is None else part.masked.reshape(mask.shape)
+    return lambda rows: protocol.masked(None if masked is None else np.take(masked, rows, 0), np.take(mask, rows, 0))
+
+
+def _sealed(words: np.ndarray) -> np.ndarray:
+    """Flat and read-only, as the store keeps it."""
+    flat = words.reshape(-1)
+    flat.flags.writeable = False
+    return flat
 
 
 def _blamed(error: BaseException, lanes: JobLanes, own: int) -> int:
@@ -139,8 +131,8 @@ def replies(program: Program, outcome: Outcome) -> Iterator[wire.RunReply]:
     reply = wire.RunReply()
     room = limits.CHUNK_BYTES
     for index, item in enumerate(program.plan.outputs):
-        words = outcome.contributions[item.name]
-        if not words.any():
+        words = outcome.contributions.get(item.name)
+        if words is None or not words.any():
             continue
         data = memoryview(np.ascontiguousarray(words, "<u8").reshape(-1).view(np.uint8))
         for start in range(0, len(data), limits.CHUNK_BYTES):

@@ -1,7 +1,7 @@
 """The control plane: one method per call of `wire/messages.proto`. Trusts nothing that arrives."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import grpc
@@ -10,6 +10,7 @@ from private_keras.errors import InputError, PlanError, PrivateKerasError, Secur
 from private_keras.plan.limits import MAX_JSON_BYTES
 from private_keras.ring.kernel import Kernel
 from private_keras.server import limits
+from private_keras.server.collect import Collector
 from private_keras.server.execute import Program
 from private_keras.server.failures import DETAIL_KEY, code_of, detail_of
 from private_keras.server.identity import Identities
@@ -18,7 +19,7 @@ from private_keras.server.log import Log
 from private_keras.server.material import Receiver, stored_bytes
 from private_keras.server.plans import Plans
 from private_keras.server.run import Outcome, Runner, replies
-from private_keras.server.store import Store
+from private_keras.server.store import Kept, Store
 from private_keras.server.wire import messages_pb2 as wire
 
 SERVICE = "private_keras.v1.Server"
@@ -37,6 +38,7 @@ class Service:
         identities: Identities,
         store: Store,
         jobs: Jobs,
+        collector: Collector,
         runner: Runner,
         kernel: Kernel,
         log: Log,
@@ -45,6 +47,7 @@ class Service:
         self._identities = identities
         self._store = store
         self._jobs = jobs
+        self._collector = collector
         self._runner = runner
         self._kernel = kernel
         self._log = log
@@ -70,17 +73,13 @@ class Service:
     ) -> wire.UploadReply:
         """Stores one tensor's material for its owner."""
         first = _first(requests)
-        reserved = stored_bytes(self._about.party, first.elements)
-        self._store.reserve(reserved)
-        try:
+        nbytes = stored_bytes(self._about.party, first.elements)
+        with self._store.room(nbytes) as room:
             receiver = Receiver(self._about.party, first.elements, "upload")
             receiver.feed(first.data)
             for request in requests:
                 receiver.feed(request.data)
-            self._store.put(first.handle, identity, receiver.finish(self._kernel), reserved)
-        except BaseException:
-            self._store.release(reserved)
-            raise
+            self._store.put(identity, [Kept(first.handle, receiver.finish(self._kernel), nbytes)], room)
         return wire.UploadReply()
 
     def delete(self, request: wire.DeleteRequest, identity: str, context: grpc.ServicerContext) -> wire.DeleteReply:
@@ -94,11 +93,8 @@ class Service:
         first = _first(requests)
         if not 0 < first.total <= MAX_JSON_BYTES:
             raise PlanError(f"expected a plan of 1 to {MAX_JSON_BYTES} bytes. Received: {first.total}")
-        self._store.reserve(first.total)
-        try:
+        with self._store.room(first.total):
             digest = self._plans.prepare(_whole(first, requests))
-        finally:
-            self._store.release(first.total)
         self._log.write("info", "plan prepared", digest=digest[:16], client=identity)
         return wire.PrepareReply(digest=digest)
 
@@ -111,19 +107,30 @@ class Service:
             raise InputError(f"expected a deadline of up to {limits.MAX_SECONDS:g} s. Received: {first.seconds}")
         with self._jobs.begin(first.job, identity, time.monotonic() + first.seconds) as job:
             context.add_callback(job.cancel)  # the call ends early when the client cancels it or is gone
-            outcome, program = self._outcome(job, first, requests)
+            outcome, program = yield from self._outcome(job, first, requests)
             self._log.write(
                 "info", "job done", job=first.job.hex()[:8], digest=first.digest[:16], client=identity,
                 rounds=outcome.rounds, sent=sum(outcome.sent), seconds=round(outcome.seconds, 4),
             )  # fmt: skip
-            yield from replies(program, outcome)
+            try:
+                yield from replies(program, outcome)
+            except BaseException:  # the client is gone, or does not want the result: it will not use what it keeps
+                self._store.delete(outcome.kept, identity)
+                raise
 
-    def _outcome(self, job: Job, first: wire.RunRequest, rest: Iterator[wire.RunRequest]) -> tuple[Outcome, Program]:
-        """The job itself. Its inline material is gone when this returns."""
+    def _outcome(
+        self, job: Job, first: wire.RunRequest, rest: Iterator[wire.RunRequest]
+    ) -> Generator[wire.RunReply, None, tuple[Outcome, Program]]:
+        """The job itself; yields its progress. Its inline material is gone when this returns."""
         try:
             prepared = self._plans.get(first.digest, job.owner)
-            with self._runner.collect(job, prepared, first, rest) as material:
-                return self._runner.run(job, prepared.program, material), prepared.program
+            with self._collector.collect(job, prepared, first, rest) as given:
+                steps = self._runner.run(job, prepared.program, given)
+                while True:
+                    try:
+                        yield wire.RunReply(steps=next(steps))
+                    except StopIteration as end:
+                        return end.value, prepared.program
         except BaseException:
             self._runner.abandon(job)
             raise

@@ -1,6 +1,8 @@
 """Shares that clients keep on a server: in memory, under random handles, each for its owner alone."""
 
 import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from private_keras.errors import ClusterError, HandleNotFound, SecurityError
@@ -13,6 +15,26 @@ class _Entry:
     owner: str
     nbytes: int
     material: Material
+
+
+@dataclass
+class Room:
+    """What is left of a reservation."""
+
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A tensor on its way into the store.
+
+    Attributes:
+        nbytes: what it takes of the room that was reserved for it.
+    """
+
+    handle: bytes
+    material: Material
+    nbytes: int
 
 
 class Store:
@@ -33,8 +55,13 @@ class Store:
         """Bytes kept and reserved."""
         return self._bytes
 
-    def reserve(self, nbytes: int) -> None:
-        """Takes `nbytes` of the quota before memory is allocated; raises `StoreFull`."""
+    @contextmanager
+    def room(self, nbytes: int) -> Iterator[Room]:
+        """Takes `nbytes` of the quota before memory is allocated; gives back what was not put into the store.
+
+        Raises:
+            StoreFull: with advice.
+        """
         with self._lock:
             if self._bytes + nbytes > self._quota:
                 raise StoreFull(
@@ -42,26 +69,40 @@ class Store:
                     "delete models that are no longer used, or use smaller batches"
                 )
             self._bytes += nbytes
+        room = Room(nbytes)
+        try:
+            yield room
+        finally:
+            with self._lock:
+                self._bytes -= room.nbytes
 
-    def release(self, nbytes: int) -> None:
-        """Gives a reservation back."""
-        with self._lock:
-            self._bytes -= nbytes
-
-    def put(self, handle: bytes, owner: str, material: Material, reserved: int) -> None:
-        """Keeps material under a new handle; the reservation is its own from now.
+    def put(self, owner: str, items: Sequence[Kept], room: Room) -> None:
+        """Keeps all these or none; their part of the room is theirs from now.
 
         Raises:
             SecurityError: not a handle, or one that is taken.
         """
-        if len(handle) != limits.ID_BYTES:
-            raise SecurityError(f"expected a handle of {limits.ID_BYTES} bytes. Received: {len(handle)}")
         with self._lock:
+            self._check([item.handle for item in items])
+            for item in items:
+                self._entries[item.handle] = _Entry(owner, item.nbytes, item.material)
+                room.nbytes -= item.nbytes
+
+    def check_free(self, handles: Sequence[bytes]) -> None:
+        """Raises what `put` would: for work whose results are to be put."""
+        with self._lock:
+            self._check(handles)
+
+    def _check(self, handles: Sequence[bytes]) -> None:
+        for handle in handles:
+            if len(handle) != limits.ID_BYTES:
+                raise SecurityError(f"expected a handle of {limits.ID_BYTES} bytes. Received: {len(handle)}")
             if handle in self._entries:
-                raise SecurityError("this handle is taken; every upload needs a fresh random one")
-            if len(self._entries) >= limits.MAX_HANDLES:
-                raise StoreFull(f"{limits.MAX_HANDLES} tensors are stored already; delete some")
-            self._entries[handle] = _Entry(owner, reserved, material)
+                raise SecurityError("this handle is taken; every tensor needs a fresh random one")
+        if len(set(handles)) != len(handles):
+            raise SecurityError("expected a handle of its own for every tensor. Received: one twice")
+        if len(self._entries) + len(handles) > limits.MAX_HANDLES:
+            raise StoreFull(f"{len(self._entries)} tensors are stored of at most {limits.MAX_HANDLES}; delete some")
 
     def get(self, handle: bytes, owner: str, what: str) -> Material:
         """The owner's material. Another identity's handle looks like one that does not exist.
@@ -78,7 +119,7 @@ class Store:
             )
         return entry.material
 
-    def delete(self, handles: list[bytes], owner: str) -> int:
+    def delete(self, handles: Sequence[bytes], owner: str) -> int:
         """Forgets the owner's handles among these; returns how many there were."""
         deleted = 0
         with self._lock:

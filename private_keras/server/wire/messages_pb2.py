@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0emessages.proto\x12\x10private_keras.v1\"\x1f\n\x0cHelloRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"\x83\x01\n\nHelloReply\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08protocol\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\r\n\x05party\x18\x04 \x01(\r\x12\x13\n\x0bincarnation\x18\x05 \x01(\t\x12\x0e\n\x06kernel\x18\x06 \x01(\t\x12\x10\n\x08identity\x18\x07 \x01(\t\"\x0f\n\rHealthRequest\"B\n\x0bHealthReply\x12\x0c\n\x04jobs\x18\x01 \x01(\r\x12\x14\n\x0cstored_bytes\x18\x02 \x01(\x04\x12\x0f\n\x07seconds\x18\x03 \x01(\x01\"?\n\rUploadRequest\x12\x0e\n\x06handle\x18\x01 \x01(\x0c\x12\x10\n\x08\x65lements\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\r\n\x0bUploadReply\" \n\rDeleteRequest\x12\x0f\n\x07handles\x18\x01 \x03(\x0c\"\x1e\n\x0b\x44\x65leteReply\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\r\"-\n\x0ePrepareRequest\x12\r\n\x05total\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\x1e\n\x0cPrepareReply\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"\x8c\x01\n\nRunRequest\x12\x0b\n\x03job\x18\x01 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0f\n\x07seconds\x18\x03 \x01(\x01\x12\'\n\x06inputs\x18\x04 \x03(\x0b\x32\x17.private_keras.v1.Input\x12\'\n\x06pieces\x18\x05 \x03(\x0b\x32\x17.private_keras.v1.Piece\"%\n\x05Input\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06handle\x18\x02 \x01(\x0c\"$\n\x05Piece\x12\r\n\x05input\x18\x01 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"g\n\x08RunReply\x12\x35\n\rcontributions\x18\x01 \x03(\x0b\x32\x1e.private_keras.v1.Contribution\x12$\n\x04\x64one\x18\x02 \x01(\x0b\x32\x16.private_keras.v1.Done\",\n\x0c\x43ontribution\x12\x0e\n\x06output\x18\x01 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"5\n\x04\x44one\x12\x0e\n\x06rounds\x18\x01 \x01(\x04\x12\x0c\n\x04sent\x18\x02 \x03(\x04\x12\x0f\n\x07seconds\x18\x03 \x01(\x01\"\x1c\n\rCancelRequest\x12\x0b\n\x03job\x18\x01 \x01(\x0c\"\x1c\n\x0b\x43\x61ncelReply\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\"K\n\x0b\x45rrorDetail\x12\r\n\x05\x65rror\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06server\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t2\x8d\x04\n\x06Server\x12\x45\n\x05Hello\x12\x1e.private_keras.v1.HelloRequest\x1a\x1c.private_keras.v1.HelloReply\x12H\n\x06Health\x12\x1f.private_keras.v1.HealthRequest\x1a\x1d.private_keras.v1.HealthReply\x12J\n\x06Upload\x12\x1f.private_keras.v1.UploadRequest\x1a\x1d.private_keras.v1.UploadReply(\x01\x12H\n\x06\x44\x65lete\x12\x1f.private_keras.v1.DeleteRequest\x1a\x1d.private_keras.v1.DeleteReply\x12M\n\x07Prepare\x12 .private_keras.v1.PrepareRequest\x1a\x1e.private_keras.v1.PrepareReply(\x01\x12\x43\n\x03Run\x12\x1c.private_keras.v1.RunRequest\x1a\x1a.private_keras.v1.RunReply(\x01\x30\x01\x12H\n\x06\x43\x61ncel\x12\x1f.private_keras.v1.CancelRequest\x1a\x1d.private_keras.v1.CancelReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0emessages.proto\x12\x10private_keras.v1\"\x1f\n\x0cHelloRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"\x83\x01\n\nHelloReply\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08protocol\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\r\n\x05party\x18\x04 \x01(\r\x12\x13\n\x0bincarnation\x18\x05 \x01(\t\x12\x0e\n\x06kernel\x18\x06 \x01(\t\x12\x10\n\x08identity\x18\x07 \x01(\t\"\x0f\n\rHealthRequest\"B\n\x0bHealthReply\x12\x0c\n\x04jobs\x18\x01 \x01(\r\x12\x14\n\x0cstored_bytes\x18\x02 \x01(\x04\x12\x0f\n\x07seconds\x18\x03 \x01(\x01\"?\n\rUploadRequest\x12\x0e\n\x06handle\x18\x01 \x01(\x0c\x12\x10\n\x08\x65lements\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\r\n\x0bUploadReply\" \n\rDeleteRequest\x12\x0f\n\x07handles\x18\x01 \x03(\x0c\"\x1e\n\x0b\x44\x65leteReply\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\r\"-\n\x0ePrepareRequest\x12\r\n\x05total\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\x1e\n\x0cPrepareReply\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"\xc1\x01\n\nRunRequest\x12\x0b\n\x03job\x18\x01 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0f\n\x07seconds\x18\x03 \x01(\x01\x12\'\n\x06inputs\x18\x04 \x03(\x0b\x32\x17.private_keras.v1.Input\x12\'\n\x06pieces\x18\x05 \x03(\x0b\x32\x17.private_keras.v1.Piece\x12\r\n\x05steps\x18\x06 \x01(\r\x12$\n\x04kept\x18\x07 \x03(\x0b\x32\x16.private_keras.v1.Kept\"C\n\x05Input\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06handle\x18\x02 \x01(\x0c\x12\x0c\n\x04rows\x18\x03 \x01(\x08\x12\x0e\n\x06values\x18\x04 \x01(\r\"&\n\x04Kept\x12\x0e\n\x06output\x18\x01 \x01(\r\x12\x0e\n\x06handle\x18\x02 \x01(\x0c\"$\n\x05Piece\x12\r\n\x05input\x18\x01 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"v\n\x08RunReply\x12\x35\n\rcontributions\x18\x01 \x03(\x0b\x32\x1e.private_keras.v1.Contribution\x12$\n\x04\x64one\x18\x02 \x01(\x0b\x32\x16.private_keras.v1.Done\x12\r\n\x05steps\x18\x03 \x01(\r\",\n\x0c\x43ontribution\x12\x0e\n\x06output\x18\x01 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"5\n\x04\x44one\x12\x0e\n\x06rounds\x18\x01 \x01(\x04\x12\x0c\n\x04sent\x18\x02 \x03(\x04\x12\x0f\n\x07seconds\x18\x03 \x01(\x01\"\x1c\n\rCancelRequest\x12\x0b\n\x03job\x18\x01 \x01(\x0c\"\x1c\n\x0b\x43\x61ncelReply\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\"7\n\x08Snapshot\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\r\n\x05nonce\x18\x03 \x01(\x0c\"G\n\x05\x45ntry\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0e\n\x06handle\x18\x02 \x01(\x0c\x12\r\n\x05shape\x18\x03 \x03(\r\x12\x10\n\x08\x66raction\x18\x04 \x01(\r\"t\n\x0bSaveRequest\x12,\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1a.private_keras.v1.Snapshot\x12\r\n\x05\x61\x62out\x18\x02 \x01(\t\x12(\n\x07\x65ntries\x18\x03 \x03(\x0b\x32\x17.private_keras.v1.Entry\"\x0b\n\tSaveReply\"=\n\rCommitRequest\x12,\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1a.private_keras.v1.Snapshot\"\r\n\x0b\x43ommitReply\"\x1c\n\x0cSavedRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"4\n\nSavedReply\x12&\n\x05\x66ound\x18\x01 \x03(\x0b\x32\x17.private_keras.v1.Found\"H\n\x05\x46ound\x12,\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1a.private_keras.v1.Snapshot\x12\x11\n\tcommitted\x18\x02 \x01(\x08\"I\n\x0bLoadRequest\x12,\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1a.private_keras.v1.Snapshot\x12\x0c\n\x04\x62\x61se\x18\x02 \x01(\x0c\"D\n\tLoadReply\x12\r\n\x05\x61\x62out\x18\x01 \x01(\t\x12(\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x17.private_keras.v1.Entry\">\n\rForgetRequest\x12-\n\tsnapshots\x18\x01 \x03(\x0b\x32\x1a.private_keras.v1.Snapshot\" \n\x0b\x46orgetReply\x12\x11\n\tforgotten\x18\x01 \x01(\r\"K\n\x0b\x45rrorDetail\x12\r\n\x05\x65rror\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06server\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t2\xf6\x06\n\x06Server\x12\x45\n\x05Hello\x12\x1e.private_keras.v1.HelloRequest\x1a\x1c.private_keras.v1.HelloReply\x12H\n\x06Health\x12\x1f.private_keras.v1.HealthRequest\x1a\x1d.private_keras.v1.HealthReply\x12J\n\x06Upload\x12\x1f.private_keras.v1.UploadRequest\x1a\x1d.private_keras.v1.UploadReply(\x01\x12H\n\x06\x44\x65lete\x12\x1f.private_keras.v1.DeleteRequest\x1a\x1d.private_keras.v1.DeleteReply\x12M\n\x07Prepare\x12 .private_keras.v1.PrepareRequest\x1a\x1e.private_keras.v1.PrepareReply(\x01\x12\x43\n\x03Run\x12\x1c.private_keras.v1.RunRequest\x1a\x1a.private_keras.v1.RunReply(\x01\x30\x01\x12H\n\x06\x43\x61ncel\x12\x1f.private_keras.v1.CancelRequest\x1a\x1d.private_keras.v1.CancelReply\x12\x44\n\x04Save\x12\x1d.private_keras.v1.SaveRequest\x1a\x1b.private_keras.v1.SaveReply(\x01\x12H\n\x06\x43ommit\x12\x1f.private_keras.v1.CommitRequest\x1a\x1d.private_keras.v1.CommitReply\x12G\n\x05Saved\x12\x1e.private_keras.v1.SavedRequest\x1a\x1c.private_keras.v1.SavedReply0\x01\x12\x44\n\x04Load\x12\x1d.private_keras.v1.LoadRequest\x1a\x1b.private_keras.v1.LoadReply0\x01\x12H\n\x06\x46orget\x12\x1f.private_keras.v1.ForgetRequest\x1a\x1d.private_keras.v1.ForgetReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,23 +52,51 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREPAREREPLY']._serialized_start=481
   _globals['_PREPAREREPLY']._serialized_end=511
   _globals['_RUNREQUEST']._serialized_start=514
-  _globals['_RUNREQUEST']._serialized_end=654
-  _globals['_INPUT']._serialized_start=656
-  _globals['_INPUT']._serialized_end=693
-  _globals['_PIECE']._serialized_start=695
-  _globals['_PIECE']._serialized_end=731
-  _globals['_RUNREPLY']._serialized_start=733
-  _globals['_RUNREPLY']._serialized_end=836
-  _globals['_CONTRIBUTION']._serialized_start=838
-  _globals['_CONTRIBUTION']._serialized_end=882
-  _globals['_DONE']._serialized_start=884
-  _globals['_DONE']._serialized_end=937
-  _globals['_CANCELREQUEST']._serialized_start=939
-  _globals['_CANCELREQUEST']._serialized_end=967
-  _globals['_CANCELREPLY']._serialized_start=969
-  _globals['_CANCELREPLY']._serialized_end=997
-  _globals['_ERRORDETAIL']._serialized_start=999
-  _globals['_ERRORDETAIL']._serialized_end=1074
-  _globals['_SERVER']._serialized_start=1077
-  _globals['_SERVER']._serialized_end=1602
+  _globals['_RUNREQUEST']._serialized_end=707
+  _globals['_INPUT']._serialized_start=709
+  _globals['_INPUT']._serialized_end=776
+  _globals['_KEPT']._serialized_start=778
+  _globals['_KEPT']._serialized_end=816
+  _globals['_PIECE']._serialized_start=818
+  _globals['_PIECE']._serialized_end=854
+  _globals['_RUNREPLY']._serialized_start=856
+  _globals['_RUNREPLY']._serialized_end=974
+  _globals['_CONTRIBUTION']._serialized_start=976
+  _globals['_CONTRIBUTION']._serialized_end=1020
+  _globals['_DONE']._serialized_start=1022
+  _globals['_DONE']._serialized_end=1075
+  _globals['_CANCELREQUEST']._serialized_start=1077
+  _globals['_CANCELREQUEST']._serialized_end=1105
+  _globals['_CANCELREPLY']._serialized_start=1107
+  _globals['_CANCELREPLY']._serialized_end=1135
+  _globals['_SNAPSHOT']._serialized_start=1137
+  _globals['_SNAPSHOT']._serialized_end=1192
+  _globals['_ENTRY']._serialized_start=1194
+  _globals['_ENTRY']._serialized_end=1265
+  _globals['_SAVEREQUEST']._serialized_start=1267
+  _globals['_SAVEREQUEST']._serialized_end=1383
+  _globals['_SAVEREPLY']._serialized_start=1385
+  _globals['_SAVEREPLY']._serialized_end=1396
+  _globals['_COMMITREQUEST']._serialized_start=1398
+  _globals['_COMMITREQUEST']._serialized_end=1459
+  _globals['_COMMITREPLY']._serialized_start=1461
+  _globals['_COMMITREPLY']._serialized_end=1474
+  _globals['_SAVEDREQUEST']._serialized_start=1476
+  _globals['_SAVEDREQUEST']._serialized_end=1504
+  _globals['_SAVEDREPLY']._serialized_start=1506
+  _globals['_SAVEDREPLY']._serialized_end=1558
+  _globals['_FOUND']._serialized_start=1560
+  _globals['_FOUND']._serialized_end=1632
+  _globals['_LOADREQUEST']._serialized_start=1634
+  _globals['_LOADREQUEST']._serialized_end=1707
+  _globals['_LOADREPLY']._serialized_start=1709
+  _globals['_LOADREPLY']._serialized_end=1777
+  _globals['_FORGETREQUEST']._serialized_start=1779
+  _globals['_FORGETREQUEST']._serialized_end=1841
+  _globals['_FORGETREPLY']._serialized_start=1843
+  _globals['_FORGETREPLY']._serialized_end=1875
+  _globals['_ERRORDETAIL']._serialized_start=1877
+  _globals['_ERRORDETAIL']._serialized_end=1952
+  _globals['_SERVER']._serialized_start=1955
+  _globals['_SERVER']._serialized_end=2841
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,165 @@
+"""What a client announces and sends for a job, checked against the plan before memory is taken for it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from private_keras.errors import InputError
+from private_keras.plan.records import PlanInput
+from private_keras.ring.kernel import Kernel
+from private_keras.server import limits
+from private_keras.server.jobs import Job
+from private_keras.server.material import WORD, Material, Receiver, stored_bytes
+from private_keras.server.plans import Prepared
+from private_keras.server.schedule import INDEX, Schedule, Table
+from private_keras.server.store import Room, Store
+from private_keras.server.wire import messages_pb2 as wire
+
+
+@dataclass(frozen=True)
+class Collected:
+    """All that one server needs for a job.
+
+    Attributes:
+        material: by name, of every secret input; of one that takes rows, the tensor that they are taken of.
+        room: what the job took of the store, from which it may keep results.
+    """
+
+    schedule: Schedule
+    material: dict[str, Material]
+    room: Room
+
+
+class Collector:
+    """Collects the inputs of jobs on one server; holds nothing of any of them."""
+
+    def __init__(self, party: int, kernel: Kernel, store: Store):
+        self._party = party
+        self._kernel = kernel
+        self._store = store
+
+    @contextmanager
+    def collect(
+        self, job: Job, prepared: Prepared, first: wire.RunRequest, rest: Iterator[wire.RunRequest]
+    ) -> Iterator[Collected]:
+        """Inputs, from the store or from the call itself; their memory is given back at the end.
+
+        Room for what the run itself holds, and for what it will keep, is taken from the store's quota as well, so that
+        no plan, whoever wrote it, makes a server run out of memory by the number and size of its values.
+
+        Raises:
+            ClusterError: no room for the run beside what is stored.
+            InputError: inputs that are missing, unknown, or of another size than the plan says.
+            HandleNotFound: a handle that this server does not have for this identity.
+            SecurityError: results under handles that are taken.
+        """
+        plan = prepared.program.plan
+        if not 1 <= first.steps <= limits.MAX_LOOP_STEPS:
+            raise InputError(f"expected 1 to {limits.MAX_LOOP_STEPS} steps. Received: {first.steps}")
+        specs = {item.name: item for item in plan.inputs}
+        names = [item.name for item in first.inputs]
+        if sorted(names) != sorted(specs):
+            raise InputError(f"expected the inputs {sorted(specs)[:20]}. Received: {sorted(names)[:20]}")
+        kept = self._kept(prepared, first)
+        carried = {item.carry for item in plan.outputs if item.carry}
+        for item in first.inputs:
+            _check(item, specs[item.name], first.steps, carried)
+        found = {item.name: self._stored(job, item, specs[item.name]) for item in first.inputs if item.handle}
+        shares = [specs[item.name].type.size for item in first.inputs if not item.handle and not item.values]
+        # Rows are copied at each step; what is carried is held beside what it came from.
+        shares += [specs[item.name].type.size for item in first.inputs if item.rows or item.name in carried]
+        shares += [plan.types[item.value].size for item in plan.outputs if item.name in kept]
+        shares.append(prepared.program.live_elements)
+        nbytes = sum(stored_bytes(self._party, size) for size in shares) + prepared.working_bytes
+        nbytes += sum(_table_bytes(item, specs[item.name], first.steps) for item in first.inputs)
+        with self._store.room(nbytes) as room:
+            receivers: dict[int, Receiver | Table] = {}
+            for index, item in enumerate(first.inputs):
+                receiver = self._receiver(item, specs[item.name], first.steps)
+                if receiver is not None:
+                    receivers[index] = receiver
+            _feed(job, receivers, first, rest)
+            handles = {item.name: item.handle for item in first.inputs if item.handle}
+            schedule = Schedule(plan.digest, first.steps, handles, {}, {}, kept)
+            for index, receiver in receivers.items():
+                item = first.inputs[index]
+                if isinstance(receiver, Receiver):
+                    found[item.name] = receiver.finish(self._kernel)
+                elif item.values:
+                    schedule.public[item.name] = receiver.finish()
+                else:
+                    rows = found[item.name].mask.size // (specs[item.name].type.size // specs[item.name].type.shape[0])
+                    schedule.rows[item.name] = _below(receiver.finish(), rows, item.name)
+            yield Collected(schedule, found, room)
+
+    def _kept(self, prepared: Prepared, first: wire.RunRequest) -> dict[str, bytes]:
+        outputs = prepared.program.plan.outputs
+        wanted = [index for index, item in enumerate(outputs) if not item.receivers]
+        given = sorted(item.output for item in first.kept)
+        if given != wanted:
+            raise InputError(f"expected handles for the outputs {wanted[:20]}, which are kept. Received: {given[:20]}")
+        self._store.check_free([item.handle for item in first.kept])
+        return {outputs[item.output].name: item.handle for item in first.kept}
+
+    def _stored(self, job: Job, item: wire.Input, spec: PlanInput) -> Material:
+        material = self._store.get(item.handle, job.owner, f"input {item.name!r}")
+        size, of = material.mask.size, spec.type.size
+        if item.rows:
+            of //= spec.type.shape[0]
+            if size % of:
+                raise InputError(
+                    f"input {item.name!r}: expected rows of {of} elements. Received: shares of {size} elements"
+                )
+        elif size != of:
+            raise InputError(
+                f"input {item.name!r}: expected shape {spec.type.shape} with {of} elements. "
+                f"Received: shares of {size} elements"
+            )
+        return material
+
+    def _receiver(self, item: wire.Input, spec: PlanInput, steps: int) -> Receiver | Table | None:
+        what = f"input {item.name!r}"
+        if item.values:
+            return Table((item.values, *spec.type.shape), WORD, f"{what}: public values")
+        if item.rows:
+            return Table((steps, spec.type.shape[0]), INDEX, f"{what}: indices of rows")
+        return None if item.handle else Receiver(self._party, spec.type.size, what)
+
+
+def _check(item: wire.Input, spec: PlanInput, steps: int, carried: set[str]) -> None:
+    """An input is given in a way that its plan allows."""
+    what = f"input {item.name!r}"
+    if spec.public:
+        if item.values not in (1, steps) or item.handle or item.rows:
+            raise InputError(f"{what} is public: expected 1 or {steps} values. Received: {item.values}")
+    elif item.values:
+        raise InputError(f"{what} is secret: expected shares. Received: public values")
+    elif item.rows and (not item.handle or not spec.type.shape or item.name in carried):
+        raise InputError(f"{what}: expected rows of a stored tensor, for an input that has rows and is not carried")
+
+
+def _table_bytes(item: wire.Input, spec: PlanInput, steps: int) -> int:
+    if item.values:
+        return WORD.itemsize * item.values * spec.type.size
+    return INDEX.itemsize * steps * spec.type.shape[0] if item.rows else 0
+
+
+def _below(indices: np.ndarray, rows: int, name: str) -> np.ndarray:
+    if indices.max() >= rows:
+        raise InputError(f"input {name!r}: expected rows 0 to {rows - 1}. Received: row {int(indices.max())}")
+    return indices
+
+
+def _feed(
+    job: Job, receivers: dict[int, Receiver | Table], first: wire.RunRequest, rest: Iterator[wire.RunRequest]
+) -> None:
+    request: wire.RunRequest | None = first
+    while request is not None:
+        for piece in request.pieces:
+            if piece.input not in receivers:
+                raise InputError(f"expected no material for input number {piece.input}. Received: some")
+            receivers[piece.input].feed(piece.data)
+        job.check()
+        request = next(rest, None)
