@@ -27,6 +27,7 @@ class PlanBuilder:
         self._steps: list[Step] = []
         self._outputs: list[PlanOutput] = []
         self._types: dict[str, TensorType] = {}
+        self._makers: dict[str, Step] = {}
         self._constants: dict[tuple[bytes, tuple[int, ...], int], str] = {}
 
     def input(
@@ -78,6 +79,7 @@ class PlanBuilder:
             raise PlanError(f"{where}: expected at most {limits.MAX_STEPS} steps. Received: more; use a smaller model")
         step, self._types[name] = checked_step(step, self._types, where)
         self._steps.append(step)
+        self._makers[name] = step
         return name
 
     def type(self, name: str) -> TensorType:
@@ -85,6 +87,11 @@ class PlanBuilder:
         if name not in self._types:
             raise PlanError(f"expected the name of a value of this plan. Received: {limits.shown(name)}")
         return self._types[name]
+
+    def maker(self, name: str) -> Step | None:
+        """The step that computes a value; None for inputs."""
+        self.type(name)
+        return self._makers.get(name)
 
     @property
     def steps(self) -> tuple[Step, ...]:
