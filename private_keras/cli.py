@@ -58,6 +58,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FD",
         help="end when the socket with this file descriptor is closed (embedded servers)",
     )
+    command.add_argument(
+        "--storage", type=Path, metavar="DIRECTORY",
+        help="keep on disk what clients save; without it they cannot save (see docs/operations.md)",
+    )  # fmt: skip
     command.set_defaults(command=_serve)
 
     command = commands.add_parser(
@@ -97,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(given: argparse.Namespace) -> NoReturn:
-    serve(given.config, given.party, given.bind, given.log, given.lifeline)
+    serve(given.config, given.party, given.bind, given.log, given.lifeline, given.storage)
 
 
 def _keys(given: argparse.Namespace) -> int:

@@ -18,12 +18,11 @@ from private_keras.plan.builder import PlanBuilder
 from private_keras.plan.limits import MAX_ELEMENTS
 from private_keras.server import limits
 from private_keras.server.failures import DETAIL_KEY, code_of, detail_of, from_call
-from private_keras.server.service import SERVICE
+from private_keras.server.service import SERVICE, STREAMS
 from private_keras.server.wire import messages_pb2 as wire
 from tests.clusters import dense_data, dense_plan
 
-CALLS = ["Hello", "Health", "Upload", "Delete", "Prepare", "Run", "Cancel"]
-STREAMS = {"Upload", "Prepare", "Run"}
+CALLS = list(STREAMS)
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +45,10 @@ def call(channel, name, *messages, timeout=10.0):
     """Sends messages as they are (bytes or protobuf); returns the raw replies."""
     raw = [m if isinstance(m, bytes) else m.SerializeToString() for m in messages]
     path = f"/{SERVICE}/{name}"
-    if name == "Run":
-        return list(channel.stream_stream(path, None, None)(iter(raw), timeout=timeout))
-    if name in STREAMS:
-        return [channel.stream_unary(path, None, None)(iter(raw), timeout=timeout)]
-    return [channel.unary_unary(path, None, None)(raw[0], timeout=timeout)]
+    many, streamed = STREAMS[name]
+    kind = f"{'stream' if many else 'unary'}_{'stream' if streamed else 'unary'}"
+    reply = getattr(channel, kind)(path, None, None)(iter(raw) if many else raw[0], timeout=timeout)
+    return list(reply) if streamed else [reply]
 
 
 def refusal(channel, name, *messages, **options):

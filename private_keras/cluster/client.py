@@ -3,18 +3,21 @@
 import contextlib
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import grpc
 import numpy as np
 
+from private_keras.cluster.handle import Handle
 from private_keras.cluster.probe import probe
 from private_keras.errors import SecurityError, ServerUnavailable, VersionMismatch
 from private_keras.server import limits
 from private_keras.server.config import ClusterConfig, ServerAddress
 from private_keras.server.failures import from_call
+from private_keras.server.saving import pieces
 from private_keras.server.service import SERVICE
+from private_keras.server.storage import Generation
 from private_keras.server.wire import messages_pb2 as wire
 from private_keras.version import VERSION
 
@@ -42,6 +45,11 @@ REPLIES = {
     "Delete": wire.DeleteReply,
     "Prepare": wire.PrepareReply,
     "Run": wire.RunReply,
+    "Save": wire.SaveReply,
+    "Commit": wire.CommitReply,
+    "Saved": wire.SavedReply,
+    "Load": wire.LoadReply,
+    "Forget": wire.ForgetReply,
 }
 
 
@@ -135,9 +143,11 @@ class ServerClient:
             requests = first if second is None else itertools.chain((first, second), requests)
         return self._calls[call][f"{kind}_{'stream' if streams else 'unary'}"](requests, **options)
 
-    def _ask(self, call: str, request: Any, seconds: float, wait: bool = False) -> Any:
+    def _ask(self, call: str, request: Any, seconds: float, wait: bool = False, streams: bool = False) -> Any:
+        """The reply, or with `streams` the list of all."""
         try:
-            return self._start(call, request, timeout=seconds, wait_for_ready=wait or None)
+            reply = self._start(call, request, streams, timeout=seconds, wait_for_ready=wait or None)
+            return list(reply) if streams else reply
         except grpc.RpcError as error:
             failure, kind = from_call(error, self.name, self.address)
             if wait and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -172,11 +182,49 @@ class ServerClient:
         """Starts a job's call; the result streams `RunReply` and can be cancelled."""
         return self._start("Run", requests, streams=True, timeout=seconds)
 
+    # --- saved shares -------------------------------------------------------------------------------------------------
+    def save(self, generation: Generation, handles: Mapping[str, Handle], about: str) -> None:
+        """Writes stored tensors to the server's disk."""
+        entries = [
+            wire.Entry(label=label, handle=handle.id, shape=handle.shape, fraction=handle.fraction)
+            for label, handle in handles.items()
+        ]
+        requests = pieces(wire.SaveRequest, {"snapshot": _snapshot(generation), "about": about}, entries)
+        self._ask("Save", requests, UPLOAD_SECONDS)
+
+    def commit(self, generation: Generation) -> None:
+        """Makes what was written loadable."""
+        self._ask("Commit", wire.CommitRequest(snapshot=_snapshot(generation)), CALL_SECONDS)
+
+    def saved(self, name: str) -> list[tuple[Generation, bool]]:
+        """Generations of a name, or of all names, and whether they are committed."""
+        replies = self._ask("Saved", wire.SavedRequest(name=name), CALL_SECONDS, streams=True)
+        return [
+            (Generation(f.snapshot.name, f.snapshot.number, f.snapshot.nonce), f.committed)
+            for reply in replies for f in reply.found
+        ]  # fmt: skip
+
+    def load(self, generation: Generation, base: bytes) -> tuple[list[tuple[str, tuple[int, ...], int]], str]:
+        """Puts saved tensors into the server's store; their labels, shapes and fractions, and the description."""
+        request = wire.LoadRequest(snapshot=_snapshot(generation), base=base)
+        replies = self._ask("Load", request, UPLOAD_SECONDS, streams=True)
+        entries = [(e.label, tuple(e.shape), e.fraction) for reply in replies for e in reply.entries]
+        return entries, replies[0].about if replies else ""
+
+    def forget(self, generations: Sequence[Generation]) -> int:
+        """Removes saved shares; returns how many files there were."""
+        request = wire.ForgetRequest(snapshots=[_snapshot(generation) for generation in generations])
+        return self._ask("Forget", request, CALL_SECONDS).forgotten
+
     def close(self) -> None:
         """Ends the connection; idempotent."""
         if self._channel is not None:
             self._channel.close()
             self._channel = None
+
+
+def _snapshot(generation: Generation) -> wire.Snapshot:
+    return wire.Snapshot(name=generation.name, number=generation.number, nonce=generation.nonce)
 
 
 def chunks(seeds: bytes, words: np.ndarray) -> Iterator[bytes]:

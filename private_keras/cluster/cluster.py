@@ -4,8 +4,9 @@ import os
 import secrets
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent import futures
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from private_keras.cluster.client import CallFailed, ServerClient
 from private_keras.cluster.handle import Handle, Stats
 from private_keras.cluster.loop import Bound, Given, Loop, bind
 from private_keras.cluster.running import Inputs, OnStep, run_job
+from private_keras.cluster.saving import Snapshots, check_save
 from private_keras.errors import (
     ClusterError,
     DeadlineExceeded,
@@ -93,6 +95,40 @@ class Cluster(ABC):
         """
 
     @abstractmethod
+    def save(self, name: str, handles: Mapping[str, Handle], about: str = "") -> None:
+        """Saves shares on the servers' disks, in place of what was saved under that name; all of it or nothing.
+
+        Each server writes what it holds, which stays as secret as it was. After a crash of a server, of all, or of this
+        client in the middle, there is either what was saved before or what is saved now.
+
+        Args:
+            name: up to 80 letters, digits and _ . : / -.
+            handles: tensors by name.
+            about: text of up to 1 MiB that `load` gives back. Servers can read it.
+
+        Raises:
+            InputError, HandleNotFound: arguments that do not fit, shares that are gone.
+            ClusterError: a server without a directory for it, or without room; says what to do.
+        """
+
+    @abstractmethod
+    def load(self, name: str) -> tuple[dict[str, Handle], str]:
+        """New handles of what this identity saved last under a name, and the text about it.
+
+        Raises:
+            HandleNotFound: nothing is saved under it on all servers.
+            FileError: a server's file is damaged.
+        """
+
+    @abstractmethod
+    def saved(self) -> list[str]:
+        """Names that can be loaded, sorted."""
+
+    @abstractmethod
+    def forget(self, name: str) -> None:
+        """Removes what was saved under a name; without effect when there is nothing."""
+
+    @abstractmethod
     def close(self) -> None:
         """Ends the connection; idempotent."""
 
@@ -144,6 +180,7 @@ class NetworkCluster(Cluster):
         self.stats = Stats()
         self._clients = [ServerClient(config, server, identity) for server in config.servers]
         self._pool = futures.ThreadPoolExecutor(8 * len(self._clients), thread_name_prefix="cluster")
+        self._snapshots = Snapshots(self._clients, self._pool)
         self._kernel = default_kernel()
         self._process = os.getpid()
         self._incarnations = [""] * len(self._clients)
@@ -280,6 +317,34 @@ class NetworkCluster(Cluster):
                 f"{wrong} reads plan {plan.name!r} in another way than this client; install the same release"
             )
         self._prepared[plan.digest] = incarnation
+
+    def save(self, name: str, handles: Mapping[str, Handle], about: str = "") -> None:
+        check_save(name, handles, about, self.incarnation)
+        with self._noticed():
+            self._snapshots.save(name, handles, about)
+
+    def load(self, name: str) -> tuple[dict[str, Handle], str]:
+        incarnation = self.incarnation
+        with self._noticed():
+            return self._snapshots.load(name, incarnation)
+
+    def saved(self) -> list[str]:
+        self._ready()
+        with self._noticed():
+            return self._snapshots.saved()
+
+    def forget(self, name: str) -> None:
+        self._ready()
+        with self._noticed():
+            self._snapshots.forget(name)
+
+    @contextmanager
+    def _noticed(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            self._notice(error)
+            raise
 
     def close(self) -> None:
         if self._closed:

@@ -33,11 +33,13 @@ log = logging.getLogger("private_keras")
 class _Process:
     """One embedded server: its process, and the line whose end tells it that we are gone."""
 
-    def __init__(self, config: Path, party: int):
+    def __init__(self, config: Path, party: int, storage: Path | None):
         self.name = f"server{party}"
         self._errors = config.parent / f"{self.name}.log"
         self._line, theirs = socket.socketpair()
         given = {"--config": config, "--party": party, "--log": "warning", "--lifeline": theirs.fileno()}
+        if storage is not None:
+            given["--storage"] = storage
         arguments = ["serve", *(str(part) for option in given.items() for part in option)]
         with theirs, open(self._errors, "ab") as errors:
             # In a session of its own, so that Ctrl-C in a terminal reaches the client alone.
@@ -109,11 +111,14 @@ class LocalCluster(NetworkCluster):
 
     Args:
         protocol: name of the protocol.
+        storage: directory for what is saved, of all three servers; by default one of this user,
+            `$XDG_DATA_HOME/private_keras/local` or `~/.local/share/private_keras/local`, made at the first `save`.
     """
 
-    def __init__(self, protocol: str = "trio"):
+    def __init__(self, protocol: str = "trio", storage: str | Path | None = None):
         if protocol not in PROTOCOLS:
             raise InputError(f"expected a protocol of {sorted(PROTOCOLS)}. Received: {protocol!r}")
+        self._storage = _default_storage() if storage is None else Path(storage).absolute()
         self._directory = _private_directory()
         self._path = self._directory / "cluster.json"
         self._processes: list[_Process] = []
@@ -148,7 +153,7 @@ class LocalCluster(NetworkCluster):
         self._directory.mkdir(mode=0o700, exist_ok=True)
         check_private(self._directory)
         self._path.write_text(self._description)
-        self._processes = [_Process(self._path, party) for party in range(len(self._clients))]
+        self._processes = [_Process(self._path, party, self._storage) for party in range(len(self._clients))]
         for process in self._processes:
             process.wait_ready(deadline)
         self.connect()
@@ -194,6 +199,16 @@ class LocalCluster(NetworkCluster):
             process.end(deadline)
         self._processes = []
         shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _default_storage() -> Path | None:
+    """Where a user's programs keep data; None for a user without a home, whose servers then save nothing."""
+    given = os.environ.get("XDG_DATA_HOME", "")
+    try:
+        base = Path(given) if os.path.isabs(given) else Path.home() / ".local" / "share"
+    except RuntimeError:
+        return None
+    return base / "private_keras" / "local"
 
 
 def _private_directory() -> Path:

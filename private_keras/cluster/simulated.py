@@ -9,6 +9,7 @@ import numpy as np
 from private_keras.cluster.cluster import ACTIVE, RUN_SECONDS, Cluster, decoded, kept_handles
 from private_keras.cluster.handle import Handle, Stats, Traffic
 from private_keras.cluster.loop import Given, Loop, bind
+from private_keras.cluster.saving import check_save
 from private_keras.errors import ClusterError, DeadlineExceeded, HandleNotFound, InputError
 from private_keras.plan.plan import Plan
 from private_keras.protocols.simulate import Simulate, SimulatedShare
@@ -16,10 +17,14 @@ from private_keras.ring import default_kernel, fixedpoint
 from private_keras.server import limits
 from private_keras.server.execute import Program
 from private_keras.server.loop import Feed, TakeRows, paced, run_steps
+from private_keras.server.storage import check_name
 
 
 class SimulatedCluster(Cluster):
-    """For accuracy studies: what a model gives on shares, without what that costs. Keeps nothing secret."""
+    """For accuracy studies: what a model gives on shares, without what that costs. Keeps nothing secret.
+
+    There is no disk behind it: what is saved is kept in memory, as long as the cluster.
+    """
 
     protocol = "simulate"
 
@@ -28,6 +33,7 @@ class SimulatedCluster(Cluster):
         self._kernel = default_kernel()
         self._incarnation = secrets.token_hex(8)
         self._stored: dict[bytes, np.ndarray] = {}
+        self._saved: dict[str, tuple[dict[str, tuple[Handle, np.ndarray]], str]] = {}
         self._programs: dict[str, Program] = {}
         self._closed = False
 
@@ -104,7 +110,31 @@ class SimulatedCluster(Cluster):
             program = self._programs[plan.digest] = Program(plan)
         return program
 
+    def save(self, name: str, handles: Mapping[str, Handle], about: str = "") -> None:
+        check_save(name, handles, about, self.incarnation)
+        self._saved[name] = {label: (handle, self._held(handle)) for label, handle in handles.items()}, about
+
+    def load(self, name: str) -> tuple[dict[str, Handle], str]:
+        incarnation = self.incarnation
+        if check_name(name) not in self._saved:
+            raise HandleNotFound(f"no shares are saved as {name!r} on this cluster")
+        tensors, about = self._saved[name]
+        result = {}
+        for label, (handle, elements) in tensors.items():
+            result[label] = Handle(label, handle.shape, handle.fraction, incarnation, secrets.token_bytes(16))
+            self._stored[result[label].id] = elements
+        return result, about
+
+    def saved(self) -> list[str]:
+        self.incarnation  # noqa: B018  raises when closed
+        return sorted(self._saved)
+
+    def forget(self, name: str) -> None:
+        self.incarnation  # noqa: B018  raises when closed
+        self._saved.pop(check_name(name), None)
+
     def close(self) -> None:
         self._closed = True
         ACTIVE.remove(self)
         self._stored.clear()
+        self._saved.clear()

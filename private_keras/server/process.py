@@ -26,7 +26,9 @@ from private_keras.server.jobs import Jobs
 from private_keras.server.lanes import Lanes
 from private_keras.server.log import Log
 from private_keras.server.run import Runner
+from private_keras.server.saving import Saving
 from private_keras.server.service import Service
+from private_keras.server.storage import Storage
 from private_keras.server.store import Store
 from private_keras.server.wire import messages_pb2 as wire
 from private_keras.transport.tls import Credentials, TlsEndpoint, check_dates, split_address
@@ -55,6 +57,7 @@ class ServerProcess:
         bind: host to listen on instead of the one that the others dial; None for the same.
         log_level: error, warning or info.
         threads: that one step of a job may use.
+        storage: directory for what clients save; None: they cannot.
 
     Raises:
         InputError: no such party.
@@ -62,7 +65,9 @@ class ServerProcess:
         SecurityError: missing or unfit certificates.
     """
 
-    def __init__(self, config: ClusterConfig, party: int, bind: str | None, log_level: str, threads: int):
+    def __init__(
+        self, config: ClusterConfig, party: int, bind: str | None, log_level: str, threads: int, storage: Path | None
+    ):
         if not 0 <= party < len(config.servers):
             raise InputError(f"expected a party from 0 to {len(config.servers) - 1}. Received: {party}")
         self._config = config
@@ -80,7 +85,8 @@ class ServerProcess:
             incarnation=secrets.token_hex(8), kernel=kernel.name,
         )  # fmt: skip
         collector = Collector(party, kernel, store)
-        service = Service(about, Identities(config), store, self._jobs, collector, runner, kernel, self.log)
+        saving = Saving(Storage(storage, config.protocol, party), store)
+        service = Service(about, Identities(config), store, self._jobs, collector, runner, saving, kernel, self.log)
         workers = limits.MAX_JOBS + OTHER_CALLS
         pool = futures.ThreadPoolExecutor(workers, thread_name_prefix="call")
         self._server = grpc.server(
@@ -126,12 +132,15 @@ class ServerProcess:
         self.log.write("info", "server stopped")
 
 
-def serve(config: Path, party: int, bind: str | None, log_level: str, lifeline: int | None) -> NoReturn:
+def serve(
+    config: Path, party: int, bind: str | None, log_level: str, lifeline: int | None, storage: Path | None
+) -> NoReturn:
     """Runs a server until SIGTERM, SIGINT, or the end of its lifeline; then ends the process, with exit code 0.
 
     Args:
         lifeline: a socket's file descriptor, for embedded servers: gets a line when the server listens, and the server
             ends when the other end is closed, as it is when the client dies in whatever way.
+        storage: directory for what clients save; None: they cannot.
     """
     os.umask(0o077)
     ended = threading.Event()
@@ -141,7 +150,7 @@ def serve(config: Path, party: int, bind: str | None, log_level: str, lifeline: 
     # A host of its own is used wholly; on one machine the servers divide it.
     cores = len(os.sched_getaffinity(0))
     threads = cores if lifeline is None else max(1, cores // len(description.servers))
-    process = ServerProcess(description, party, bind, log_level, threads)
+    process = ServerProcess(description, party, bind, log_level, threads, storage)
     if lifeline is None:
         ended.wait()
     else:

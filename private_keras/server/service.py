@@ -19,10 +19,26 @@ from private_keras.server.log import Log
 from private_keras.server.material import Receiver, stored_bytes
 from private_keras.server.plans import Plans
 from private_keras.server.run import Outcome, Runner, replies
+from private_keras.server.saving import Saving
 from private_keras.server.store import Kept, Store
 from private_keras.server.wire import messages_pb2 as wire
 
 SERVICE = "private_keras.v1.Server"
+# Every call, and whether its requests and its replies are streams.
+STREAMS = {
+    "Hello": (False, False),
+    "Health": (False, False),
+    "Upload": (True, False),
+    "Delete": (False, False),
+    "Prepare": (True, False),
+    "Run": (True, True),
+    "Cancel": (False, False),
+    "Save": (True, False),
+    "Commit": (False, False),
+    "Saved": (False, True),
+    "Load": (False, True),
+    "Forget": (False, False),
+}
 
 
 class Service:
@@ -40,6 +56,7 @@ class Service:
         jobs: Jobs,
         collector: Collector,
         runner: Runner,
+        saving: Saving,
         kernel: Kernel,
         log: Log,
     ):
@@ -49,6 +66,7 @@ class Service:
         self._jobs = jobs
         self._collector = collector
         self._runner = runner
+        self._saving = saving
         self._kernel = kernel
         self._log = log
         self._plans = Plans(about.protocol)
@@ -139,31 +157,46 @@ class Service:
         """Ends a job of the caller."""
         return wire.CancelReply(found=self._jobs.cancel(request.job, identity))
 
+    def save(
+        self, requests: Iterator[wire.SaveRequest], identity: str, context: grpc.ServicerContext
+    ) -> wire.SaveReply:
+        """Writes shares to disk."""
+        return self._saving.save(_first(requests), requests, identity)
+
+    def commit(self, request: wire.CommitRequest, identity: str, context: grpc.ServicerContext) -> wire.CommitReply:
+        """Makes shares that were written loadable."""
+        return self._saving.commit(request, identity)
+
+    def saved(
+        self, request: wire.SavedRequest, identity: str, context: grpc.ServicerContext
+    ) -> Iterator[wire.SavedReply]:
+        """What the caller has saved."""
+        return self._saving.saved(request, identity)
+
+    def load(
+        self, request: wire.LoadRequest, identity: str, context: grpc.ServicerContext
+    ) -> Iterator[wire.LoadReply]:
+        """Puts saved shares into the store."""
+        return self._saving.load(request, identity)
+
+    def forget(self, request: wire.ForgetRequest, identity: str, context: grpc.ServicerContext) -> wire.ForgetReply:
+        """Removes saved shares."""
+        return self._saving.forget(request, identity)
+
     # --- gRPC ---------------------------------------------------------------------------------------------------------
     def handler(self) -> grpc.GenericRpcHandler:
         """The calls as gRPC takes them, guarded."""
-        unary, streamed = grpc.unary_unary_rpc_method_handler, grpc.stream_unary_rpc_method_handler
-        calls = {
-            "Hello": unary(self._guard(self.hello), wire.HelloRequest.FromString, wire.HelloReply.SerializeToString),
-            "Health": unary(
-                self._guard(self.health), wire.HealthRequest.FromString, wire.HealthReply.SerializeToString
-            ),
-            "Upload": streamed(
-                self._guard(self.upload), wire.UploadRequest.FromString, wire.UploadReply.SerializeToString
-            ),
-            "Delete": unary(
-                self._guard(self.delete), wire.DeleteRequest.FromString, wire.DeleteReply.SerializeToString
-            ),
-            "Prepare": streamed(
-                self._guard(self.prepare), wire.PrepareRequest.FromString, wire.PrepareReply.SerializeToString
-            ),
-            "Run": grpc.stream_stream_rpc_method_handler(
-                self._guard_stream(self.run), wire.RunRequest.FromString, wire.RunReply.SerializeToString
-            ),
-            "Cancel": unary(
-                self._guard(self.cancel), wire.CancelRequest.FromString, wire.CancelReply.SerializeToString
-            ),
+        shapes = {
+            (False, False): (grpc.unary_unary_rpc_method_handler, self._guard),
+            (True, False): (grpc.stream_unary_rpc_method_handler, self._guard),
+            (False, True): (grpc.unary_stream_rpc_method_handler, self._guard_stream),
+            (True, True): (grpc.stream_stream_rpc_method_handler, self._guard_stream),
         }
+        calls = {}
+        for name, streams in STREAMS.items():
+            make, guard = shapes[streams]
+            request, reply = (getattr(wire, name + kind) for kind in ("Request", "Reply"))
+            calls[name] = make(guard(getattr(self, name.lower())), request.FromString, reply.SerializeToString)
         return grpc.method_handlers_generic_handler(SERVICE, calls)
 
     def _enter(self, context: grpc.ServicerContext) -> str:
