@@ -13,6 +13,7 @@ import numpy as np
 
 from private_keras.errors import UnsupportedError
 from private_keras.plan.builder import PlanBuilder
+from private_keras.plan.gradients import UNFOLDED, unfold
 from private_keras.tracing.values import Known, Product, Refused, Secret, Value
 
 # Intermediate results are taken to be below 2^20 in absolute value, and ring elements must stay below 2^62.
@@ -30,15 +31,24 @@ class Lowering:
         builder: the plan being written.
         layer: path of the Keras layer whose operation is being lowered.
         weights: plaintext of each weight input declared so far, by name.
+        training: whether gradients will be taken of what is written.
+        joints: by value, how its gradient goes to values before it, instead of through the steps between.
+        logits: by value that is a softmax or sigmoid, which of them and what of.
+        seeds: by public input that is a random seed, the number that a layer asks for, or None.
     """
 
-    def __init__(self, fraction: int, approximation: str, owner: str):
+    def __init__(self, fraction: int, approximation: str, owner: str, training: bool = False):
         self.fraction = fraction
         self.approximation = approximation
         self.owner = owner
         self.builder = PlanBuilder()
         self.layer = ""
         self.weights: dict[str, np.ndarray] = {}
+        self.training = training
+        self.joints: dict[str, Any] = {}
+        self.logits: dict[str, tuple[str, Secret]] = {}
+        self.seeds: dict[str, int | None] = {}
+        self._streams = 0
         self._weight_names: dict[tuple[str, int], str] = {}
         self._scaled: dict[tuple[str, int], Secret] = {}
         self._products: dict[int, tuple[Product, Secret]] = {}
@@ -46,9 +56,14 @@ class Lowering:
 
     # --- writing -------------------------------------------------------------------------------------------------
     def step(self, op: str, *operands: Secret, **attributes: Any) -> Secret:
-        """Adds a step; operands must have the fractions the primitive wants."""
-        name = self.builder.add(op, *(x.name for x in operands), layer=self.layer, **attributes)
-        return self.secret(name)
+        """Adds a step; operands must have the fractions the primitive wants.
+
+        In training maxima are written as relus, whose comparisons the gradient uses again.
+        """
+        names = [x.name for x in operands]
+        if self.training and op in UNFOLDED:
+            return self.secret(unfold(self.builder, op, *names, layer=self.layer, **attributes))
+        return self.secret(self.builder.add(op, *names, layer=self.layer, **attributes))
 
     def secret(self, name: str) -> Secret:
         kind = self.builder.type(name)
@@ -65,6 +80,23 @@ class Lowering:
 
     def is_positive(self, x: Secret) -> bool:
         return x.name in self._positive
+
+    def random(self, shape: Sequence[int], fraction: int, distribution: str, seed: int | None, **more: Any) -> Secret:
+        """Numbers that all servers draw alike, other ones in each step of a run and at each call of this."""
+        name = "public/seed" if seed is None else f"public/seed/{seed}"
+        if name not in self.seeds:
+            self.builder.input(name, (), 0, self.owner, label="random seed", public=True)
+            self.seeds[name] = seed
+        self._streams += 1
+        return self.step(
+            "random",
+            self.secret(name),
+            shape=list(shape),
+            fraction=fraction,
+            distribution=distribution,
+            stream=self._streams - 1,
+            **more,
+        )
 
     # --- operands ------------------------------------------------------------------------------------------------
     def as_secret(self, x: Value) -> Secret:

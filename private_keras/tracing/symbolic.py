@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keras
-from keras import tree
-from keras.src.random.seed_generator import global_seed_generator
+from keras import ops, tree
+from keras.src.random.seed_generator import SeedGenerator, global_seed_generator
 
 from private_keras.errors import UnsupportedError
 from private_keras.tracing.rules.layers import ACTIVATIONS, LAYERS
@@ -26,6 +26,10 @@ HIDDEN = (
 
 
 RANDOM = "it draws random numbers while predicting. Do that in training only, or apply it to the data before `predict`."
+RANDOM_TRAINING = (
+    "it draws random numbers in a way that cannot be followed. Use Keras' Dropout and noise layers, or change the data "
+    "before `fit`."
+)
 QUANTIZED = (
     "it is quantized to {}; use the model as it was before `quantize`: weights are fixed point on shares anyway."
 )
@@ -82,6 +86,8 @@ class Graph:
         history: producer of a tensor, by id; a layer overwrites Keras' own record of what `call` returned.
         layer_of: layer path by id of the node that recorded an operation.
         findings: layers that could not be called symbolically.
+        losses: what layers add to the loss: `add_loss` and activity regularisers.
+        roots: the tensors that are wanted; None for the outputs.
         keep: keeps tensors alive so that ids stay unique.
         random: whether a layer that draws random numbers was found.
     """
@@ -92,8 +98,15 @@ class Graph:
     layer_of: dict[int, str] = field(default_factory=dict)
     layers: list[keras.Layer] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    losses: list[Any] = field(default_factory=list)
+    roots: list[keras.KerasTensor] | None = None
     keep: list[Any] = field(default_factory=list)
     random: bool = False
+
+    @property
+    def ends(self) -> list[Any]:
+        """The tensors that the graph was recorded for."""
+        return tree.flatten(self.outputs) if self.roots is None else self.roots
 
     def producer(self, tensor: keras.KerasTensor) -> tuple[Any, int] | None:
         """The node that made a tensor and the index of the tensor among its outputs; None for a root of the graph."""
@@ -123,22 +136,50 @@ class Graph:
                 stack.extend(made[0].input_tensors)
 
 
+StandIn = Callable[[keras.Variable], keras.KerasTensor]
+
+
 def call(model: keras.Model, inputs: Any) -> Graph:
     """Calls `model` for prediction on `inputs`, a structure of KerasTensors, and returns what was recorded."""
+    variables: dict[int, WeightTensor] = {}
+
+    def stand_in(variable: keras.Variable) -> WeightTensor:
+        return variables.setdefault(id(variable), WeightTensor(variable, len(variables)))
+
+    for variable in model.variables:
+        stand_in(variable)
+    with calling(model, inputs, stand_in) as graph:
+        return graph
+
+
+@contextmanager
+def calling(model: keras.Model, inputs: Any, stand_in: StandIn, training: bool = False) -> Iterator[Graph]:
+    """Calls `model` on `inputs` and gives what was recorded; more may be recorded on its tensors in the `with`.
+
+    Args:
+        model: built Keras model.
+        inputs: structure of KerasTensors.
+        stand_in: the symbolic tensor for a variable, always the same for the same.
+        training: as in Keras.
+
+    Returns:
+        The graph; its `outputs` are None if the call could not go on after a finding.
+    """
     graph = Graph(tree.flatten(inputs))
     graph.remember(inputs)
-    with _symbolic(model, graph):
+    with _symbolic(model, graph, stand_in, training):
         try:
-            graph.outputs = model(inputs, training=False)
+            graph.outputs = model(inputs, training=training)
         except Stopped:
-            return graph
+            pass
         graph.remember(graph.outputs)
+        yield graph
         # Nodes are looked up by position in lists that are about to be put back: resolve them now.
-        return _resolve(graph)
+        _resolve(graph)
 
 
-def _resolve(graph: Graph) -> Graph:
-    stack = [t for t in tree.flatten(graph.outputs) if isinstance(t, keras.KerasTensor)]
+def _resolve(graph: Graph) -> None:
+    stack = [t for t in graph.ends if isinstance(t, keras.KerasTensor)]
     seen: dict[int, Any] = {}
     while stack:
         tensor = stack.pop()
@@ -150,22 +191,18 @@ def _resolve(graph: Graph) -> Graph:
         if made is not None:
             stack.extend(made[0].input_tensors)
     graph.producer = lambda tensor: seen.get(id(tensor))  # type: ignore[method-assign]
-    return graph
 
 
 @contextmanager
-def _symbolic(model: keras.Model, graph: Graph) -> Iterator[None]:
+def _symbolic(model: keras.Model, graph: Graph, stand_in: StandIn, training: bool) -> Iterator[None]:
     undo: list[Callable[[], None]] = []
-    variables: dict[int, WeightTensor] = {}
-    for variable in model.variables:
-        variables[id(variable)] = WeightTensor(variable, len(variables))
     seen: set[int] = set()
     found: set[int] = set()
 
     def replace(value: Any) -> Any:
         if isinstance(value, keras.Variable):
             found.add(id(value))
-            return variables.setdefault(id(value), WeightTensor(value, len(variables)))
+            return stand_in(value)
         if isinstance(value, list | tuple) and _holds_variable(value):
             return type(value)(replace(v) for v in value) if type(value) is tuple else [replace(v) for v in value]
         if isinstance(value, dict) and _holds_variable(list(value.values())):
@@ -173,6 +210,13 @@ def _symbolic(model: keras.Model, graph: Graph) -> Iterator[None]:
         if callable(value) and not isinstance(value, keras.Layer):
             return ACTIVATIONS.get(value, value) if value.__hash__ else value
         return value
+
+    def swap(attributes: dict[str, Any], key: str, value: Any) -> None:
+        if key in attributes:
+            undo.append(lambda v=attributes[key]: attributes.__setitem__(key, v))
+        else:
+            undo.append(lambda: attributes.pop(key, None))
+        attributes[key] = value
 
     def visit(layer: keras.Layer) -> None:
         if id(layer) in seen:
@@ -185,11 +229,10 @@ def _symbolic(model: keras.Model, graph: Graph) -> Iterator[None]:
                 continue
             changed = replace(value)
             if changed is not value:
-                undo.append(lambda a=attributes, k=key, v=value: a.__setitem__(k, v))
-                attributes[key] = changed
+                swap(attributes, key, changed)
         _save_nodes(layer, undo)
-        undo.append(lambda a=attributes: a.pop("symbolic_call", None))
-        attributes["symbolic_call"] = _inliner(layer, graph)
+        swap(attributes, "symbolic_call", _inliner(layer, graph))
+        swap(attributes, "add_loss", lambda loss: graph.losses.extend(tree.flatten(loss)))
         for operation in getattr(layer, "_operations", None) or []:
             if not isinstance(operation, keras.Layer):
                 _save_nodes(operation, undo)
@@ -201,10 +244,18 @@ def _symbolic(model: keras.Model, graph: Graph) -> Iterator[None]:
         for variable in model.weights:
             if id(variable) not in found:
                 graph.findings.append(Finding(model.name, "weight", f"'{variable.path}' {HIDDEN}"))
+        if training:
+            undo.append(lambda draw=SeedGenerator.next: setattr(SeedGenerator, "next", draw))
+            SeedGenerator.next = _refuse_to_draw
         yield
     finally:
         for put_back in reversed(undo):
             put_back()
+
+
+def _refuse_to_draw(self: SeedGenerator, ordered: bool = True) -> Any:
+    """A number drawn while tracing would be the same in every step, and known."""
+    raise UnsupportedError(RANDOM_TRAINING)
 
 
 def _holds_variable(values: Any) -> bool:
@@ -248,6 +299,7 @@ def _inliner(layer: keras.Layer, graph: Graph) -> Callable[..., Any]:
             if _random_state() != drawn and not graph.random:
                 graph.random = True
                 graph.findings.append(Finding(path, type(layer).__name__, RANDOM))
+            graph.losses.extend(_activity_losses(layer, outputs))
         except Stopped:
             raise
         except UnsupportedError as error:
@@ -261,6 +313,14 @@ def _inliner(layer: keras.Layer, graph: Graph) -> Callable[..., Any]:
         return outputs
 
     return symbolic_call
+
+
+def _activity_losses(layer: keras.Layer, outputs: Any) -> list[Any]:
+    """As `keras.Layer.__call__` has them on tensors that are not symbolic: divided by the batch's size."""
+    if layer.activity_regularizer is None:
+        return []
+    losses = [(layer.activity_regularizer(y), y) for y in tree.flatten(outputs)]
+    return [ops.multiply(loss, 1 / y.shape[0]) if y.shape else loss for loss, y in losses]
 
 
 def _random_state() -> list[int]:

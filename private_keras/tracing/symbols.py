@@ -48,6 +48,48 @@ class AdaptiveMax(_Adaptive, nn.AdaptiveMaxPool):
     """`keras.ops.adaptive_max_pool`."""
 
 
+class Standardize(keras.Operation):
+    """x over the statistics of the batch at hand: (x - mean) / sqrt(variance + epsilon), mean and variance."""
+
+    def __init__(self, axes: Sequence[int], epsilon: float):
+        super().__init__()
+        self.axes = tuple(axes)
+        self.epsilon = epsilon
+
+    def call(self, x: Any) -> Any:
+        mean, variance = keras.ops.moments(x, self.axes, keepdims=True)
+        normal = keras.ops.multiply(keras.ops.subtract(x, mean), keras.ops.rsqrt(keras.ops.add(variance, self.epsilon)))
+        return normal, keras.ops.squeeze(mean, self.axes), keras.ops.squeeze(variance, self.axes)
+
+    def compute_output_spec(self, x: keras.KerasTensor) -> tuple[keras.KerasTensor, ...]:
+        rest = tuple(n for a, n in enumerate(x.shape) if a not in self.axes)
+        return (keras.KerasTensor(x.shape, dtype=x.dtype), *(keras.KerasTensor(rest, dtype=x.dtype) for _ in range(2)))
+
+
+class Random(keras.Operation):
+    """Public random numbers, other ones in each step of training.
+
+    Args:
+        shape: of the tensor.
+        distribution: "bernoulli", "uniform" in [0, 1) or "normal", of mean 0 and variance 1.
+        seed: that the layer asks for; None for the run's.
+        probability: of 1, where the distribution is "bernoulli".
+    """
+
+    def __init__(self, shape: Sequence[int], distribution: str, seed: int | None, probability: float = 0.0):
+        super().__init__()
+        self.shape = tuple(int(n) for n in shape)
+        self.distribution = distribution
+        self.seed = seed
+        self.probability = probability
+
+    def call(self) -> Any:
+        raise NotImplementedError("drawn by the servers alone")
+
+    def compute_output_spec(self) -> keras.KerasTensor:
+        return keras.KerasTensor(self.shape)
+
+
 class Settle(keras.Operation):
     """The same tensor, at the working fraction: truncated once before several operations take parts of it."""
 

@@ -19,7 +19,7 @@ from private_keras.tracing.walk import Walk, topological
 
 APPROXIMATIONS = ("accurate", "fast")
 # Recording a call replaces parts of Keras for all threads while it lasts.
-_RECORDING = threading.RLock()
+RECORDING = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -78,20 +78,25 @@ def trace(
         UnsupportedError: naming layer, operation and advice for everything that cannot run on shares.
         InputError: a batch size or approximation that is none.
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise InputError(f"batch_size: expected an integer of at least 1. Received: {batch_size!r}")
-    if approximation not in APPROXIMATIONS:
-        raise InputError(f"approximation: expected one of {', '.join(APPROXIMATIONS)}. Received: {approximation!r}")
-    with _RECORDING:
+    check_arguments(batch_size, approximation)
+    with RECORDING:
         traced, findings = _attempt(model, batch_size, approximation, fraction, input_owner, weight_owner, receivers)
     if traced is None:
         raise UnsupportedError(report(model, findings))
     return traced
 
 
+def check_arguments(batch_size: int, approximation: str) -> None:
+    """Raises an InputError for a batch size or approximation that is none."""
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise InputError(f"batch_size: expected an integer of at least 1. Received: {batch_size!r}")
+    if approximation not in APPROXIMATIONS:
+        raise InputError(f"approximation: expected one of {', '.join(APPROXIMATIONS)}. Received: {approximation!r}")
+
+
 def unsupported(model: keras.Model, batch_size: int = 1) -> list[Finding]:
     """Everything in `model` that cannot run on shares: layer, operation and advice. Empty if it can run."""
-    with _RECORDING:
+    with RECORDING:
         return _attempt(model, batch_size, "accurate", 18, "client", "model-owner", ("client",))[1]
 
 
@@ -111,7 +116,7 @@ def _attempt(
     receivers: tuple[str, ...],
 ) -> tuple[Traced | None, list[Finding]]:
     try:
-        graph = call(model, _symbolic_inputs(model, batch_size))
+        graph = call(model, symbolic_inputs(model, batch_size))
     except UnsupportedError as error:
         return None, [Finding(model.name, "input", str(error))]
     if graph.outputs is None:
@@ -129,7 +134,7 @@ def _attempt(
     names: list[str] = []
     dtypes: dict[str, str] = {}
     for i, tensor in enumerate(tree.flatten(graph.outputs)):
-        names.append(_output_name(model, i, names))
+        names.append(output_name(model, i, names))
         dtypes[names[-1]] = keras.backend.standardize_dtype(tensor.dtype)
         walk.open(tensor, names[-1], receivers)
     if findings:
@@ -140,7 +145,7 @@ def _attempt(
     return Traced(plan, lo.weights, specs, outputs, dtypes, layers), []
 
 
-def _output_name(model: keras.Model, index: int, taken: list[str]) -> str:
+def output_name(model: keras.Model, index: int, taken: list[str]) -> str:
     """Keras' name of the output, made fit for a plan and unique."""
     functional = getattr(model, "_functional", None) or model
     given = getattr(functional, "output_names", None) or []
@@ -150,7 +155,12 @@ def _output_name(model: keras.Model, index: int, taken: list[str]) -> str:
     return name if name and name not in taken else f"{name or 'output'}.{index}"
 
 
-def _symbolic_inputs(model: keras.Model, batch_size: int) -> Any:
+def symbolic_inputs(model: keras.Model, batch_size: int) -> Any:
+    """The model's inputs for a batch, as KerasTensors in Keras' structure.
+
+    Raises:
+        UnsupportedError: shapes that are not known.
+    """
     struct = getattr(model, "_inputs_struct", None)
     if struct is None and getattr(model, "_functional", None) is not None:
         struct = model._functional._inputs_struct

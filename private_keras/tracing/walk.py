@@ -11,6 +11,7 @@ from private_keras.errors import PlanError, UnsupportedError
 from private_keras.tracing.lowering import Lowering, digest
 from private_keras.tracing.rules import GENERAL, REFUSED, TABLE
 from private_keras.tracing.symbolic import Finding, Graph, WeightTensor
+from private_keras.tracing.symbols import Random
 from private_keras.tracing.values import Known, Product, Refused, Secret, Value
 
 # Operations whose shape Keras infers wrongly: attention, where values are longer than keys.
@@ -18,10 +19,10 @@ MISJUDGED = (nn.DotProductAttention,)
 
 
 def topological(graph: Graph) -> list[Any]:
-    """The nodes that outputs depend on, each after those it depends on."""
+    """The nodes that the graph's ends depend on, each after those it depends on."""
     order: list[Any] = []
     state: dict[int, bool] = {}
-    stack = [made[0] for t in reversed(tree.flatten(graph.outputs)) if (made := graph.producer(t)) is not None]
+    stack = [made[0] for t in reversed(graph.ends) if (made := graph.producer(t)) is not None]
     while stack:
         node = stack[-1]
         if state.get(id(node)):
@@ -52,7 +53,7 @@ class Walk:
         self._arrays = 0
 
     def run(self, nodes: list[Any]) -> None:
-        for tensor in tree.flatten(self.graph.outputs):
+        for tensor in self.graph.ends:
             self._use(tensor)
         for node in nodes:
             for tensor in node.input_tensors:
@@ -118,7 +119,7 @@ class Walk:
         args, kwargs = node.arguments.convert(self._argument)
         flat = tree.flatten((args, kwargs))
         try:
-            if not any(isinstance(a, Secret | Product | Refused) for a in flat):
+            if not isinstance(operation, Random) and not any(isinstance(a, Secret | Product | Refused) for a in flat):
                 return self._compute(node, args, kwargs)
             rule = TABLE.get(type(operation))
             if rule is None:

@@ -17,6 +17,7 @@ from private_keras.tracing.rules import (
     image,
     linear,
     movement,
+    noise,
     normalization,
     pooling,
     reduction,
@@ -40,4 +41,5 @@ TABLE: dict[type, Callable[..., Any]] = {
     **image.RULES,
     **attention.RULES,
     **sequences.RULES,
+    **noise.RULES,
 }

@@ -3,10 +3,11 @@
 import keras
 from keras.src.ops import core
 
+from private_keras.plan.gradients import Joint
 from private_keras.tracing.lowering import Lowering
 from private_keras.tracing.rules.comparison import truth
 from private_keras.tracing.symbols import Settle
-from private_keras.tracing.values import Value
+from private_keras.tracing.values import Known, Value
 
 
 def cast(lo: Lowering, op: core.Cast, x: Value) -> Value:
@@ -29,7 +30,11 @@ def convert_to_tensor(lo: Lowering, op: core.ConvertToTensor, x: Value) -> Value
 
 
 def stop_gradient(lo: Lowering, op: core.StopGradient, x: Value) -> Value:
-    return x
+    if not lo.training or isinstance(x, Known):
+        return x
+    y = lo.step("shift", lo.as_secret(x), bits=0)  # a name of its own, for what passes no gradient on
+    lo.joints[y.name] = Joint((), lambda tape, gradient: [])
+    return y
 
 
 def settle(lo: Lowering, op: Settle, x: Value) -> Value:

@@ -129,8 +129,10 @@ def center_crop(layer: layers.CenterCrop, images: Any, training: bool = False) -
     return images[:, rows, columns] if first == 1 else images[:, :, rows, columns]
 
 
-def unchanged(layer: keras.Layer, inputs: Any, *_: Any, **__: Any) -> Any:
+def unchanged(layer: keras.Layer, inputs: Any, *_: Any, training: Any = None, **__: Any) -> Any:
     """Augmentation changes training data only."""
+    if training:
+        raise UnsupportedError("it changes images at random, which is not available on shares; apply it before `fit`.")
     return inputs
 
 

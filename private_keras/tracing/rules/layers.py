@@ -13,8 +13,8 @@ from keras.src.activations import activations
 from keras.src.layers.convolutional.base_conv import BaseConv
 
 from private_keras.errors import UnsupportedError
-from private_keras.tracing.rules import categories, image, recurrent
-from private_keras.tracing.symbols import BatchNorm, GroupedConv
+from private_keras.tracing.rules import categories, image, noise, recurrent
+from private_keras.tracing.symbols import BatchNorm, GroupedConv, Standardize
 
 MASKED = -30000.0  # far enough below any logit for exp to give 0, and short enough for fixed point
 
@@ -34,13 +34,25 @@ def normalization(layer: layers.Normalization, inputs: Any, **_: Any) -> Any:
 
 
 def batch_normalization(layer: layers.BatchNormalization, inputs: Any, training: Any = None, mask: Any = None) -> Any:
-    """By the moving averages."""
-    if training and layer.trainable:
-        raise UnsupportedError(
-            "statistics of the batch at hand are not used in prediction; call it with training=False."
-        )
+    """By the moving averages; in training, unless the layer is frozen, by the batch, which moves the averages."""
     offset, scale = layer.beta if layer.center else None, layer.gamma if layer.scale else None
-    return BatchNorm(layer.axis, layer.epsilon)(inputs, layer.moving_mean, layer.moving_variance, offset, scale)
+    mean, variance = layer.moving_mean, layer.moving_variance
+    if training and layer.trainable:
+        if layer.renorm:
+            raise UnsupportedError("renorm=True cannot be trained on shares; use renorm=False.")
+        if mask is None:
+            axes = sorted(a % len(inputs.shape) for a in layer._reduction_axes)
+            outputs, mean, variance = Standardize(axes, layer.epsilon)(inputs)
+            shape = [n if a == layer.axis % len(inputs.shape) else 1 for a, n in enumerate(inputs.shape)]
+            outputs = outputs if scale is None else ops.multiply(outputs, ops.reshape(scale, shape))
+            outputs = outputs if offset is None else ops.add(outputs, ops.reshape(offset, shape))
+        else:
+            mean, variance = layer._moments(inputs, mask)
+            outputs = BatchNorm(layer.axis, layer.epsilon)(inputs, mean, variance, offset, scale)
+        for average, value in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
+            average.assign_add(ops.multiply(ops.subtract(value, average), 1 - layer.momentum))
+        return outputs
+    return BatchNorm(layer.axis, layer.epsilon)(inputs, mean, variance, offset, scale)
 
 
 def rescaling(layer: layers.Rescaling, inputs: Any, **_: Any) -> Any:
@@ -60,10 +72,15 @@ def softmax(layer: layers.Softmax, inputs: Any, mask: Any = None) -> Any:
 
 
 def time_distributed(layer: layers.TimeDistributed, inputs: Any, training: Any = None, mask: Any = None) -> Any:
-    """Prediction treats rows of a batch alike, so time joins the batch: one call instead of one for each step."""
+    """Rows of a batch are treated alike, so time joins the batch: one call instead of one for each step.
+
+    Not where a layer in training looks at the whole batch.
+    """
     if mask is not None and layer.layer._call_has_mask_arg:
         raise UnsupportedError("a mask on TimeDistributed is not supported; call the inner layer without a mask.")
     shape = inputs.shape
+    if training and any(isinstance(inner, layers.BatchNormalization) for inner in layer.layer._flatten_layers()):
+        return ops.stack([layer.layer(inputs[:, t]) for t in range(shape[1])], axis=1)
     outputs = layer.layer(ops.reshape(inputs, (shape[0] * shape[1], *shape[2:])))
     return ops.reshape(outputs, (shape[0], shape[1], *outputs.shape[1:]))
 
@@ -91,6 +108,7 @@ LAYERS: dict[type, Callable[..., Any]] = {
     **recurrent.RULES,
     **image.LAYERS,
     **categories.LAYERS,
+    **noise.LAYERS,
     BaseConv: convolution,
     layers.BatchNormalization: batch_normalization,
     layers.Normalization: normalization,

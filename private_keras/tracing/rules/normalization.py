@@ -1,6 +1,8 @@
 """Normalisation by statistics: of the training data (known, folded into weights) or of the batch at hand (computed)."""
 
+import math
 from collections.abc import Sequence
+from functools import partial
 
 import keras
 import numpy as np
@@ -8,11 +10,12 @@ from keras.src.ops import math as kmath
 from keras.src.ops import nn
 from keras.src.ops import numpy as knp
 
+from private_keras.plan.gradients import Gradient, Joint, Tape
 from private_keras.tracing import arithmetic, shapes
 from private_keras.tracing.arithmetic import public
 from private_keras.tracing.lowering import Lowering
-from private_keras.tracing.symbols import BatchNorm
-from private_keras.tracing.values import Known, Value
+from private_keras.tracing.symbols import BatchNorm, Standardize
+from private_keras.tracing.values import Known, Secret, Value
 
 
 def axes_of(axis: int | Sequence[int] | None, rank: int) -> list[int]:
@@ -31,14 +34,54 @@ def mean(lo: Lowering, x: Value, axes: Sequence[int], keepdims: bool) -> Value:
 
 def variance(lo: Lowering, x: Value, axes: Sequence[int], keepdims: bool) -> tuple[Value, Value]:
     """Mean squared distance from the mean, and that distance; x^2 - mean^2 would lose all precision."""
-    y = lo.as_secret(x)
+    _, distance, spread = _moments(lo, lo.as_secret(x), axes, keepdims)
+    return spread, distance
+
+
+def _moments(lo: Lowering, y: Secret, axes: Sequence[int], keepdims: bool) -> tuple[Value, Secret, Value]:
+    """Mean (with all axes), distance from it, and variance."""
     centre = mean(lo, y, axes, True)
     # The mean has few elements: truncate it, unless x has to be truncated anyway.
     distance = lo.at(arithmetic.subtract(lo, y, lo.at(centre) if y.fraction <= lo.fraction else centre))
-    return mean(lo, lo.positive(arithmetic.square(lo, distance)), axes, keepdims), distance
+    # Sums of many squares stay below 2^62 in ring units where distances are below 2^7.
+    count = int(np.prod([y.shape[a] for a in axes], dtype=np.int64))
+    short = lo.at(distance, min(lo.fraction, (48 - (count - 1).bit_length()) // 2))
+    return centre, distance, mean(lo, lo.positive(arithmetic.square(lo, short)), axes, keepdims)
 
 
-def root_inverse(lo: Lowering, x: Value, epsilon: float) -> Value:
+def standardize(lo: Lowering, op: Standardize, x: Value) -> list[Value]:
+    y = lo.as_secret(x)
+    normal, centre, spread = _standardized(lo, y, op.axes, op.epsilon)
+    rest = [n for a, n in enumerate(y.shape) if a not in op.axes]
+    return [normal, *(shapes.reshape(lo, lo.at(v), rest) for v in (centre, spread))]
+
+
+def _standardized(lo: Lowering, y: Secret, axes: Sequence[int], epsilon: float) -> tuple[Secret, Value, Value]:
+    """(y - mean) / sqrt(variance + epsilon), with its gradient in closed form, mean and variance."""
+    centre, distance, spread = _moments(lo, y, axes, True)
+    inverse = root_inverse(lo, spread, epsilon)
+    normal = lo.at(arithmetic.multiply(lo, distance, inverse))
+    if lo.training:
+        lo.joints[normal.name] = Joint((y.name,), partial(_gradient, normal.name, inverse.name, list(axes)))
+    return normal, centre, spread
+
+
+def _gradient(normal: str, inverse: str, axes: list[int], tape: Tape, g: Gradient) -> list[Gradient]:
+    """(g - mean(g) - normal mean(g normal)) inverse: the gradient through mean and variance as well."""
+    count = math.prod(tape.shape(normal)[a] for a in axes)
+    # Sums over many elements have to stay below 2^62 in ring units.
+    value = tape.at(g, min(tape.fraction, 36 - (count - 1).bit_length()))
+
+    def average(name: str) -> str:
+        total = tape.step("reduce_sum", name, axes=axes, keepdims=True)
+        return tape.plain(Gradient(total, 1 / count))
+
+    along = tape.times(normal, average(tape.step("multiply", value, normal)), 18)
+    rest = tape.minus(tape.minus(value, average(value)), along)
+    return [tape.multiply(Gradient(rest, g.scale), inverse)]
+
+
+def root_inverse(lo: Lowering, x: Value, epsilon: float) -> Secret:
     """1 / sqrt(x + epsilon) for x >= 0."""
     y = arithmetic.add(lo, lo.at(x), public(np.float64(epsilon)))
     return lo.positive(lo.step("rsqrt", lo.at(y)))
@@ -86,10 +129,12 @@ def layer_norm(
 ) -> Value:
     axes = axes_of(op.axis, len(x.shape))
     shape = [n if a in axes else 1 for a, n in enumerate(x.shape)]
-    spread, distance = variance(lo, x, axes, True)
     epsilon = keras.backend.epsilon() if op.epsilon is None else float(op.epsilon)
-    inverse = root_inverse(lo, spread, epsilon)
-    y: Value = lo.at(arithmetic.multiply(lo, x if op.rms_scaling else distance, inverse))
+    y: Value
+    if op.rms_scaling:
+        y = lo.at(arithmetic.multiply(lo, x, root_inverse(lo, variance(lo, x, axes, True)[0], epsilon)))
+    else:
+        y = _standardized(lo, lo.as_secret(x), axes, epsilon)[0]
     if gamma is not None:
         y = arithmetic.multiply(lo, y, shapes.reshape(lo, gamma, shape) if len(gamma.shape) != len(shape) else gamma)
     if beta is not None and not op.rms_scaling:
@@ -145,6 +190,7 @@ def sqrt(lo: Lowering, op: knp.Sqrt, x: Value) -> Value:
 RULES = {
     nn.BatchNorm: batch_norm,
     BatchNorm: batch_norm,
+    Standardize: standardize,
     nn.LayerNorm: layer_norm,
     nn.RMSNorm: rms_norm,
     nn.Normalize: normalize,

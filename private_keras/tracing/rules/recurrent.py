@@ -11,6 +11,7 @@ import keras
 from keras import layers, ops, tree
 
 from private_keras.errors import UnsupportedError
+from private_keras.tracing.rules.noise import scaled_mask
 from private_keras.tracing.symbols import Settle, zeros
 
 Step = Callable[[Any, list[Any] | None], tuple[Any, list[Any]]]
@@ -25,6 +26,8 @@ def recurrent(
             "stateful=True keeps state between calls, which prediction on shares does not. Use stateful=False and pass "
             "initial_state."
         )
+    if training:
+        sequences = _dropped(layer.cell, sequences)
     if tree.is_nested(mask):
         mask = tree.flatten(mask)[0]
     steps = sequences.shape[1]
@@ -48,6 +51,20 @@ def recurrent(
         last = ops.where(_widen(mask[:, 0 if layer.go_backwards else -1], last), last, 0.0)
     result = sequence if layer.return_sequences else last
     return (result, *state) if layer.return_state else result
+
+
+def _dropped(cell: Any, sequences: Any) -> Any:
+    """Dropout of a cell's inputs: one mask for all steps, as Keras draws it."""
+    parts = getattr(cell, "cells", [cell])
+    if any(getattr(c, "recurrent_dropout", 0) for c in parts):
+        raise UnsupportedError("recurrent_dropout is not available in training on shares; use `dropout`.")
+    rate = getattr(cell, "dropout", 0)
+    if any(getattr(c, "dropout", 0) for c in parts) and type(cell).call not in CELLS:
+        raise UnsupportedError("dropout in this cell cannot be trained on shares; put a Dropout layer before it.")
+    if not rate:
+        return sequences
+    mask = scaled_mask((sequences.shape[0], 1, sequences.shape[2]), rate, cell.seed) if rate < 1 else 0.0
+    return ops.multiply(sequences, mask)
 
 
 def bidirectional(

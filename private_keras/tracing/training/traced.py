@@ -1,4 +1,8 @@
-"""What a trace of a training step tells those who run it."""
+"""What a trace of a training step tells those who run it.
+
+A layer with an attribute `public` that is true holds public weights, as do the layers in it: they are public inputs of
+plans, and products with them cost no communication. They cannot be trained.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +15,19 @@ from private_keras.plan.plan import Plan
 from private_keras.tracing.inputs import InputSpec
 
 Kind = Literal["weight", "optimizer", "metric"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One leaf of y, or of sample weights, as the data have it.
+
+    Attributes:
+        shape: without the batch.
+        dtype: of the data; integers and truth values are shared as they are, real numbers in fixed point.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -64,6 +81,8 @@ class TracedStep:
         inputs: one for each model input, in the order in which Keras flattens them; names in the plan.
         targets: one for each leaf of y, in the order in which Keras flattens them.
         sample_weight: the plan's input of shape (batch,), or None.
+        arrays: plaintext of further secret inputs, by name: arrays of real numbers that layers hold and that are no
+            weights (a table, statistics). They are the model owner's, and the same in every step.
         states: all states that the plan reads, by name of the plan's input.
         carried: name of the kept output that is a state's new value, by the state's name; states that a step does not
             change are missing.
@@ -82,6 +101,7 @@ class TracedStep:
     carried: Mapping[str, str]
     public: Mapping[str, PublicInput]
     schedule: ScheduleValues
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     outputs: Any = None
     output_dtypes: Mapping[str, str] = field(default_factory=dict)
 

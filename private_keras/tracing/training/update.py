@@ -1,0 +1,67 @@
+"""The update of weights: gradients of the loss, the optimiser, and constraints."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import keras
+import numpy as np
+
+from private_keras.plan.gradients import Gradient, Tape, gradients
+from private_keras.tracing.lowering import Lowering
+from private_keras.tracing.training.traced import PublicInput, ScheduleValues, State
+from private_keras.tracing.training.weights import Weights
+from private_keras.tracing.values import Secret, Value
+
+# Fractional bits of gradients: more than values have, since most of them are small.
+GRADIENT_BITS = 24
+
+
+def _nothing(first: int, steps: int) -> dict[str, np.ndarray]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Updated:
+    """What an update adds to a plan.
+
+    Attributes:
+        values: new values by name of the state's input.
+        states: the optimiser's states by name.
+        public: its public inputs by name.
+        schedule: the values of these.
+    """
+
+    values: Mapping[str, Value] = field(default_factory=dict)
+    states: Mapping[str, State] = field(default_factory=dict)
+    public: Mapping[str, PublicInput] = field(default_factory=dict)
+    schedule: ScheduleValues = _nothing
+
+
+def update(lo: Lowering, model: keras.Model, weights: Weights, loss: Value) -> Updated:
+    """Writes the update of all trainable weights that the loss depends on.
+
+    Raises:
+        UnsupportedError: naming what stands in the way.
+    """
+    trainable = weights.trainable()
+    if not trainable:
+        raise lo.refuse("training", "the model has no trainable weights; set trainable=True on a layer.")
+    before = [weights.declare(lo, variable) for variable in trainable]
+    value = lo.as_secret(loss)
+    found = gradients(
+        lo.builder,
+        {value.name: Gradient(lo.builder.constant(np.ones(value.shape, np.int64), 0))},
+        [w.name for w in before],
+        fraction=GRADIENT_BITS,
+        joints=lo.joints,
+    )
+    pairs = [(w, g) for w in before if (g := found[w.name]) is not None]
+    if not pairs:
+        raise lo.refuse("training", "the loss does not depend on any trainable weight.")
+    values: dict[str, Secret] = {}
+    rate = float(model.optimizer.learning_rate)
+    tape = Tape(lo.builder, GRADIENT_BITS)
+    for w, g in pairs:
+        change = lo.secret(tape.plain(tape.scaled(g, rate), lo.fraction))
+        values[w.name] = lo.step("subtract", w, change)
+    return Updated(values)
