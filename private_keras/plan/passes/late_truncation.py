@@ -6,12 +6,13 @@ is then taken at the higher fraction, where y must stay below 2^61 in ring units
 from dataclasses import replace
 
 from private_keras.plan.passes.graph import (
+    CUT_BY,
     HEADROOM_FRACTION,
-    SHIFTED_BY,
     fraction_before,
     fresh_name,
     names,
     uses,
+    with_signs,
     with_steps,
 )
 from private_keras.plan.plan import Plan, Step
@@ -22,9 +23,10 @@ _SUMS = ("add", "subtract")
 
 def delay_truncations(plan: Plan) -> Plan:
     """Moves truncations behind sums where that leaves fewer elements to truncate."""
-    count, taken, types = uses(plan), names(plan), plan.types
+    count, taken, types = uses(plan, signs=False), names(plan), plan.types
     absorbed = _absorbed(plan, count)
     done: dict[str, Step] = {}
+    instead: dict[str, str] = {}
     for step in plan.steps:
         cut = [_truncation(done, name, count) for name in step.inputs] if step.op in _SUMS else []
         if not any(cut) or not _saves(step, cut, types, step.output in absorbed):
@@ -36,6 +38,7 @@ def delay_truncations(plan: Plan) -> Plan:
             value, lift = (item.inputs[0], bits - item.attributes["bits"]) if item else (name, bits)
             if item:
                 del done[name]
+                instead[name] = item.inputs[0]
             if lift:
                 shifted = fresh_name(f"{step.output}.shift", taken)
                 done[shifted] = Step("shift", (value,), shifted, {"bits": lift}, step.layer)
@@ -44,7 +47,7 @@ def delay_truncations(plan: Plan) -> Plan:
         total = fresh_name(f"{step.output}.sum", taken)
         done[total] = replace(step, inputs=tuple(operands), output=total)
         done[step.output] = Step("truncate", (total,), step.output, {"bits": bits}, step.layer)
-    return with_steps(plan, done.values())
+    return with_steps(plan, with_signs(done.values(), instead))
 
 
 def _truncation(done: dict[str, Step], name: str, count) -> Step | None:
@@ -61,12 +64,12 @@ def _saves(step: Step, cut: list[Step | None], types: dict[str, TensorType], abs
 
 
 def _absorbed(plan: Plan, count) -> set[str]:
-    """Values with one use, a relu or truncation, at once or behind further sums of the same size."""
+    """Values with one use, a relu, gate or truncation, at once or behind further sums of the same size."""
     result: set[str] = set()
     types = plan.types
     for step in reversed(plan.steps):
-        for name in step.inputs:
-            behind = step.op in SHIFTED_BY or (
+        for name in step.inputs[-1:] if step.op == "gate" else step.inputs:
+            behind = step.op in CUT_BY or (
                 step.op in _SUMS and step.output in result and types[name].size == types[step.output].size
             )
             if behind and count[name] == 1:
