@@ -30,7 +30,7 @@ def named(function, shape=(4,)):
         (ops.sort, "Sort", "max, argmax or where"),
         (ops.sin, "Sin", "before `predict`"),
         (lambda x: ops.cast(x + 1.0, "int32"), "Cast", "as integers"),
-        (lambda x: ops.power(x, 0.3), "Power", "exp"),
+        (lambda x: ops.power(x, -0.3), "Power", "exp"),
         (lambda x: ops.power(x, x), "Power", "exp"),
         (lambda x: x / ops.zeros((4,)), "TrueDivide", "not finite"),
         (lambda x: ops.vectorized_map(lambda r: r * 2, x), "VectorizedMap", "unroll"),

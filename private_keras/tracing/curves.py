@@ -84,6 +84,12 @@ def _made(name: str, error: float, parameters: tuple[tuple[str, float | bool | N
     return Activation(label, spline, slopes)
 
 
+@cache
+def log_of_largest(n: int) -> Activation:
+    """log(x) for 1 / n <= x <= 1, which the largest of n probabilities is; constant beyond. Error 1e-4."""
+    return Activation("log", fit(np.log, 1 / n, 1.0, ERRORS["accurate"], left=[-math.log(n)], right=[0.0], unit=UNIT))
+
+
 Made = tuple[Spline, tuple[float, float]]
 
 

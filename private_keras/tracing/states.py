@@ -5,12 +5,21 @@ A `StateTensor` is that object. While `recording` lasts, every Keras operation t
 instead, so the recorded graph has no assignments in it, only values.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import keras
 from keras import ops, tree
+from keras.src import backend
+from keras.src.ops import core
+from keras.src.ops import numpy as knp
+
+from private_keras.errors import UnsupportedError
+
+_IN_BRANCH = ContextVar("_IN_BRANCH", default=False)
 
 
 class StateTensor(keras.KerasTensor):
@@ -44,6 +53,11 @@ class StateTensor(keras.KerasTensor):
 
     def assign(self, value: Any) -> "StateTensor":
         """Records a new value, of the variable's shape."""
+        if _IN_BRANCH.get():
+            raise UnsupportedError(
+                f"'{self.path}' is assigned in one branch of a condition on a secret. Assign it in any case, a value "
+                "that `ops.where` chooses."
+            )
         value = current(value)
         if not isinstance(value, keras.KerasTensor):
             value = ops.add(ops.multiply(self.initial, 0.0), value)  # a constant, made symbolic
@@ -68,18 +82,46 @@ def current(value: Any) -> Any:
 
 @contextmanager
 def recording() -> Iterator[None]:
-    """While it lasts, Keras operations see the newest value of a state. For the caller who holds the trace's lock."""
-    original = keras.Operation.symbolic_call
+    """While it lasts, Keras operations see the newest value of a state. For the caller who holds the trace's lock.
+
+    Symbolic tensors also pass Keras' conversion to tensors of its backend, which constraints and regularisers begin
+    with; `ops.cond` on a symbolic condition records both branches and a choice between their results; and `ops.size`
+    and `ops.ndim` of symbolic tensors are numbers.
+    """
+    original, convert = keras.Operation.symbolic_call, backend.convert_to_tensor
 
     def symbolic_call(self: keras.Operation, *args: Any, **kwargs: Any) -> Any:
         args, kwargs = tree.map_structure(current, (args, kwargs))
+        if isinstance(self, core.Cond):
+            return _both(*args, **kwargs)
+        if isinstance(self, knp.Size | knp.Ndim):
+            shape = args[0].shape
+            return math.prod(shape) if isinstance(self, knp.Size) else len(shape)
         return original(self, *args, **kwargs)
 
+    def convert_to_tensor(x: Any, dtype: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(x, keras.KerasTensor):
+            return convert(x, dtype, *args, **kwargs)
+        x = current(x)
+        return x if dtype is None else ops.cast(x, dtype)
+
     keras.Operation.symbolic_call = symbolic_call
+    backend.convert_to_tensor = convert_to_tensor
     try:
         yield
     finally:
         keras.Operation.symbolic_call = original
+        backend.convert_to_tensor = convert
+
+
+def _both(pred: Any, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) -> Any:
+    """Which branch is taken is secret, so both are computed."""
+    token = _IN_BRANCH.set(True)
+    try:
+        branches = true_fn(), false_fn()
+    finally:
+        _IN_BRANCH.reset(token)
+    return tree.map_structure(lambda x, y: None if x is y is None else ops.where(pred, x, y), *branches)
 
 
 @contextmanager

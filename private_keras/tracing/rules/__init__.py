@@ -16,6 +16,7 @@ from private_keras.tracing.rules import (
     core,
     image,
     linear,
+    losses,
     movement,
     noise,
     normalization,
@@ -41,5 +42,6 @@ TABLE: dict[type, Callable[..., Any]] = {
     **image.RULES,
     **attention.RULES,
     **sequences.RULES,
+    **losses.RULES,
     **noise.RULES,
 }

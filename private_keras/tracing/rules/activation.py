@@ -1,4 +1,7 @@
-"""Activation functions. Curves and piecewise linear functions are one `spline`; see `tracing.curves`."""
+"""Activation functions. Curves and piecewise linear functions are one `spline`; see `tracing.curves`.
+
+Gradients of curves are in `tracing.slopes`; what is piecewise linear has its own, by the rules of `plan.gradients`.
+"""
 
 import math
 from collections.abc import Callable
@@ -14,7 +17,9 @@ from keras.src.ops import numpy as knp
 from private_keras.tracing import arithmetic, shapes
 from private_keras.tracing.arithmetic import public, value_of
 from private_keras.tracing.curves import Activation, activation
+from private_keras.tracing.entropy import log_softmax as from_logits
 from private_keras.tracing.lowering import HEADROOM, Lowering
+from private_keras.tracing.slopes import slope
 from private_keras.tracing.values import Known, Secret, Value
 
 
@@ -22,10 +27,28 @@ def curve(name: str, *parameters: str, positive: bool = False) -> Callable[..., 
     """The rule of an activation that is one spline; `parameters` are attributes of the operation."""
 
     def rule(lo: Lowering, op: keras.Operation, x: Value) -> Value:
-        y = spline(lo, x, activation(name, lo.approximation, **{p: getattr(op, p) for p in parameters}))
-        return lo.positive(y) if positive else y
+        given = {p: getattr(op, p) for p in parameters}
+        y = spline(lo, x, activation(name, lo.approximation, **given))
+        return lo.positive(with_slope(lo, y, name, given)) if positive else with_slope(lo, y, name, given)
 
     return rule
+
+
+def with_slope(lo: Lowering, y: Secret, name: str, parameters: dict[str, Any]) -> Secret:
+    """y, a spline step of this activation, with its gradient."""
+    x = lo.builder.maker(y.name).inputs[0]
+    joint = slope(name, x, y.name, lo.approximation, **parameters)
+    if joint is not None:
+        lo.joints[y.name] = joint
+    return y
+
+
+def sigmoid(lo: Lowering, op: nn.Sigmoid, x: Value) -> Value:
+    """A curve, and a note of what it is of, for losses."""
+    z = lo.at(x)
+    y = curve("sigmoid")(lo, op, z)
+    lo.logits[y.name] = ("sigmoid", z)
+    return y
 
 
 def spline(lo: Lowering, x: Value, made: Activation) -> Secret:
@@ -96,15 +119,21 @@ def softmax(lo: Lowering, op: nn.Softmax, x: Value) -> Value:
         return lo.positive(lo.as_secret(shapes.reshape(lo, flat, y.shape)))
     if isinstance(op.axis, tuple | list):
         raise lo.refuse("softmax over several axes", "reshape them into one first.")
-    return lo.positive(lo.step("softmax", y, axis=op.axis % len(y.shape)))
+    axis = op.axis % len(y.shape)
+    z = lo.positive(lo.step("softmax", y, axis=axis))
+    if axis == len(y.shape) - 1:
+        lo.logits[z.name] = ("softmax", y)
+    return z
 
 
 def log_softmax(lo: Lowering, op: nn.LogSoftmax, x: Value) -> Value:
-    """x - max - log(sum(exp(x - max)))."""
+    """x - max - log(sum(exp(x - max))); in training by the softmax, which the gradient needs."""
     y = lo.at(x)
     if not isinstance(op.axis, int):
         raise lo.refuse("log_softmax over several axes", "reshape them into one first.")
     axis = op.axis % len(y.shape)
+    if lo.training and axis == len(y.shape) - 1:
+        return from_logits(lo, y, lo.step("softmax", y, axis=axis), y)
     centred = lo.step("subtract", y, lo.step("reduce_max", y, axis=axis, keepdims=True))
     total = lo.step("reduce_sum", lo.step("exp", centred), axes=[axis], keepdims=True)
     return lo.step("subtract", centred, lo.step("log", total))
@@ -112,7 +141,8 @@ def log_softmax(lo: Lowering, op: nn.LogSoftmax, x: Value) -> Value:
 
 def exponential_linear(name: str) -> Callable[..., Value]:
     def rule(lo: Lowering, op: nn.Elu, x: Value) -> Value:
-        return spline(lo, x, activation(name, lo.approximation, alpha=float(op.alpha)))
+        alpha = float(op.alpha)
+        return with_slope(lo, spline(lo, x, activation(name, lo.approximation, alpha=alpha)), name, {"alpha": alpha})
 
     return rule
 
@@ -126,7 +156,7 @@ def glu(lo: Lowering, op: nn.Glu, x: Value) -> Value:
         shapes.cut(lo, y, [slice(s, s + half) if k == axis else slice(None) for k in range(len(x.shape))])
         for s in (0, half)
     )
-    return arithmetic.multiply(lo, a, curve("sigmoid")(lo, op, b))
+    return arithmetic.multiply(lo, a, sigmoid(lo, op, b))
 
 
 def erfc(lo: Lowering, op: kmath.Erfc, x: Value) -> Value:
@@ -138,7 +168,7 @@ RULES: dict[type, Callable[..., Any]] = {
     activations.ReLU: relu_layer,
     nn.Relu6: curve("relu6", positive=True),
     nn.LeakyRelu: curve("leaky_relu", "negative_slope"),
-    nn.Sigmoid: curve("sigmoid"),
+    nn.Sigmoid: sigmoid,
     nn.SparseSigmoid: curve("sparse_sigmoid"),
     nn.HardSigmoid: curve("hard_sigmoid"),
     nn.LogSigmoid: curve("log_sigmoid"),

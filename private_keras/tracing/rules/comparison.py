@@ -7,8 +7,10 @@ from keras.src.ops import numpy as knp
 
 from private_keras.tracing import arithmetic
 from private_keras.tracing.arithmetic import public, value_of
-from private_keras.tracing.lowering import Lowering
+from private_keras.tracing.lowering import HEADROOM, Lowering
 from private_keras.tracing.values import Known, Secret, Value
+
+INFINITE = 2.0 ** (HEADROOM - 1)
 
 
 def greater(lo: Lowering, op: knp.Greater, x: Any, y: Any) -> Value:
@@ -75,7 +77,14 @@ def choose(lo: Lowering, condition: Value, x: Value, y: Value) -> Value:
     if isinstance(condition, Known) and not condition.secret:
         mask = (condition.value != 0).astype(np.float64)
         return arithmetic.add(lo, _masked(lo, x, mask), _masked(lo, y, 1 - mask))
-    return lo.step("select", truth(lo, condition), *lo.common(x, y))
+    return lo.step("select", truth(lo, condition), *lo.common(_finite(lo, x), _finite(lo, y)))
+
+
+def _finite(lo: Lowering, x: Value) -> Value:
+    """Infinity marks what a maximum or a sum of exponentials shall pass over: so does a number that large."""
+    if isinstance(x, Known) and np.any(np.isinf(x.value)):
+        return lo.derive("finite", lambda v: np.clip(v, -INFINITE, INFINITE), x)
+    return x
 
 
 def _masked(lo: Lowering, x: Value, mask: np.ndarray) -> Value:

@@ -16,7 +16,7 @@ LOOPS = "the number of steps or the branch may depend on secrets; unroll the loo
 SHAPES = "the result's shape depends on secrets; use where and sums over a mask."
 COMPLEX = "complex numbers and spectra are not available; compute them before `predict`."
 DECOMPOSITION = "decompositions and inverses of secret matrices are not available; compute them before `predict`."
-LOSSES = "losses belong to training and evaluation; leave them out of the model's outputs."
+CTC = "it sums over all alignments of two sequences; align the labels first, and train with a cross-entropy."
 TEXT = "it works on text or arbitrary keys; apply it to the data before `predict`."
 RANDOM = "it is random in prediction too; apply it to the data before `predict`."
 
@@ -112,10 +112,7 @@ REFUSED: dict[type, str] = {
         ),
         DECOMPOSITION,
     ),
-    **dict.fromkeys(
-        (nn.BinaryCrossentropy, nn.CategoricalCrossentropy, nn.SparseCategoricalCrossentropy, nn.CTCLoss, nn.CTCDecode),
-        LOSSES,
-    ),
+    **dict.fromkeys((nn.CTCLoss, nn.CTCDecode), CTC),
     nn.Sparsemax: "it sorts; use softmax.",
     math.Erfinv: "it grows without bound; compute it before `predict`.",
     knp.Cumprod: "a product of many factors overflows fixed point; use cumsum of logarithms.",

@@ -1,0 +1,99 @@
+"""Losses on symbolic tensors, lowered with their gradients and run on simulated shares, beside Keras in float64."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from private_keras.plan.gradients import Tape, gradients
+from private_keras.plan.passes import optimise
+from private_keras.plan.plan import Plan
+from private_keras.protocols.simulate import Simulate, SimulatedShare
+from private_keras.ring.numpy_kernel import NumpyKernel
+from private_keras.server.execute import execute
+from private_keras.tracing.lowering import Lowering
+from private_keras.tracing.states import recording
+from private_keras.tracing.symbolic import Graph
+from private_keras.tracing.walk import Walk, topological
+
+FRACTION, GRADIENT = 18, 24
+
+Function = Callable[..., Any]  # of tensors, symbolic or not, and the dtype to compute in
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A function and its gradient by the first argument, as a plan with outputs `value` and `gradient`.
+
+    `scale` is the public factor of the gradient.
+    """
+
+    plan: Plan
+    scale: float
+
+    def run(self, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Value and gradient as real numbers, on simulated shares."""
+        shares = {i.name: SimulatedShare(units(arrays[i.name], i.type.fraction)) for i in self.plan.inputs}
+        return self.read(execute(self.plan, Simulate(NumpyKernel()), shares))
+
+    def read(self, opened: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        fractions = {o.name: self.plan.types[o.value].fraction for o in self.plan.outputs}
+        real = {name: units.astype(np.int64) / 2.0 ** fractions[name] for name, units in opened.items()}
+        return real["value"], real["gradient"] * self.scale
+
+
+def units(values: np.ndarray, fraction: int) -> np.ndarray:
+    return np.rint(np.asarray(values, np.float64) * 2.0**fraction).astype(np.int64).astype(np.uint64)
+
+
+def lower(function: Function, arrays: dict[str, np.ndarray], approximation: str = "accurate") -> Lowered:
+    """function(tensors in the order of `arrays`, dtype) as a plan; its gradient is that of the sum of its values.
+
+    Raises:
+        AssertionError: with what the rules found, if it cannot be lowered.
+    """
+    tensors = {
+        name: keras.KerasTensor(a.shape, dtype="int32" if a.dtype.kind in "iub" else "float32", name=name)
+        for name, a in arrays.items()
+    }
+    with recording():
+        result = function(*tensors.values(), "float32")
+    lo = Lowering(FRACTION, approximation, "owner", training=True)
+    roots = {}
+    for name, tensor in tensors.items():
+        fraction = FRACTION if tensor.dtype.startswith("float") else 0
+        roots[id(tensor)] = lo.secret(lo.builder.input(name, tuple(tensor.shape), fraction, "client"))
+    graph = Graph(list(tensors.values()), outputs=result)
+    walk = Walk(lo, graph, roots, [])
+    walk.run(topological(graph))
+    assert not walk.findings, walk.findings
+    value = lo.at(walk.value(result))
+    first = next(iter(arrays))
+    seed = Tape(lo.builder, GRADIENT).ones(value.shape)
+    gradient = gradients(lo.builder, {value.name: seed}, [first], fraction=GRADIENT, joints=lo.joints)[first]
+    assert gradient is not None, "the function does not depend on its first argument"
+    lo.builder.output(value.name, "value", ("client",))
+    lo.builder.output(gradient.value, "gradient", ("client",))
+    return Lowered(optimise(lo.builder.build("loss", "reveal")), gradient.scale)
+
+
+def plain(function: Function, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Value and gradient by Keras and TensorFlow, in float64."""
+    tensors = [tf.constant(a, "int64" if a.dtype.kind in "iub" else "float64") for a in arrays.values()]
+    with tf.GradientTape() as tape:
+        tape.watch(tensors[0])
+        result = function(*tensors, "float64")
+        total = tf.reduce_sum(result)
+    return np.asarray(result), np.asarray(tape.gradient(total, tensors[0]))
+
+
+def errors(function: Function, arrays: dict[str, np.ndarray], approximation: str = "accurate") -> tuple[float, float]:
+    """Largest absolute errors of value and gradient, on simulated shares."""
+    value, gradient = lower(function, arrays, approximation).run(arrays)
+    expected, slope = plain(function, arrays)
+    assert value.shape == expected.shape
+    assert gradient.shape == slope.shape
+    return float(np.max(np.abs(value - expected))), float(np.max(np.abs(gradient - slope)))
