@@ -95,6 +95,7 @@ CASES = {
     "gather some": one("gather", {"x": reals(5, 2)}, axis=0, indices=[4, 1]),
     "gather order": one("gather", {"x": reals(3, 2)}, axis=0, indices=[2, 0, 1]),
     "gather twice": one("gather", {"x": reals(2, 3)}, axis=1, indices=[0, 0, 1, 1, 2, 2]),
+    "gather one": one("gather", {"x": reals(40, 2)}, axis=0, indices=[0] * 30 + [7] * 3 + [39]),
     "broadcast": one("broadcast", {"x": reals(3, 1)}, shape=[5, 3, 4]),
     "reduce_sum": one("reduce_sum", {"x": reals(2, 3, 4)}, axes=[2, 0]),
     "reduce_sum keepdims": one("reduce_sum", {"x": reals(2, 3)}, axes=[1], keepdims=True),

@@ -37,7 +37,7 @@ def _extreme(tape: Tape, step: Step, g: Gradient, wanted: Sequence[bool]) -> lis
 
 def _select(tape: Tape, step: Step, g: Gradient, wanted: Sequence[bool]) -> list[Gradient | None]:
     c, x, y = step.inputs
-    kept = tape.multiply(g, tape.expanded(c, tape.shape(g.value)))
+    kept = tape.multiply(g, c)
     return [None, *_parts(tape, g, kept, (x, y), wanted[1:])]
 
 

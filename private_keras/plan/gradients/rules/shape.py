@@ -1,10 +1,13 @@
 """Gradients of movements: movements, and sums over what was repeated. All local."""
-from collections import Counter
 from collections.abc import Sequence
 
 from private_keras.plan.gradients.records import Gradient
 from private_keras.plan.gradients.tape import Tape
 from private_keras.plan.records import Step
+
+# A table may have so many places for each copy; beyond, copies are summed in rows of so many first.
+_FILLING = 4
+_ROW = 8
 
 
 def part(
@@ -88,21 +91,40 @@ def _pad(tape: Tape, step: Step, g: Gradient, wanted: Sequence[bool]) -> list[Gr
 def _gather(tape: Tape, step: Step, g: Gradient, wanted: Sequence[bool]) -> list[Gradient]:
     """Each element's gradient is the sum of those of its copies: a table of where they are, gathered and summed."""
     axis, indices = step.attributes["axis"], step.attributes["indices"]
-    shape = tape.shape(step.inputs[0])
-    n, most = shape[axis], max(Counter(indices).values())
+    n = tape.shape(step.inputs[0])[axis]
+    places = _places(indices, n)
+    # Where few elements have most of the copies, a table of all would be mostly empty: short rows are summed first.
+    while n * max(map(len, places)) > n + _FILLING * len(indices):
+        owners = [index for index, row in enumerate(places) for _ in range(0, len(row), _ROW)]
+        rows = [row[at : at + _ROW] for row in places for at in range(0, len(row), _ROW)]
+        g, indices = _summed(tape, g, axis, rows), owners
+        places = _places(indices, n)
+    return [_summed(tape, g, axis, places)]
+
+
+def _places(indices: Sequence[int], n: int) -> list[list[int]]:
+    """For each of n elements, where it stands in the indices."""
     places: list[list[int]] = [[] for _ in range(n)]
     for place, index in enumerate(indices):
         places[index].append(place)
+    return places
+
+
+def _summed(tape: Tape, g: Gradient, axis: int, places: Sequence[Sequence[int]]) -> Gradient:
+    """Along an axis, for each list of places the sum of the gradients there."""
+    most = max(map(len, places))
+    shape = tape.shape(g.value)
+    end = shape[axis]
     if any(len(row) < most for row in places):
-        # One element of zeros behind the last, for elements with fewer copies.
-        g = fitted(tape, g, axis, 0, len(indices) + 1)
-    table = [place for row in places for place in (*row, *[len(indices)] * (most - len(row)))]
+        # One element of zeros behind the last, for lists that are shorter.
+        g = fitted(tape, g, axis, 0, end + 1)
+    table = [place for row in places for place in (*row, *[end] * (most - len(row)))]
     if table != list(range(tape.shape(g.value)[axis])):
         g = tape.through(g, "gather", axis=axis, indices=table)
     if most > 1:
-        g = tape.through(g, "reshape", shape=[*shape[:axis], n, most, *shape[axis + 1 :]])
+        g = tape.through(g, "reshape", shape=[*shape[:axis], len(places), most, *shape[axis + 1 :]])
         g = tape.through(g, "reduce_sum", axes=[axis + 1])
-    return [g]
+    return g
 
 
 def _broadcast(tape: Tape, step: Step, g: Gradient, wanted: Sequence[bool]) -> list[Gradient]:
