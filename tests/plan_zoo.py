@@ -323,6 +323,10 @@ CASES = {
     "exp": _case("exp", np.exp, {"x": NEAR}, tolerance=3e-3),
     "reciprocal": _case("reciprocal", np.reciprocal, {"x": np.array([0.25, 1.0, 3.5])}, tolerance=2e-3),
     "rsqrt": _case("rsqrt", lambda x: x**-0.5, {"x": np.array([0.25, 1.0, 3.5])}, tolerance=2e-3),
+    "sqrt declared": _case(
+        "sqrt", np.sqrt, {"x": np.array([2.0**-30, 0.0, 3.5])}, tolerance=2e-4, fractions={"x": 40}, low=-40, high=4,
+        fraction=24,
+    ),
     "sqrt": _case("sqrt", np.sqrt, {"x": np.array([0.25, 1.0, 3.5])}, tolerance=2e-3),
     "log": _case("log", np.log, {"x": np.array([0.25, 1.0, 3.5])}, tolerance=2e-3),
     "softmax": _case("softmax", lambda x: _softmax(x, 1), {"x": NEAR}, tolerance=1e-3, axis=1),

@@ -205,6 +205,8 @@ FITS = {
     "RECIPROCAL": (lambda y: 1 / y, 4, lambda y: 3e-5 / y, 20, 60),
     "RSQRT": (lambda y: y**-0.5, 4, lambda y: 3e-5 * y**-0.5, 20, 60),
     "SQRT": (np.sqrt, 4, lambda y: 3e-5 * np.sqrt(y), 20, 59),
+    "RSQRT_WIDE": (lambda y: y**-0.5, 16, lambda y: 3e-5 * y**-0.5, 20, 60),
+    "SQRT_WIDE": (np.sqrt, 16, lambda y: 3e-5 * np.sqrt(y), 20, 59),
     "LOG": (np.log, 4, 3e-5, 20, 57),
     "RECIPROCAL_OF_SUM": (lambda y: 1 / y, 1024, lambda y: 2e-5 / np.sqrt(y), 21, 60),
 }

@@ -30,8 +30,13 @@ _MOST_OPERAND = 44
 _MOST_BITS = 60
 
 
-def _scaled(widest: int) -> Callable[..., TensorType]:
-    """Type rule of a function over powers of two: `widest` is the most octaves that its domain may have."""
+def _scaled(widest: int, largest: Callable[[int, int], int]) -> Callable[..., TensorType]:
+    """Type rule of a function over powers of two.
+
+    Args:
+        widest: the most octaves that its domain may have.
+        largest: the exponent of its largest result on the domain from 2^low to 2^high.
+    """
 
     def rule(attributes: dict[str, Any], x: TensorType) -> TensorType:
         low, high, fraction = (attributes[name] for name in ("low", "high", "fraction"))
@@ -51,6 +56,11 @@ def _scaled(widest: int) -> Callable[..., TensorType]:
         if not _FRACTIONS[0] <= result <= _MOST_RESULT:
             raise PlanError(
                 f"fraction: expected a result of {_FRACTIONS[0]} to {_MOST_RESULT} fractional bits. Received: {result}"
+            )
+        if declared and largest(max(low, -x.fraction), high) + result >= _MOST_BITS - 2:
+            raise PlanError(
+                f"low, high: expected results below 2^{_MOST_BITS - 2 - result}, at {result} fractional bits. "
+                f"Received: {low} and {high}"
             )
         return TensorType(x.shape, result)
 
@@ -91,9 +101,9 @@ _DOMAIN = {
 
 PRIMITIVES = (
     Primitive("exp", (1, 1), _function),
-    Primitive("reciprocal", (1, 1), _scaled(32), _DOMAIN),
-    Primitive("rsqrt", (1, 1), _scaled(_MOST_BITS), _DOMAIN),
-    Primitive("sqrt", (1, 1), _scaled(_MOST_BITS), _DOMAIN),
+    Primitive("reciprocal", (1, 1), _scaled(40, lambda low, high: -low), _DOMAIN),
+    Primitive("rsqrt", (1, 1), _scaled(_MOST_BITS, lambda low, high: -low // 2), _DOMAIN),
+    Primitive("sqrt", (1, 1), _scaled(_MOST_BITS, lambda low, high: (high + 1) // 2), _DOMAIN),
     Primitive("log", (1, 1), _function),
     Primitive("softmax", (1, 1), _softmax, {"axis": AXIS}),
     Primitive(

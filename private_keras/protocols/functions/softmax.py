@@ -26,7 +26,7 @@ def softmax(p: Protocol, x: Share, fraction: int, axis: int) -> Share:
         axis: the axis that sums to 1.
 
     Cost (trio), for masked x: 17 rounds and those of the maximum, which takes 5 for up to 12 elements and
-    4 ceil(log2 n) - 1 for more; above 64 elements 1 more, above 1024 elements 7 more. 330 to 560 bytes per element.
+    4 ceil(log2 n) - 1 for more; above 64 elements 1 more, above 1024 elements 9 more. 330 to 560 bytes per element.
     """
     x = local.axis_last(p, x, axis)
     n = x.shape[-1]

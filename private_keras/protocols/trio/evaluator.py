@@ -160,12 +160,11 @@ class Evaluator(Party):
     def relu_and_bits(self, x: TrioShare, bits: int = 0) -> tuple[TrioShare, TrioBits]:
         self.mask(x)
         (hat,) = self._less([x.m.ravel() + U(1 << OFFSET)], OFFSET, top=True)
-        positive = TrioBits(planes.unpack_bits(hat, x.size).reshape(x.shape))
-        return self._kept(hat, x, bits), positive
+        return self._kept(hat, x, bits), TrioBits(planes=hat[None], shape=x.shape)
 
     def gate(self, gates: TrioBits, x: TrioShare, bits: int) -> TrioShare:
         self.mask(x)
-        return self._kept(planes.pack_bits(gates.word.reshape(1, -1))[0], x, bits)
+        return self._kept(gates.plane, x, bits)
 
     def _kept(self, hat: np.ndarray, x: TrioShare, bits: int) -> TrioShare:
         """Masked x times the secret bits whose masked form is the plane `hat`, divided by 2^bits."""
@@ -194,7 +193,7 @@ class Evaluator(Party):
         m = x.m.ravel()
         cs = [m + U(((1 << width) - int(t)) & 0xFFFFFFFFFFFFFFFF) for t in thresholds]
         hats = self._less(cs, width, top=True)
-        return TrioBits(np.stack([planes.unpack_bits(hat, x.size) for hat in hats]).reshape(len(hats), *x.shape))
+        return TrioBits(planes=np.stack(hats), shape=(len(hats), *x.shape))
 
     def exp2_masked(self, x: TrioShare, fraction: int, integer_bits: int, offset: int, scale: int) -> TrioShare:
         self.mask(x)
@@ -215,16 +214,20 @@ class Evaluator(Party):
         self.mask(x)
         lam, lam_l = (a.reshape(bits.shape) for a in self._dealt(bits.size, bits.size))
         kept = x.m * lam - lam_l
-        value = self._additive(x)
         self.charge(costs.dealt(2 * bits.size))
-        return TrioShare(bits.shape, z=np.where(bits.word, value - kept, kept), masked=False)
+        return TrioShare(bits.shape, z=self._chosen(bits, self._additive(x) - kept, kept), masked=False)
 
     def bits_to_share(self, bits: TrioBits) -> TrioShare:
         (lam,) = self._dealt(bits.size)
-        lam = lam.reshape(bits.shape)
         one = U(1) if self.party == 0 else U(0)
         self.charge(costs.dealt(bits.size))
-        return TrioShare(bits.shape, z=np.where(bits.word, one - lam, lam), masked=False)
+        return TrioShare(bits.shape, z=self._chosen(bits, one - lam, lam).reshape(bits.shape), masked=False)
+
+    def _chosen(self, bits: TrioBits, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """a where hat is 1, else b, in their shape."""
+        rows = len(bits.planes)
+        parts = zip(bits.planes, a.reshape(rows, -1), b.reshape(rows, -1), strict=True)
+        return np.stack([self.kernel.select(plane, u, v) for plane, u, v in parts]).reshape(a.shape)
 
     def piecewise(self, x: TrioShare, bits: TrioBits, coefficients: np.ndarray) -> TrioShare:
         self.mask(x)

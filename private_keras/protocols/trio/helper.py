@@ -113,12 +113,11 @@ class Helper(Party):
     def relu_and_bits(self, x: TrioShare, bits: int = 0) -> tuple[TrioShare, TrioBits]:
         self.mask(x)
         (lam,) = self._less(x.l.ravel(), 1, OFFSET, top=True)
-        kept = self._kept(self.kernel.bit_words(lam, x.size), x, bits)
-        return kept, TrioBits(planes.unpack_bits(lam, x.size).reshape(x.shape))
+        return self._kept(self.kernel.bit_words(lam, x.size), x, bits), TrioBits(planes=lam[None], shape=x.shape)
 
     def gate(self, gates: TrioBits, x: TrioShare, bits: int) -> TrioShare:
         self.mask(x)
-        return self._kept(gates.word.ravel().astype(U), x, bits)
+        return self._kept(self._words(gates).ravel(), x, bits)
 
     def _kept(self, lam: np.ndarray, x: TrioShare, bits: int) -> TrioShare:
         """Deals for masked x times the secret bits that `lam` masks, divided by 2^bits."""
@@ -138,7 +137,7 @@ class Helper(Party):
     def compare(self, x: TrioShare, thresholds: Sequence[int], width: int = OFFSET) -> TrioBits:
         self.mask(x)
         lams = self._less(x.l.ravel(), len(thresholds), width, top=True)
-        return TrioBits(np.stack([planes.unpack_bits(lam, x.size) for lam in lams]).reshape(len(lams), *x.shape))
+        return TrioBits(planes=np.stack(lams), shape=(len(lams), *x.shape))
 
     def exp2_masked(self, x: TrioShare, fraction: int, integer_bits: int, offset: int, scale: int) -> TrioShare:
         self.mask(x)
@@ -153,13 +152,18 @@ class Helper(Party):
     # --- bits -----------------------------------------------------------------------------------------------------
     def multiply_bits(self, bits: TrioBits, x: TrioShare) -> TrioShare:
         self.mask(x)
-        lam = bits.word.astype(U)
+        lam = self._words(bits)
         self._deal(lam, lam * x.l)
         self.charge(costs.dealt(2 * bits.size))
         return TrioShare(bits.shape, masked=False)
 
+    def _words(self, bits: TrioBits) -> np.ndarray:
+        """The bits' masks as ring elements."""
+        n = bits.size // len(bits.planes)
+        return np.stack([self.kernel.bit_words(plane, n) for plane in bits.planes]).reshape(bits.shape)
+
     def bits_to_share(self, bits: TrioBits) -> TrioShare:
-        self._deal(bits.word.astype(U))
+        self._deal(self._words(bits))
         self.charge(costs.dealt(bits.size))
         return TrioShare(bits.shape, masked=False)
 

@@ -9,6 +9,7 @@ A secret bit is s = hat xor lam: both evaluators hold hat, the helper holds lam.
 import numpy as np
 
 from private_keras.protocols.protocol import Bits, Share
+from private_keras.ring import planes
 
 
 class TrioShare(Share):
@@ -26,11 +27,36 @@ class TrioShare(Share):
 
 
 class TrioBits(Bits):
-    """`word` is hat at an evaluator, lam at the helper: a boolean array."""
+    """The masked words are hat at an evaluator, lam at the helper.
 
-    def __init__(self, word: np.ndarray):
-        self.word = word
-        self.shape = word.shape
+    Args:
+        word: a boolean array; or
+        planes: one packed plane for each item of the first axis of `shape`.
+    """
+
+    def __init__(self, word: np.ndarray | None = None, *, planes: np.ndarray | None = None,
+                 shape: tuple[int, ...] | None = None):
+        self._word, self._planes = word, planes
+        self.shape = tuple(word.shape if word is not None else shape)
+
+    @property
+    def word(self) -> np.ndarray:
+        """As a boolean array."""
+        if self._word is None:
+            self._word = planes.unpack_bits(self._planes, self.size // len(self._planes)).reshape(self.shape)
+        return self._word
+
+    @property
+    def planes(self) -> np.ndarray:
+        """As packed planes of equally many elements, one or several."""
+        if self._planes is None:
+            self._planes = planes.pack_bits(self._word.reshape(1, -1))
+        return self._planes
+
+    @property
+    def plane(self) -> np.ndarray:
+        """As one packed plane of all elements."""
+        return self.planes[0] if len(self.planes) == 1 else planes.pack_bits(self.word.ravel())
 
     def __repr__(self) -> str:
         return f"<secret bits of shape {self.shape}>"

@@ -1,6 +1,9 @@
 """Functions of one variable, and softmax."""
+from collections.abc import Callable
+
+from private_keras.plan.primitives.functions import UNDECLARED
 from private_keras.protocols import functions
-from private_keras.protocols.protocol import Protocol
+from private_keras.protocols.protocol import Protocol, Share
 from private_keras.server.execute.values import Operation, Value, as_share, elementwise
 
 
@@ -8,16 +11,16 @@ def exp(p: Protocol, at: Operation, x: Value) -> Value:
     return functions.exp(p, as_share(p, x), at.result.fraction)
 
 
-def reciprocal(p: Protocol, at: Operation, x: Value) -> Value:
-    return functions.reciprocal(p, as_share(p, x), at.result.fraction)
+def _of_positive(function: Callable[..., Share]) -> Callable[[Protocol, Operation, Value], Value]:
+    """A function that may have a domain of its own, and a result of another fraction."""
 
+    def run(p: Protocol, at: Operation, x: Value) -> Value:
+        a = at.attributes
+        declared = {} if a["low"] == UNDECLARED else {"low_bit": a["low"], "high_bit": a["high"]}
+        fraction, result = at.operands[0].fraction, at.result.fraction
+        return function(p, as_share(p, x), fraction, result_fraction=result, **declared)
 
-def rsqrt(p: Protocol, at: Operation, x: Value) -> Value:
-    return functions.rsqrt(p, as_share(p, x), at.result.fraction)
-
-
-def sqrt(p: Protocol, at: Operation, x: Value) -> Value:
-    return functions.sqrt(p, as_share(p, x), at.result.fraction)
+    return run
 
 
 def log(p: Protocol, at: Operation, x: Value) -> Value:
@@ -38,9 +41,9 @@ def spline(p: Protocol, at: Operation, x: Value) -> Value:
 
 _STEPS = {
     "exp": exp,
-    "reciprocal": reciprocal,
-    "rsqrt": rsqrt,
-    "sqrt": sqrt,
+    "reciprocal": _of_positive(functions.reciprocal),
+    "rsqrt": _of_positive(functions.rsqrt),
+    "sqrt": _of_positive(functions.sqrt),
     "log": log,
     "softmax": softmax,
     "spline": spline,
