@@ -11,9 +11,12 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from private_keras.cluster import LocalCluster
-from private_keras.errors import ClusterError, DeadlineExceeded, HandleNotFound, PeerLost
-from tests.clusters import ROOT, dense_data, dense_plan, long_plan
+from private_keras.cluster import LocalCluster, Loop, connect, running
+from private_keras.cluster.cluster import kept_handles
+from private_keras.errors import ClusterError, DeadlineExceeded, FrameError, HandleNotFound, PeerLost
+from private_keras.plan.builder import PlanBuilder
+from tests.clusters import ROOT, TlsServers, dense_data, dense_plan, long_plan
+from tests.loops import Held, Regression, sgd_inputs, sgd_plan
 
 LONG, LONG_DATA = long_plan(), dense_data(64, 64)
 
@@ -247,3 +250,116 @@ def test_a_server_that_cannot_start_says_why(monkeypatch):
     monkeypatch.setattr("private_keras.cluster.local.MODULE", "private_keras.no_such_module")
     with pytest.raises(ClusterError, match="server0 ended with exit code 1.*no_such_module"):
         LocalCluster()
+
+
+LOOP_STEPS = 4000
+REGRESSION = Regression(steps=LOOP_STEPS)
+
+
+def long_loop(cluster, held, on_step=None):
+    x, y = held.share(REGRESSION.x), held.share(REGRESSION.y)
+    return cluster.run(
+        sgd_plan(), sgd_inputs(REGRESSION, x, y), deadline=120, loop=Loop(LOOP_STEPS, on_step)
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("party", [0, 1, 2])
+def test_a_server_killed_in_the_middle_of_a_loop_is_named_and_nothing_is_kept(cluster, party):
+    works(cluster)
+    victim = cluster.pids[party]
+
+    def kill(done):
+        with suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
+
+    began = time.monotonic()
+    held = Held(cluster)
+    with pytest.raises(PeerLost, match=f"server{party}"), held:
+        long_loop(cluster, held, kill)
+    assert time.monotonic() - began < 30
+    survivors = [client for client in cluster._clients if client.name != f"server{party}"]
+    assert eventually(lambda: all(client.health().jobs == 0 for client in survivors), 5)
+    assert [client.health().stored_bytes for client in survivors] == held.before[:2]
+    works(cluster)
+
+
+def test_ctrl_c_in_the_middle_of_a_loop_keeps_nothing_and_the_cluster_goes_on(cluster):
+    works(cluster)
+    pids = cluster.pids
+    with Held(cluster) as held:
+        with pytest.raises(KeyboardInterrupt):
+            long_loop(cluster, held, lambda done: signal.raise_signal(signal.SIGINT))
+        assert eventually(lambda: all(client.health().jobs == 0 for client in cluster._clients), 5)
+    works(cluster)
+    assert cluster.pids == pids
+
+
+LOOPING = """
+import os, signal, sys
+sys.argv[0] = "pytest"  # a tool: Keras is not loaded
+sys.path.insert(0, ".")
+from private_keras.cluster import connect
+from tests.loops import Held, Regression
+from tests.test_faults import long_loop
+cluster = connect(sys.argv[1], identity="analyst")
+long_loop(cluster, Held(cluster), lambda done: os.kill(os.getpid(), signal.SIGKILL))
+"""
+
+
+def test_a_client_that_dies_in_the_middle_of_a_loop_leaves_no_results(tmp_path):
+    with TlsServers(tmp_path) as servers, connect(servers.config, identity="analyst") as watching:
+        done = subprocess.run([sys.executable, "-c", LOOPING, str(servers.config)], cwd=ROOT, timeout=60)
+        assert done.returncode == -signal.SIGKILL
+        assert eventually(lambda: all(client.health().jobs == 0 for client in watching._clients))
+        # Shares that it had stored stay its own; the loop's results were never stored.
+        given = 8 * (REGRESSION.x.size + REGRESSION.y.size)
+        assert [client.health().stored_bytes for client in watching._clients] == [2 * given, 2 * given, given]
+        for party in range(3):
+            assert '"kind": "error"' not in servers.log(party), servers.log(party)[-2000:]
+
+
+def test_results_are_forgotten_where_another_server_failed_after_the_end(cluster, monkeypatch):
+    """One server's whole result arrives, another's does not: no server keeps a part."""
+    works(cluster)
+    honest = running._collect
+
+    def broken(client, call, plan, part):
+        honest(client, call, plan, part)
+        if client.name == "server1":
+            raise FrameError("server1 ended the job without its whole result")
+
+    monkeypatch.setattr(running, "_collect", broken)
+    with Held(cluster), pytest.raises(FrameError, match="server1"):
+        cluster.run(keeping_plan(), {"x": np.zeros(4)})
+
+
+@pytest.mark.parametrize("party", [0, 1, 2])
+def test_results_are_forgotten_when_the_call_is_cancelled_at_the_last_moment(cluster, party):
+    """The server has stored them already; the client hangs up instead of reading on."""
+    works(cluster)
+    plan = keeping_plan(1 << 20)  # the opened part takes many messages, which wait for a reader
+    with Held(cluster):
+        cluster._prepare(plan, cluster.incarnation)
+        kept = kept_handles(plan, cluster.incarnation)
+        parts = {"x": cluster._split(np.zeros(1 << 20, np.uint64))}
+        inputs = running.Inputs(parts, {}, {}, kept, 1)
+        job = os.urandom(16)
+        calls = [
+            client.run(running._requests(i, job, plan, inputs, 30.0), 30.0)
+            for i, client in enumerate(cluster._clients)
+        ]
+        first = next(reply for reply in calls[party] if reply.contributions or reply.HasField("done"))
+        assert bool(first.contributions) == (party < 2)
+        for call in calls:
+            call.cancel()
+        assert eventually(lambda: all(client.health().jobs == 0 for client in cluster._clients), 5)
+        # The helper has nothing to open, so its call may have come to its end before.
+        cluster._clients[2].delete([handle.id for handle in kept.values()])
+
+
+def keeping_plan(n=4):
+    b = PlanBuilder()
+    b.input("x", (n,), 18, "client")
+    b.output("x", "kept", [])
+    b.output(b.add("relu", "x"), "opened", ["client"])
+    return b.build("keeping", "compute")

@@ -11,9 +11,12 @@ import secrets
 import numpy as np
 import pytest
 
+from private_keras.plan.builder import PlanBuilder
 from private_keras.protocols.trio import make_party
 from private_keras.ring import default_kernel
 from private_keras.ring.native_kernel import NativeKernel
+from private_keras.server.execute import Program
+from private_keras.server.loop import Feed, run_steps
 from private_keras.transport.memory import memory_network, run_parties
 from tests.trio import ring
 
@@ -27,6 +30,23 @@ def multiply(p, x, y):
     return p.bilinear(np.multiply, (N,), x, y)
 
 
+def trained(p, x, y):
+    """Three steps of w - rate (w x - y), with the carried weights masked in between."""
+    b = PlanBuilder()
+    for name in ("x", "y", "w"):
+        b.input(name, (N,), 18, "client")
+    b.input("rate", (), 4, "client", public=True)
+    error = b.add("subtract", b.add("truncate", b.add("multiply", "x", "w"), bits=18), "y")
+    b.output(b.add("subtract", "w", b.add("truncate", b.add("multiply", error, "rate"), bits=4)), "new", [], carry="w")
+    steps = run_steps(Program(b.build("step", "train")), p, Feed(3, {"x": x, "y": y, "w": y}, {}, {"rate": RATES}))
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value["new"]
+
+
+RATES = np.array([3, 2, 1], np.uint64)
 PROGRAMS = {
     "multiply": lambda p, x, y: multiply(p, multiply(p, x, y), y),
     "truncate": lambda p, x, y: p.truncate(multiply(p, p.truncate(multiply(p, x, y), 18), y), 18),
@@ -39,6 +59,8 @@ PROGRAMS = {
         p.piecewise(x, p.compare(x, [-9, 9]), np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]])), 18
     ),
     "exp2": lambda p, x, y: p.truncate(p.exp2_masked(x, 18, 4, -16, 60), 42),
+    "keep": lambda p, x, y: multiply(p, *(p.masked(*part) for part in p.keep(multiply(p, x, y), x))),
+    "steps of training": lambda p, x, y: trained(p, x, y),
     "one hot": lambda p, x, y: multiply(p, p.linear(lambda a: a[:, 1], (N,), p.one_hot(x, 8)), y),
 }
 # Two secrets as different as they come within every program's domain.
