@@ -75,9 +75,10 @@ class TlsServers:
         path.write_text(json.dumps(content))
         return path
 
-    def start(self, party, config=None):
+    def start(self, party, config=None, storage=None):
         log = open(self.directory / f"server{party}.log", "ab")
         given = ["--config", str(config or self.config), "--party", str(party)]
+        given += ["--storage", str(storage)] if storage else []
         with log:
             self.processes[party] = subprocess.Popen(
                 [sys.executable, "-m", "private_keras", "serve", *given], stdout=log, stderr=log, cwd=ROOT,
@@ -85,11 +86,12 @@ class TlsServers:
             )  # fmt: skip
 
     def log(self, party):
-        return (self.directory / f"server{party}.log").read_text()
+        path = self.directory / f"server{party}.log"
+        return path.read_text() if path.exists() else ""
 
-    def wait_listening(self, party, seconds=20):
+    def wait_listening(self, party, seconds=20, starts=1):
         deadline = time.monotonic() + seconds
-        while '"server started"' not in (self.log(party) if (self.directory / f"server{party}.log").exists() else ""):
+        while self.log(party).count('"server started"') < starts:
             assert self.processes[party].poll() is None, self.log(party)
             assert time.monotonic() < deadline, self.log(party)
             time.sleep(0.02)

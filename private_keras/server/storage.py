@@ -198,14 +198,14 @@ def _missing(name: str) -> HandleNotFound:
 
 
 def _encoded(name: str) -> str:
-    """A name as a file's: any text, no case, no dots."""
-    return base64.b32encode(name.encode()).decode().rstrip("=").lower()
+    """A name as a file's: any text, no case, no dots, never empty."""
+    return "n" + base64.b32encode(name.encode()).decode().rstrip("=").lower()
 
 
 def _decoded(file: str) -> str:
     """The name; empty for a file that is none of ours."""
     try:
-        name = base64.b32decode(file.upper() + "=" * (-len(file) % 8)).decode("ascii")
+        name = base64.b32decode(file[1:].upper() + "=" * (-len(file[1:]) % 8)).decode("ascii")
     except (binascii.Error, UnicodeError, ValueError):
         return ""
     return name if NAME.fullmatch(name) and _encoded(name) == file else ""
