@@ -7,6 +7,8 @@ import numpy as np
 
 from private_keras.plan.builder import PlanBuilder
 from private_keras.plan.plan import Plan
+from private_keras.ring import noise
+from private_keras.ring.numpy_kernel import NumpyKernel
 
 F = 18
 UNIT = 2.0**-F
@@ -23,16 +25,21 @@ class Case:
     inputs: dict[str, np.ndarray]
     fractions: dict[str, int] = field(default_factory=dict)
     tolerance: float = 0.0
+    public: tuple[str, ...] = ()
 
     def plan(self) -> Plan:
         b = PlanBuilder()
         for name, value in self.inputs.items():
-            b.input(name, value.shape, self.fractions.get(name, F), "client")
+            b.input(name, value.shape, self.fractions.get(name, F), "client", public=name in self.public)
         b.output(self.build(b), "result", ["client"])
         return b.build(self.op, "predict")
 
     def encoded(self) -> dict[str, np.ndarray]:
         return {name: encode(value, self.fractions.get(name, F)) for name, value in self.inputs.items()}
+
+    def given(self, p) -> dict:
+        """What a protocol that makes shares of constants takes for the inputs."""
+        return {name: v if name in self.public else p.constant(v) for name, v in self.encoded().items()}
 
     def check(self, opened: np.ndarray) -> None:
         plan = self.plan()
@@ -181,6 +188,19 @@ def _bits_moved() -> Case:
     return Case("greater_equal", build, expected, {"x": exact(3, 4), "y": exact(4)})
 
 
+def _drawn(distribution: str, fraction: int, **attributes) -> Case:
+    """Public numbers times a secret: dropout, in short."""
+    attributes |= {"shape": [3, 4], "fraction": fraction, "distribution": distribution, "stream": 2}
+
+    def expected(x, seed):
+        return x * noise.drawn(NumpyKernel(), int(seed), attributes).astype(np.int64) / 2.0**fraction
+
+    return Case(
+        "random", lambda b: b.add("multiply", "x", b.add("random", "seed", **attributes)), expected,
+        {"x": X, "seed": np.array(7.0)}, {"seed": 0}, public=("seed",),
+    )
+
+
 def _softmax(x, axis):
     e = np.exp(x - x.max(axis, keepdims=True))
     return e / e.sum(axis, keepdims=True)
@@ -317,6 +337,9 @@ CASES = {
     "select by bits": _select("bits", False),
     "select by share": _select("share", False),
     "select constant": _select("bits", True),
+    "random bernoulli": _drawn("bernoulli", 0, probability=3 << 30),
+    "random uniform": _drawn("uniform", 18),
+    "random normal": _drawn("normal", 12),
     "one_hot": _case(
         "one_hot", lambda x: np.eye(5)[x.astype(int)], {"x": integers(0, 5, 2, 3)}, fractions={"x": 0}, depth=5
     ),

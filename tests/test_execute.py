@@ -19,7 +19,7 @@ from tests.trio import Session
 
 def simulated(case: Case) -> np.ndarray:
     p = Simulate(NumpyKernel())
-    return execute(case.plan(), p, {name: p.constant(value) for name, value in case.encoded().items()})["result"]
+    return execute(case.plan(), p, case.given(p))["result"]
 
 
 def test_every_primitive_is_executed_and_in_the_zoo():
@@ -40,9 +40,10 @@ def test_on_three_parties_as_accounted(name):
     session = Session(NumpyKernel())
 
     def run(p, *shares):
-        return program.compute(p, dict(zip(case.inputs, shares, strict=True)))["result"]
+        return program.compute(p, {**known, **dict(zip(secret, shares, strict=True))})["result"]
 
-    case.check(session.run(run, *case.encoded().values()))
+    known, secret = ({n: v for n, v in case.encoded().items() if (n in case.public) == kind} for kind in (True, False))
+    case.check(session.run(run, *secret.values()))
     total = sum(account(plan, "trio"), Cost())
     assert (total.rounds, dict(total.sent)) == session.measured()
 

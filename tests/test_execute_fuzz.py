@@ -38,6 +38,9 @@ VALUES = {
     "shape": st.lists(st.integers(1, 6), max_size=4),
     "scale": st.integers(18, 40),
     "label": st.just(""),
+    "distribution": st.sampled_from(["bernoulli", "uniform", "normal"]),
+    "probability": st.integers(0, 1 << 32),
+    "stream": st.integers(0, 3),
     "slopes": st.lists(st.integers(-2, 2), min_size=2, max_size=2),
     "slope_bits": st.integers(0, 3),
     "knots": st.lists(st.integers(-9, 9), max_size=3, unique=True).map(sorted),
@@ -63,9 +66,10 @@ def plans(draw) -> Plan:
     b.input("x", tuple(shape), fraction, "c")
     b.input("y", tuple(other), fraction, "c")
     c = b.constant(np.full(other, 3, np.int64), fraction)
+    b.input("seed", (), 0, "c", public=True)
     made = ["x"]
     for _ in range(draw(st.integers(1, 6))):
-        value = draw(st.sampled_from(made[-3:]))
+        value = draw(st.sampled_from([*made[-3:], "seed"]))
         op = draw(st.sampled_from([name for name in TABLE if name != "constant"]))
         count = max(len(b.type(value).shape) - (0 if op in ("pad", "slice") else 2), 0)
         attributes = {}
@@ -90,7 +94,8 @@ def values(plan: Plan) -> dict[str, np.ndarray]:
 @given(plans())
 def test_shapes_are_as_announced(plan):
     p = Simulate(NumpyKernel())
-    result = execute(plan, p, {name: p.constant(value) for name, value in values(plan).items()})["result"]
+    given = {name: value if name == "seed" else p.constant(value) for name, value in values(plan).items()}
+    result = execute(plan, p, given)["result"]
     assert result.shape == plan.types[plan.outputs[0].value].shape
     assert result.dtype == np.uint64
 
@@ -101,8 +106,10 @@ def test_three_parties_send_what_is_accounted(plan):
     session, program = Session(NumpyKernel()), Program(plan)
 
     def run(p, *shares):
-        return program.compute(p, dict(zip(["x", "y"], shares, strict=True)))["result"]
+        return program.compute(p, {"seed": seed, **dict(zip(["x", "y"], shares, strict=True))})["result"]
 
-    assert session.run(run, *values(plan).values()).shape == plan.types[plan.outputs[0].value].shape
+    seed = values(plan)["seed"]
+    opened = session.run(run, *(v for name, v in values(plan).items() if name != "seed"))
+    assert opened.shape == plan.types[plan.outputs[0].value].shape
     total = sum(account(plan, "trio"), Cost())
     assert (total.rounds, dict(total.sent)) == session.measured()

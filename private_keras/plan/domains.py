@@ -35,7 +35,8 @@ def domain(op: str, fraction: int, attributes: Mapping[str, Any] = _NONE) -> tup
     """
     low, high = attributes.get("low", UNDECLARED), attributes.get("high", UNDECLARED)
     if low != UNDECLARED:
-        return 2.0 ** max(low, -fraction), 2.0**high
+        # A root of less is 0, as good as any: what optimisers begin with.
+        return 0.0 if op == "sqrt" else 2.0 ** max(low, -fraction), 2.0**high
     unit = 2.0**-fraction
     return {
         # Below its domain e^x is less than a unit: 0 is accurate there.
@@ -62,9 +63,8 @@ def saturated(op: str, x: np.ndarray, fraction: int, attributes: Mapping[str, An
         fraction: fractional bits of the operand.
         attributes: of the step.
     """
-    low, high = domain(op, fraction, attributes)
-    y = FUNCTIONS[op](np.clip(x, low, high))
-    return np.where(x < low, 0.0, y) if op == "sqrt" else y
+    y = FUNCTIONS[op](np.clip(x, *domain(op, fraction, attributes)))
+    return np.where(x < 2.0 ** attributes.get("low", UNDECLARED), 0.0, y) if op == "sqrt" else y
 
 
 def exact(op: str, x: np.ndarray, fraction: int) -> np.ndarray:

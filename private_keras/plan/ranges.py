@@ -240,6 +240,11 @@ def _function(at: _At, x: Span) -> Span:
     return Span(min(ends), max(ends))
 
 
+def _random(at: _At, seed: Span) -> Span:
+    # Normal numbers end at 18, see `ring/noise.py`.
+    return Span(-18.0, 18.0) if at.step.attributes["distribution"] == "normal" else _TRUTH
+
+
 _ANY = Span(-math.inf, math.inf)
 
 # One for each primitive but `constant`, which has its values with it.
@@ -287,4 +292,5 @@ RULES: dict[str, Callable[..., Span]] = {
     "log": _function,
     "softmax": _truth,
     "spline": _spline,
+    "random": _random,
 }

@@ -11,6 +11,8 @@ import numpy as np
 from private_keras.plan.domains import exact, saturated
 from private_keras.plan.primitives.constant import decode
 from private_keras.plan.records import TensorType
+from private_keras.ring import noise
+from private_keras.ring.numpy_kernel import NumpyKernel
 
 
 class At(NamedTuple):
@@ -114,6 +116,12 @@ def function(at: At, x: np.ndarray) -> np.ndarray:
     return saturated(at.op, x, at.fraction, at.attributes) if at.saturating else exact(at.op, x, at.fraction)
 
 
+def random(at: At, seed: np.ndarray) -> np.ndarray:
+    """The very numbers that the servers draw."""
+    elements = noise.drawn(NumpyKernel(), int(seed), at.attributes)
+    return elements.astype(np.int64) / 2.0**at.result.fraction
+
+
 def same(at: At, x: np.ndarray) -> np.ndarray:
     return x
 
@@ -163,4 +171,5 @@ MEANINGS: dict[str, Callable[..., np.ndarray]] = {
     "log": function,
     "softmax": softmax,
     "spline": spline,
+    "random": random,
 }

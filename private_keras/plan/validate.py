@@ -30,11 +30,16 @@ def check(
     types: dict[str, TensorType] = {}
     for item in inputs:
         types[new_name(item.name, types, f"input {item.name}")] = checked_input(item)
+    public = {item.name for item in inputs if item.public}
     normal = []
     for index, step in enumerate(steps):
         where = place(index, step)
         new_name(step.output, types, where)
         step, result = checked_step(step, types, where)
+        if public.issuperset(step.inputs):
+            public.add(step.output)
+        elif TABLE[step.op].public:
+            raise PlanError(f"{where}: expected public operands alone. Received: a secret one")
         normal.append(step)
         types[step.output] = result
     check_outputs(outputs, types)

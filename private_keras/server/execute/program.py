@@ -8,7 +8,7 @@ from private_keras.plan.plan import Plan, Step
 from private_keras.plan.records import place
 from private_keras.protocols.protocol import Protocol, Share
 from private_keras.protocols.public import Public
-from private_keras.server.execute import bilinear, compare, linear, nonlinear, reduce, shape
+from private_keras.server.execute import bilinear, compare, linear, nonlinear, random, reduce, shape
 from private_keras.server.execute.gates import kept_bits
 from private_keras.server.execute.values import Operation, Value, as_public, as_share
 
@@ -19,6 +19,7 @@ OPERATIONS: dict[str, Callable[..., Value]] = {
     **reduce.OPERATIONS,
     **compare.OPERATIONS,
     **nonlinear.OPERATIONS,
+    **random.OPERATIONS,
 }
 
 OnStep = Callable[[int, Step], None]
@@ -27,7 +28,7 @@ InPublic = Callable[..., np.ndarray]
 
 def computed(p: Protocol, at: Operation, *operands: np.ndarray) -> np.ndarray:
     """A step on public operands: every server computes it for itself, to the same bits."""
-    return np.asarray(as_public(OPERATIONS[at.step.op](Public(p.kernel), at, *operands)))
+    return as_public(OPERATIONS[at.step.op](Public(p.kernel), at, *operands))
 
 
 class Program:

@@ -12,6 +12,7 @@ import numpy as np
 
 from private_keras.plan.plan import Step, TensorType
 from private_keras.protocols.protocol import Bits, Protocol, Share
+from private_keras.protocols.simulate import SimulatedShare
 
 Movement = Callable[[np.ndarray], np.ndarray]
 
@@ -77,7 +78,7 @@ def as_public(value: Value) -> np.ndarray:
     """What the protocol `Public` computed, as an array."""
     if isinstance(value, Truth):
         return value.bits.value.astype(np.uint64)
-    return value if isinstance(value, np.ndarray) else value.value
+    return value.value if isinstance(value, SimulatedShare) else np.asarray(value)
 
 
 def settled(p: Protocol, value: Value) -> Share | np.ndarray:
