@@ -6,11 +6,15 @@ from dataclasses import dataclass, field
 import keras
 import numpy as np
 
+from private_keras.errors import UnsupportedError
 from private_keras.plan.gradients import Gradient, Tape, gradients
 from private_keras.tracing.lowering import Lowering
+from private_keras.tracing.states import recording
+from private_keras.tracing.symbolic import Graph
 from private_keras.tracing.training.traced import PublicInput, ScheduleValues, State
 from private_keras.tracing.training.weights import Weights
 from private_keras.tracing.values import Secret, Value
+from private_keras.tracing.walk import Walk, topological
 
 # Fractional bits of gradients: more than values have, since most of them are small.
 GRADIENT_BITS = 24
@@ -55,13 +59,28 @@ def update(lo: Lowering, model: keras.Model, weights: Weights, loss: Value) -> U
         fraction=GRADIENT_BITS,
         joints=lo.joints,
     )
-    pairs = [(w, g) for w in before if (g := found[w.name]) is not None]
+    pairs = [(v, w, g) for v, w in zip(trainable, before, strict=True) if (g := found[w.name]) is not None]
     if not pairs:
         raise lo.refuse("training", "the loss does not depend on any trainable weight.")
     values: dict[str, Secret] = {}
     rate = float(model.optimizer.learning_rate)
     tape = Tape(lo.builder, GRADIENT_BITS)
-    for w, g in pairs:
+    for variable, w, g in pairs:
         change = lo.secret(tape.plain(tape.scaled(g, rate), lo.fraction))
-        values[w.name] = lo.step("subtract", w, change)
+        values[w.name] = constrained(lo, variable, lo.step("subtract", w, change))
     return Updated(values)
+
+
+def constrained(lo: Lowering, variable: keras.Variable, value: Secret) -> Secret:
+    """A new value after the variable's constraint, if it has one."""
+    if variable.constraint is None:
+        return value
+    graph = Graph([keras.KerasTensor(value.shape, name=variable.path)])
+    with recording():
+        graph.outputs = variable.constraint(graph.inputs[0])
+    walk = Walk(lo, graph, {id(graph.inputs[0]): value}, [])
+    walk.run(topological(graph))
+    if walk.findings:
+        found = walk.findings[0]
+        raise UnsupportedError(f"constraint of '{variable.path}', {found.operation}: {found.message}")
+    return lo.at(walk.value(graph.outputs))
