@@ -13,11 +13,12 @@ from private_keras.plan.passes import optimise
 from private_keras.plan.plan import Plan
 from private_keras.protocols.simulate import Simulate, SimulatedShare
 from private_keras.ring.numpy_kernel import NumpyKernel
-from private_keras.server.execute import execute
+from private_keras.server.execute import Program, execute
 from private_keras.tracing.lowering import Lowering
 from private_keras.tracing.states import recording
 from private_keras.tracing.symbolic import Graph
 from private_keras.tracing.walk import Walk, topological
+from tests.trio import Session
 
 FRACTION, GRADIENT = 18, 24
 
@@ -39,29 +40,36 @@ class Lowered:
         shares = {i.name: SimulatedShare(units(arrays[i.name], i.type.fraction)) for i in self.plan.inputs}
         return self.read(execute(self.plan, Simulate(NumpyKernel()), shares))
 
+    def run_on_three(self, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """The same on the three parties of `trio`."""
+        program, inputs = Program(self.plan), self.plan.inputs
+
+        def one(p: Any, *shares: Any) -> tuple[Any, ...]:
+            values = program.compute(p, {i.name: share for i, share in zip(inputs, shares, strict=True)})
+            return tuple(values[o.name] for o in self.plan.outputs)
+
+        opened = Session().run(one, *(units(arrays[i.name], i.type.fraction) for i in inputs))
+        return self.read({o.name: value for o, value in zip(self.plan.outputs, opened, strict=True)})
+
     def read(self, opened: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         fractions = {o.name: self.plan.types[o.value].fraction for o in self.plan.outputs}
         real = {name: units.astype(np.int64) / 2.0 ** fractions[name] for name, units in opened.items()}
-        return real["value"], real["gradient"] * self.scale
+        return real["value"], real.get("gradient", np.zeros(())) * self.scale
 
 
 def units(values: np.ndarray, fraction: int) -> np.ndarray:
     return np.rint(np.asarray(values, np.float64) * 2.0**fraction).astype(np.int64).astype(np.uint64)
 
 
-def lower(function: Function, arrays: dict[str, np.ndarray], approximation: str = "accurate") -> Lowered:
-    """function(tensors in the order of `arrays`, dtype) as a plan; its gradient is that of the sum of its values.
-
-    Raises:
-        AssertionError: with what the rules found, if it cannot be lowered.
-    """
+def record(function: Function, arrays: dict[str, np.ndarray], training: bool = True) -> tuple[Walk, Any]:
+    """function(tensors in the order of `arrays`, dtype), recorded and lowered: the walk, and the symbolic result."""
     tensors = {
         name: keras.KerasTensor(a.shape, dtype="int32" if a.dtype.kind in "iub" else "float32", name=name)
         for name, a in arrays.items()
     }
     with recording():
         result = function(*tensors.values(), "float32")
-    lo = Lowering(FRACTION, approximation, "owner", training=True)
+    lo = Lowering(FRACTION, "accurate", "owner", training)
     roots = {}
     for name, tensor in tensors.items():
         fraction = FRACTION if tensor.dtype.startswith("float") else 0
@@ -69,13 +77,22 @@ def lower(function: Function, arrays: dict[str, np.ndarray], approximation: str 
     graph = Graph(list(tensors.values()), outputs=result)
     walk = Walk(lo, graph, roots, [])
     walk.run(topological(graph))
+    return walk, result
+
+
+def lower(function: Function, arrays: dict[str, np.ndarray], training: bool = True) -> Lowered:
+    """A function of `record` as a plan; its gradient is that of the sum of its values, or none if not `training`."""
+    walk, result = record(function, arrays, training)
     assert not walk.findings, walk.findings
+    lo = walk.lo
     value = lo.at(walk.value(result))
+    lo.builder.output(value.name, "value", ("client",))
+    if not training:
+        return Lowered(optimise(lo.builder.build("loss", "reveal")), 1.0)
     first = next(iter(arrays))
     seed = Tape(lo.builder, GRADIENT).ones(value.shape)
     gradient = gradients(lo.builder, {value.name: seed}, [first], fraction=GRADIENT, joints=lo.joints)[first]
     assert gradient is not None, "the function does not depend on its first argument"
-    lo.builder.output(value.name, "value", ("client",))
     lo.builder.output(gradient.value, "gradient", ("client",))
     return Lowered(optimise(lo.builder.build("loss", "reveal")), gradient.scale)
 
@@ -90,10 +107,14 @@ def plain(function: Function, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray
     return np.asarray(result), np.asarray(tape.gradient(total, tensors[0]))
 
 
-def errors(function: Function, arrays: dict[str, np.ndarray], approximation: str = "accurate") -> tuple[float, float]:
-    """Largest absolute errors of value and gradient, on simulated shares."""
-    value, gradient = lower(function, arrays, approximation).run(arrays)
+def errors(function: Function, arrays: dict[str, np.ndarray]) -> tuple[float, float]:
+    """Largest absolute errors of value and gradient on simulated shares, each over 1 + the largest true number."""
+    value, gradient = lower(function, arrays).run(arrays)
     expected, slope = plain(function, arrays)
-    assert value.shape == expected.shape
-    assert gradient.shape == slope.shape
-    return float(np.max(np.abs(value - expected))), float(np.max(np.abs(gradient - slope)))
+    return distance(value, expected), distance(gradient, slope)
+
+
+def distance(found: np.ndarray, expected: np.ndarray) -> float:
+    """The largest error, relative to the largest number where that is above 1."""
+    assert found.shape == expected.shape
+    return float(np.max(np.abs(found - expected)) / max(1.0, np.max(np.abs(expected))))
