@@ -13,7 +13,7 @@ from private_keras.tracing.training.traced import Target, TracedStep
 
 
 def units(values, fraction: int) -> np.ndarray:
-    return np.rint(np.asarray(values, np.float64) * 2.0**fraction).astype(np.int64).astype(np.uint64)
+    return np.asarray(np.rint(np.asarray(values, np.float64) * 2.0**fraction), np.int64).astype(np.uint64)
 
 
 def targets(y: Any) -> Any:

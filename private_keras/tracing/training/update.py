@@ -7,10 +7,11 @@ import keras
 import numpy as np
 
 from private_keras.errors import UnsupportedError
-from private_keras.plan.gradients import Gradient, Tape, gradients
+from private_keras.plan.gradients import Gradient, gradients
 from private_keras.tracing.lowering import Lowering
 from private_keras.tracing.states import recording
 from private_keras.tracing.symbolic import Graph
+from private_keras.tracing.training.optimizers import lower_optimizer
 from private_keras.tracing.training.traced import PublicInput, ScheduleValues, State
 from private_keras.tracing.training.weights import Weights
 from private_keras.tracing.values import Secret, Value
@@ -51,24 +52,26 @@ def update(lo: Lowering, model: keras.Model, weights: Weights, loss: Value) -> U
     if not trainable:
         raise lo.refuse("training", "the model has no trainable weights; set trainable=True on a layer.")
     before = [weights.declare(lo, variable) for variable in trainable]
-    value = lo.as_secret(loss)
-    found = gradients(
-        lo.builder,
-        {value.name: Gradient(lo.builder.constant(np.ones(value.shape, np.int64), 0))},
-        [w.name for w in before],
-        fraction=GRADIENT_BITS,
-        joints=lo.joints,
-    )
-    pairs = [(v, w, g) for v, w in zip(trainable, before, strict=True) if (g := found[w.name]) is not None]
-    if not pairs:
+    found = _gradients(lo, lo.as_secret(loss), before)
+    if not any(found):
         raise lo.refuse("training", "the loss does not depend on any trainable weight.")
-    values: dict[str, Secret] = {}
-    rate = float(model.optimizer.learning_rate)
-    tape = Tape(lo.builder, GRADIENT_BITS)
-    for variable, w, g in pairs:
-        change = lo.secret(tape.plain(tape.scaled(g, rate), lo.fraction))
-        values[w.name] = constrained(lo, variable, lo.step("subtract", w, change))
-    return Updated(values)
+    lo.layer = ""
+    updates = lower_optimizer(lo, model.optimizer, trainable, before, found)
+    values: dict[str, Value] = {}
+    for variable, old, new, gradient in zip(trainable, before, updates.weights, found, strict=True):
+        if gradient is not None:
+            values[old.name] = constrained(lo, variable, new)
+    values |= {name: value for name, (_, value) in updates.slots.items()}
+    states = {name: state for name, (state, _) in updates.slots.items()}
+    return Updated(values, states, updates.public, updates.schedule)
+
+
+def _gradients(lo: Lowering, loss: Secret, weights: list[Secret]) -> list[tuple[Secret, float] | None]:
+    """Value and public scale of the gradient by each weight; None where the loss does not depend on it."""
+    seed = Gradient(lo.builder.constant(np.ones(loss.shape, np.int64), 0))
+    names = [w.name for w in weights]
+    found = gradients(lo.builder, {loss.name: seed}, names, fraction=GRADIENT_BITS, joints=lo.joints)
+    return [(lo.secret(g.value), g.scale) if (g := found[name]) is not None else None for name in names]
 
 
 def constrained(lo: Lowering, variable: keras.Variable, value: Secret) -> Secret:
