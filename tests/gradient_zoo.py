@@ -160,6 +160,12 @@ CASES = {
     "spline of one slope": built(
         lambda b: spline(b, "x", knots=[], coefficients=[[0, 3 << F]], slopes=[5, 5], slope_bits=1), x=reals(5)
     ),
+    "spline of one knot": built(
+        lambda b: spline(b, "x", knots=[0], coefficients=[[0, 0], [0, 0]], slopes=[3, 16], slope_bits=4), x=reals(9)
+    ),
+    "spline of one knot aside": built(
+        lambda b: spline(b, "x", knots=[1 << (F - 1)], coefficients=[[0, 1 << F, 0], [5, 3 << (F - 2), 0]]), x=reals(9)
+    ),
     "spline of long scale": built(
         lambda b: spline(b, "x", coefficients=[[a << 22 for a in row] for row in ROWS], scale=58), x=reals(9)
     ),

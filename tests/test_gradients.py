@@ -108,6 +108,15 @@ def test_pools_and_slices(data):
 
 
 @FUZZ
+@given(st.lists(st.integers(0, 8), min_size=1, max_size=40), st.integers(0, 1), st.booleans())
+def test_gathers(indices, axis, skewed):
+    indices = [index // 8 for index in indices] if skewed else indices
+    x = probe((9, 2) if axis == 0 else (2, 9))
+    errors = check_gradients(lambda b: b.add("gather", "x", axis=axis, indices=indices), {"x": x})
+    assert errors["x"] < 1e-6
+
+
+@FUZZ
 @given(st.data())
 def test_broadcasts(data):
     sizes = data.draw(st.lists(st.integers(1, 3), min_size=0, max_size=4))

@@ -136,3 +136,18 @@ def test_kept_public_and_carried_values_go_through_all_passes():
     after = optimise(plan)
     assert after.outputs[1:] == plan.outputs[1:] and after.inputs == plan.inputs
     assert after.outputs[0].carry == "w" and after.types[after.outputs[0].value].fraction == F
+
+
+def test_random_steps_of_different_streams_stay_apart():
+    b = PlanBuilder()
+    b.input("seed", (), 0, "client", public=True)
+    b.input("x", (3,), F, "client")
+    drawn = {"shape": [3], "fraction": 0, "distribution": "bernoulli", "probability": 2**31}
+    masks = [b.add("random", "seed", **drawn, stream=stream) for stream in (0, 1, 1)]
+    total = b.add("add", *(b.add("multiply", "x", mask) for mask in masks[:2]))
+    total = b.add("add", total, b.add("multiply", "x", masks[2]))
+    found = gradients(b, {total: Gradient(b.constant(np.ones(3, np.int64), 0))}, ["x"])
+    b.output(found["x"].value, "by/x", ())
+    after = optimise(b.build("p", "train"))
+    # The gradient is the sum of the masks: public, as they are.
+    assert ops(after)["random"] == 2 and ops(after)["multiply"] == 0

@@ -2,6 +2,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from private_keras.plan.gradients.records import Gradient
 from private_keras.plan.gradients.tape import Tape
 from private_keras.plan.records import Step
@@ -54,7 +56,34 @@ def _spline(tape: Tape, step: Step, g: Gradient, wanted: Sequence[bool]) -> list
         # 1 - y^2
         return [tape.add(g, tape.scaled(tape.multiply(tape.multiply(g, y), y), -1.0))]
     x = step.inputs[0]
-    return [tape.multiply(g, tape.step("spline", x, **derivative(step.attributes, tape.type(x).fraction)))]
+    fraction, knots = tape.type(x).fraction, step.attributes["knots"]
+    slopes = linear_slopes(step.attributes, fraction)
+    if slopes is not None and len(knots) == 1:
+        # Leaky relu and the like: a gate instead of a comparison, a product and a truncation; and exact.
+        edge = tape.step("subtract", x, tape.builder.constant(np.asarray(knots[0]), fraction)) if knots[0] else x
+        above = Gradient(tape.step("gate", edge, g.value), g.scale * (slopes[1] - slopes[0]))
+        return [tape.add(tape.scaled(g, slopes[0]), above)]
+    return [tape.multiply(g, tape.step("spline", x, **derivative(step.attributes, fraction)))]
+
+
+def linear_slopes(a: dict[str, Any], fraction: int) -> list[float] | None:
+    """The slope of each piece of a spline, if they are all linear.
+
+    Args: as `derivative`.
+    """
+    if any(len(row) > 2 and row[2] for row in a["coefficients"]):
+        return None
+    unit = 2.0**fraction
+    tails = [slope * unit / 2.0 ** (a["slope_bits"] + a["fraction"]) for slope in a["slopes"]]
+    return [
+        row[1] * unit / 2.0 ** a["scale"] + tails[_side(a["knots"], index)]
+        for index, row in enumerate(a["coefficients"])
+    ]
+
+
+def _side(knots: Sequence[int], piece: int) -> int:
+    """0 for pieces left of 0, which end at a knot that is 0 or less, else 1; slopes differ only if 0 is a knot."""
+    return 0 if piece < len(knots) and knots[piece] <= 0 else 1
 
 
 def derivative(a: dict[str, Any], fraction: int) -> dict[str, Any]:
@@ -72,11 +101,10 @@ def derivative(a: dict[str, Any], fraction: int) -> dict[str, Any]:
     if scale - result > 60:
         result = scale - 60
     edge = scale + fraction - a["slope_bits"] - a["fraction"]
-    left, right = (_shifted(slope, edge) for slope in a["slopes"])
+    tails = [_shifted(slope, edge) for slope in a["slopes"]]
     rows = []
     for index, (_, linear, *square) in enumerate(a["coefficients"]):
-        # Pieces left of 0 end at a knot that is 0 or less; a spline without a knot at 0 has one slope.
-        behind = left if index < len(a["knots"]) and a["knots"][index] <= 0 else right
+        behind = tails[_side(a["knots"], index)]
         rows.append([(linear << lift) + behind, 2 * (square[0] if square else 0) << lift])
     return {
         "knots": a["knots"], "coefficients": rows, "scale": scale, "fraction": result,
