@@ -65,6 +65,21 @@ def test_a_loss_is_not_clipped_where_keras_clips_it():
     assert np.max(value) > 100
 
 
+@pytest.mark.parametrize("reduction", ["sum", "sum_over_batch_size"])
+def test_a_batch_of_large_errors_does_not_wrap(reduction):
+    """Squares of 4000 at 36 bits leave no room to add two of them."""
+    z = np.linspace(-4000, 4000, 128)[:, None]
+    arrays = {"z": z, "y": np.zeros((128, 1))}
+    assert max(errors(loss(losses.MeanSquaredError, reduction=reduction), arrays)) <= 1e-5
+
+
+def test_a_weighted_mean_over_a_large_batch_is_accurate():
+    """1 / 4000 at 18 bits would be off by a thousandth."""
+    rng = np.random.default_rng(2)
+    arrays = {"z": rng.normal(0, 1, (4000, 1)), "y": rng.normal(0, 1, (4000, 1)), "w": rng.uniform(0.5, 1.5, 4000)}
+    assert max(errors(loss(losses.MeanSquaredError, reduction="mean_with_sample_weight"), arrays)) <= 1e-4
+
+
 # --- losses that users write -----------------------------------------------------------------------------------------
 
 

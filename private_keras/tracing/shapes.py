@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from private_keras.tracing.lowering import Lowering
+from private_keras.tracing.lowering import HEADROOM, Lowering
 from private_keras.tracing.values import Known, Product, Secret, Value
 
 
@@ -44,6 +44,9 @@ def reduce_sum(lo: Lowering, x: Value, axes: Sequence[int], keepdims: bool = Fal
     if isinstance(x, Known):
         return lo.derive(f"sum {axes} {keepdims}", lambda v: v.sum(axis=tuple(axes), keepdims=keepdims), x)
     y = lo.as_secret(x)
+    size = int(np.prod(y.shape, dtype=np.int64))
+    if len(axes) == len(y.shape) and y.fraction > lo.fraction and y.fraction + HEADROOM + size.bit_length() > 61:
+        y = lo.at(y)  # a loss summed over a batch of large errors
     z = lo.step("reduce_sum", y, axes=axes, keepdims=keepdims)
     return lo.positive(z) if lo.is_positive(y) else z
 
