@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from private_keras.cluster import LocalCluster, Loop, PublicValue, Rows, SimulatedCluster, connect
 from private_keras.errors import DeadlineExceeded, HandleNotFound, InputError
 from private_keras.plan.builder import PlanBuilder
+from private_keras.protocols.protocol import Cost
 from private_keras.protocols.trio import CountingTrio, make_party
 from private_keras.ring import default_kernel
+from private_keras.server.execute.account import account
 from private_keras.transport.memory import memory_network, run_parties
 from tests.clusters import TlsServers
 from tests.loops import Held, Regression, counting_plan, quiet, revealed, sgd_inputs, sgd_plan
@@ -76,6 +78,21 @@ def test_two_jobs_are_one_job_cut_in_two(cluster):
             opened = revealed(cluster, {name: second[name] for name in ("w/new", "b/new", "count/new")})
             assert np.abs(opened["w/new"] - w).max() < 1e-4 and abs(opened["b/new"] - b) < 1e-4
             assert opened["count/new"] == 20 * data.batch
+
+
+def test_a_step_costs_its_plan_and_one_round_for_what_is_carried(local):
+    """And nothing else: no agreement between servers, no question to the client."""
+    data, traffic = Regression(steps=9), {}
+    own = sum(account(SGD, "trio"), Cost())
+    with Held(local) as held:
+        x, y = held.share(data.x), held.share(data.y)
+        for steps in (1, 2, 9):
+            held.own(local.run(SGD, sgd_inputs(data, x, y, last=steps), loop=Loop(steps)))
+            traffic[steps] = local.stats.last
+    # Five elements are carried in additive form: w, b; the count stays masked. Three results are masked at the end.
+    for steps, last in traffic.items():
+        assert last.rounds == steps * own.rounds + (steps - 1) + 1
+        assert last.bytes == steps * own.bytes + (steps - 1) * 2 * 8 * 5 + 2 * 8 * 6
 
 
 def test_progress_is_told_in_order_in_the_callers_thread_up_to_the_last_step(cluster):

@@ -41,7 +41,7 @@ class Servers:
         self.lanes[party].listen(self.addresses[party])
         self.jobs[party] = Jobs(self.lanes[party].wake)
 
-    def run(self, work, job=None, digests=(DIGEST,) * 3, parties=(0, 1, 2), seconds=10.0, draws=None):
+    def run(self, work, job=None, digests=(DIGEST,) * 3, parties=(0, 1, 2), seconds=10.0, draws=None, together=False):
         """work(party, job, lanes) at each party; returns results or exceptions, by party.
 
         `draws(party, peer)` is how often it then says it drew; the same for all if not given.
@@ -58,7 +58,7 @@ class Servers:
                     except BaseException:
                         lanes.fail(party)
                         raise
-                    lanes.finish({peer: draws(party, peer) if draws else 7 for peer in lanes.channels})
+                    lanes.finish({peer: draws(party, peer) if draws else 7 for peer in lanes.channels}, together)
             except Exception as error:  # handed to the test
                 results[party] = error
 
@@ -254,3 +254,18 @@ def test_an_announcement_that_nobody_claims_is_dropped(servers, monkeypatch):
     while (servers.lanes[0]._offers or servers.lanes[1]._offers) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not servers.lanes[0]._offers and not servers.lanes[1]._offers
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_a_result_that_needs_all_servers_is_none_when_one_does_not_come_to_the_end(servers, lost, together):
+    def work(party, job, lanes):
+        if party == lost:
+            raise ClusterError("no room")
+        return "done"
+
+    results = servers.run(work, together=together)
+    assert isinstance(results[lost], ClusterError)
+    for party in {0, 1, 2} - {lost}:
+        assert isinstance(results[party], PeerLost) if together else results[party] == "done"
+    assert pairs(servers.run(keys_of, together=True))

@@ -297,6 +297,7 @@ class NetworkCluster(Cluster):
         inputs = Inputs(secret, bound.rows, bound.public, kept, bound.steps)
         try:
             opened, traffic = run_job(self._clients, plan, inputs, deadline, on_step)
+            result = {**decoded(plan, opened), **kept}
         except BaseException as error:
             self._notice(error)
             # A server that came to the end before another one failed keeps its part of the results.
@@ -304,7 +305,7 @@ class NetworkCluster(Cluster):
                 self._abandon([handle.id for handle in kept.values()])
             raise
         self.stats.add(traffic)
-        return {**decoded(plan, opened), **kept}
+        return result
 
     def _prepare(self, plan: Plan, incarnation: str) -> None:
         if self._prepared.get(plan.digest) == incarnation:

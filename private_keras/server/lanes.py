@@ -311,16 +311,18 @@ class JobLanes:
         self.keys = keys
         self.channels = {peer: lane.channel for peer, lane in held.items()}
 
-    def finish(self, draws: dict[int, int]) -> None:
+    def finish(self, draws: dict[int, int], together: bool) -> None:
         """A clean end, agreed with each peer; lanes whose peer does not agree are closed.
 
         Args:
             draws: how often this party drew from the key shared with each peer; public, since the plan decides it.
+            together: whether this party's result is of no use unless all come to the end.
 
         Raises:
             FrameError: a peer drew another number of times, so that masks were not what they should be.
+            PeerLost, DeadlineExceeded: `together`, and a peer did not come to the end.
         """
-        clean, apart = {}, []
+        clean, apart, lost = {}, [], None
         for peer in sorted(self._held):
             mine = np.array([draws[peer]], np.uint64)
             theirs = np.empty_like(mine)
@@ -329,8 +331,9 @@ class JobLanes:
                 clean[peer] = bool(theirs[0] == mine[0])
                 if not clean[peer]:
                     apart.append(self.channels[peer].peer)
-            except PrivateKerasError:
+            except PrivateKerasError as error:
                 clean[peer] = False
+                lost = lost or error
         self._job.detach()
         for peer, lane in self._held.items():
             self._lanes.give_back(lane, clean[peer])
@@ -339,6 +342,9 @@ class JobLanes:
                 f"{', '.join(apart)} drew randomness in another order than this server; the result is wrong and is "
                 "withheld. Install the same release on all servers, and report this if it is"
             )
+        if together and lost is not None:
+            self._job.check()
+            raise lost
 
     def fail(self, blamed: int) -> None:
         """An end by an error: peers are told whom this party blames, and nothing of the lanes is used again."""

@@ -81,7 +81,7 @@ class Runner:
         for peer, channel in lanes.channels.items():
             sent[peer] = channel.traffic.sent - before[peer][0]
             rounds = max(rounds, channel.traffic.rounds - before[peer][1])
-        lanes.finish(protocol.draws)
+        lanes.finish(protocol.draws, together=bool(kept))
         job.check()
         parts = [Material(*(None if part is None else _sealed(part) for part in pair)) for pair in kept]
         handles = list(given.schedule.kept.values())

@@ -165,7 +165,9 @@ class Service:
 
     def commit(self, request: wire.CommitRequest, identity: str, context: grpc.ServicerContext) -> wire.CommitReply:
         """Makes shares that were written loadable."""
-        return self._saving.commit(request, identity)
+        reply = self._saving.commit(request, identity)
+        self._log.write("info", "shares saved", name=request.snapshot.name, client=identity)
+        return reply
 
     def saved(
         self, request: wire.SavedRequest, identity: str, context: grpc.ServicerContext
@@ -177,6 +179,7 @@ class Service:
         self, request: wire.LoadRequest, identity: str, context: grpc.ServicerContext
     ) -> Iterator[wire.LoadReply]:
         """Puts saved shares into the store."""
+        self._log.write("info", "shares wanted", name=ascii(request.snapshot.name)[:100], client=identity)
         return self._saving.load(request, identity)
 
     def forget(self, request: wire.ForgetRequest, identity: str, context: grpc.ServicerContext) -> wire.ForgetReply:
