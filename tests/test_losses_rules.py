@@ -100,6 +100,19 @@ def binary_by_hand(z, y, dtype):
     return -ops.sum(y * ops.log(p)) / ops.cast(ops.size(y), dtype)
 
 
+def limited(z, y, dtype):
+    return -ops.mean(ops.sum(y * ops.log(ops.minimum(ops.maximum(softmax(z), 1e-7), 1.0)), axis=-1))
+
+
+def narrowed(z, y, dtype):
+    """A limit that is one: logits do not know it."""
+    return -ops.mean(ops.sum(y * ops.log(ops.clip(softmax(z), 0.01, 0.9)), axis=-1))
+
+
+def exponential(z, y, dtype):
+    return ops.mean(ops.log(ops.maximum(ops.exp(z), 1e-7)) * y)
+
+
 def reshaped(z, y, dtype):
     p = ops.reshape(softmax(ops.reshape(z, (3, 4, 10))), (12, 10))
     return losses.CategoricalCrossentropy(dtype=dtype)(y, p)
@@ -126,7 +139,8 @@ def power(z, y, dtype):
     return ops.mean(ops.power(ops.abs(z - y) + 0.1, 2.3))
 
 
-@pytest.mark.parametrize("function", [entropy, entropy_of_log_softmax, entropy_of_logsumexp, binary_by_hand, reshaped,
+@pytest.mark.parametrize("function", [entropy, entropy_of_log_softmax, entropy_of_logsumexp, binary_by_hand,
+                                      limited, narrowed, exponential, reshaped,
                                       branching, weighted, contrastive, power])
 def test_losses_in_keras_ops(function):
     assert max(errors(function, {"z": LOGITS / 2, "y": SOFT})) <= 1e-4

@@ -5,6 +5,8 @@ sigmoid or exponential of what stays known (`Lowering.logits`), through steps th
 of it are written from there.
 """
 
+from typing import Any
+
 import numpy as np
 
 from private_keras.plan.gradients import Gradient, Joint, Tape
@@ -12,13 +14,10 @@ from private_keras.plan.primitives.constant import decode
 from private_keras.plan.records import Step
 from private_keras.tracing.curves import log_of_largest
 from private_keras.tracing.lowering import Lowering
-from private_keras.tracing.values import Secret
+from private_keras.tracing.values import Known, Secret, Value
 
 # Up to here the largest of n probabilities is large enough for a short spline of its logarithm.
 LONGEST_SPLINE = 64
-
-# Constants with which a step leaves numbers between 0 and 1 alone: from, to.
-_LEAVING = {"add": (0.0, 0.0), "maximum": (-np.inf, 0.0), "minimum": (1.0, np.inf)}
 
 Origin = tuple[str, Secret, Secret]
 
@@ -26,48 +25,38 @@ Origin = tuple[str, Secret, Secret]
 def origin(lo: Lowering, x: Secret) -> Origin | None:
     """(kind, logits, probabilities) where x is a "softmax" over its last axis, a "sigmoid" or an "exp"; else None.
 
-    It is one still after a change of scale or shape, after limits that it keeps anyway, and after the addition of less
-    than half a unit. Rows of a softmax that are replaced by zeros are uniform ones, as they are to Keras, which takes
-    logarithms of them at its epsilon.
+    It is one still after a change of scale or shape. Rows of a softmax that are replaced by zeros are uniform ones, as
+    they are to Keras, which takes logarithms of them at its epsilon.
     """
     if x.name in lo.logits:
         return (*lo.logits[x.name], x)
     step = lo.builder.maker(x.name)
     if step is None:
         return None
+    if step.op in ("truncate", "shift"):
+        return origin(lo, lo.secret(step.inputs[0]))
     if step.op == "reshape":
         return _reshaped(lo, x, step)
-    if step.op == "select":
-        return _masked(lo, x, step)
-    source = _unchanged(lo, step)
-    found = None if source is None else origin(lo, lo.secret(source))
-    if found is None or (found[0] == "exp" and step.op in ("spline", "minimum")):
-        return None
-    return found
+    return _masked(lo, x, step) if step.op == "select" else None
 
 
-def _unchanged(lo: Lowering, step: Step) -> str | None:
-    """The operand whose value, if it is between 0 and 1, the step leaves as it is."""
-    if step.op in ("truncate", "shift"):
-        return step.inputs[0]
-    if step.op == "spline" and step.attributes["label"] == "clip":
-        low, high = step.attributes["knots"]
-        unit = 2 ** lo.builder.type(step.inputs[0]).fraction
-        return step.inputs[0] if low <= 0 and high >= unit else None
-    low, high = _LEAVING.get(step.op, (1.0, 0.0))
-    for one, other in (step.inputs, step.inputs[::-1]) if low <= high else ():
-        values = _constant(lo, other)
-        same = lo.builder.type(one).shape == lo.builder.type(step.output).shape
-        if same and values is not None and np.all((low <= values) & (values <= high)):
-            return one
-    return None
+def unlimited(lo: Lowering, x: Any, low: Any, high: Any) -> bool:
+    """Whether limits leave x alone: it is a probability, or an exponential, and they are public and no narrower.
 
+    A limit that rounds to 0 is none: so Keras' epsilon of 1e-7 is none at 18 fractional bits.
 
-def _constant(lo: Lowering, name: str) -> np.ndarray | None:
-    step = lo.builder.maker(name)
-    if step is None or step.op != "constant":
-        return None
-    return decode(step.attributes).astype(np.int64) / 2.0 ** lo.builder.type(name).fraction
+    Args:
+        x: what is limited.
+        low, high: numbers or values; infinite where there is no limit.
+    """
+    low, high = (v.value if isinstance(v, Known) and not v.secret else v for v in (low, high))
+    if not isinstance(x, Secret) or any(isinstance(v, Value) or np.ndim(v) > 0 for v in (low, high)):
+        return False
+    found = origin(lo, x)
+    if found is None:
+        return False
+    half = 0.5 * 2.0**-x.fraction
+    return float(low) <= half and (float(high) >= 1 - half if found[0] != "exp" else float(high) == np.inf)
 
 
 def _reshaped(lo: Lowering, x: Secret, step: Step) -> Origin | None:
@@ -83,10 +72,12 @@ def _reshaped(lo: Lowering, x: Secret, step: Step) -> Origin | None:
 
 def _masked(lo: Lowering, x: Secret, step: Step) -> Origin | None:
     condition, kept, other = step.inputs
-    zeros = _constant(lo, other)
+    zeros = lo.builder.maker(other)
     found = origin(lo, lo.secret(kept))
     mask = lo.secret(condition)
-    if zeros is None or np.any(zeros) or found is None or found[0] != "softmax":
+    if zeros is None or zeros.op != "constant" or np.any(decode(zeros.attributes)):
+        return None
+    if found is None or found[0] != "softmax":
         return None
     if found[1].shape != x.shape or not mask.shape or mask.shape[-1] != 1:
         return None

@@ -18,6 +18,7 @@ from private_keras.tracing import arithmetic, shapes
 from private_keras.tracing.arithmetic import public, value_of
 from private_keras.tracing.curves import Activation, activation
 from private_keras.tracing.entropy import log_softmax as from_logits
+from private_keras.tracing.entropy import unlimited
 from private_keras.tracing.lowering import HEADROOM, Lowering
 from private_keras.tracing.slopes import slope
 from private_keras.tracing.values import Known, Secret, Value
@@ -92,6 +93,8 @@ def clip(lo: Lowering, op: knp.Clip, x: Value) -> Value:
     """A spline of three pieces for public limits; a maximum and a minimum otherwise."""
     low, high = value_of(op.x_min), value_of(op.x_max)
     y = lo.as_secret(x)
+    if unlimited(lo, y, low, high):
+        return y
     simple = _scalar(low) and _scalar(high) and float(low.value) < float(high.value)
     if not simple or not y.fraction or max(abs(float(low.value)), abs(float(high.value))) >= 2**HEADROOM:
         return lo.step("minimum", *lo.common(lo.step("maximum", *lo.common(y, low)), high))

@@ -13,14 +13,19 @@ from keras.src.ops import numpy as knp
 from private_keras.tracing import arithmetic, shapes
 from private_keras.tracing.arithmetic import public, value_of
 from private_keras.tracing.curves import activation
-from private_keras.tracing.entropy import log_softmax, log_sum_exp_with_slope, origin
+from private_keras.tracing.entropy import log_softmax, log_sum_exp_with_slope, origin, unlimited
 from private_keras.tracing.lowering import Lowering
 from private_keras.tracing.rules.activation import spline, with_slope
 from private_keras.tracing.values import Known, Secret, Value
 
 
 def add(lo: Lowering, op: knp.Add, x: Any, y: Any) -> Value:
-    return arithmetic.add(lo, value_of(x), value_of(y))
+    """x + y. A probability and an epsilon below half a unit stay a probability, whose logits are known."""
+    x, y = value_of(x), value_of(y)
+    for one, other in ((x, y), (y, x)):
+        if _not_negative(lo, other) and unlimited(lo, one, other, np.inf):
+            return one
+    return arithmetic.add(lo, x, y)
 
 
 def subtract(lo: Lowering, op: knp.Subtract, x: Any, y: Any) -> Value:
@@ -248,12 +253,18 @@ def sign(lo: Lowering, op: knp.Sign, x: Value) -> Value:
 
 def maximum(lo: Lowering, op: knp.Maximum, x: Any, y: Any) -> Value:
     x, y = value_of(x), value_of(y)
+    for one, other in ((x, y), (y, x)):
+        if unlimited(lo, one, other, np.inf):
+            return one
     z = lo.step("maximum", *lo.common(x, y))
     return lo.positive(z) if _not_negative(lo, x) or _not_negative(lo, y) else z
 
 
 def minimum(lo: Lowering, op: knp.Minimum, x: Any, y: Any) -> Value:
     x, y = value_of(x), value_of(y)
+    for one, other in ((x, y), (y, x)):
+        if unlimited(lo, one, -np.inf, other):
+            return one
     z = lo.step("minimum", *lo.common(x, y))
     return lo.positive(z) if _not_negative(lo, x) and _not_negative(lo, y) else z
 
