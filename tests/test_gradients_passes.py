@@ -2,6 +2,7 @@
 from collections import Counter
 
 import numpy as np
+import pytest
 
 from private_keras.plan.builder import PlanBuilder
 from private_keras.plan.gradients import Gradient, difference, gradients, unfold
@@ -10,7 +11,7 @@ from private_keras.plan.passes.relu_truncation import fuse_truncations
 from private_keras.plan.plan import Plan
 from private_keras.protocols.protocol import Cost
 from private_keras.server.execute.account import account
-from tests.gradient_runs import simulated
+from tests.gradient_runs import shared, simulated
 from tests.plan_zoo import UNIT, F
 
 
@@ -70,6 +71,31 @@ def test_a_dense_training_step_has_no_opening_to_spare():
         assert np.abs(before[name] - now[name]).max() <= 64 * UNIT
     costs = [sum(account(p, "trio"), Cost()) for p in (plan, after)]
     assert costs[1].bytes < costs[0].bytes and costs[1].rounds < costs[0].rounds
+
+
+def descended(inputs: dict[str, np.ndarray], layers: int) -> dict[str, np.ndarray]:
+    """The new weights, by the textbook."""
+    hidden, before = [inputs["x"]], []
+    for i in range(layers):
+        before.append(hidden[-1] @ inputs[f"w{i}"] + inputs[f"b{i}"])
+        hidden.append(np.maximum(before[-1], 0))
+    e = np.exp(before[-1] - before[-1].max(1, keepdims=True))
+    g = (e / e.sum(1, keepdims=True) - inputs["target"]) / len(e)
+    new = {}
+    for i in reversed(range(layers)):
+        new[f"new/w{i}"], new[f"new/b{i}"] = inputs[f"w{i}"] - hidden[i].T @ g, inputs[f"b{i}"] - g.sum(0)
+        g = (g @ inputs[f"w{i}"].T) * (before[i - 1] > 0) if i else g
+    return new
+
+
+@pytest.mark.parametrize("run", [simulated, shared])
+def test_a_dense_training_step_descends(run):
+    plan = optimise(mlp(8, [12, 16, 16, 4]))
+    inputs = {name: value / 2 for name, value in values(plan, 5).items()}
+    inputs["target"] = np.eye(4)[np.arange(8) % 4]
+    got = run(plan, inputs)
+    for name, expected in descended(inputs, 3).items():
+        assert np.abs(got[name] - expected).max() < 1e-4
 
 
 def test_gates_follow_the_value_before_a_truncation_that_relu_takes_in():

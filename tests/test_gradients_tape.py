@@ -61,7 +61,7 @@ def test_sums_are_at_the_longest_fraction_but_keep_headroom():
     b = builder()
     b.input("long", (3, 4), 50, "c")
     tape = Tape(b, 24)
-    assert b.type(tape.plus("x", b.add("multiply", "x", "y"))).fraction == 36
+    assert b.type(tape.minus("x", b.add("multiply", "x", "y"))).fraction == 36
     assert b.type(tape.minus("long", "x")).fraction == LONGEST
     assert b.type(tape.times("long", "x")).fraction <= LONGEST
 
@@ -131,8 +131,8 @@ def test_public_numbers_cost_no_product():
     tape = Tape(b, 24)
     half = b.constant(encode(np.full((3, 4), 0.5), 4), 4)
     assert tape.multiply(Gradient("x", 3.0), half) == Gradient("x", 1.5)
-    assert tape.multiply(tape.ones((3, 4), 0.25), "x") == Gradient("x", 0.25)
-    total = tape.reduce_to(tape.ones((3, 4)), (4,))
+    assert tape.multiply(Gradient(tape.constant(1, 0, (3, 4)), 0.25), "x") == Gradient("x", 0.25)
+    total = tape.reduce_to(Gradient(tape.constant(1, 0, (3, 4))), (4,))
     assert (total.scale, b.type(total.value).shape) == (3.0, (4,))
     assert set(ops(b)) == {"constant", "broadcast"}
     assert tape.uniform(b.constant(np.array([1, 2]), 0)) is None and tape.uniform("x") is None
@@ -194,6 +194,20 @@ def test_a_joint_walks_past_the_steps_between():
     found = gradients(b, {loss: Gradient("z")}, ["x", "y"], joints={loss: joint})
     assert found["y"] is None and found["x"].scale == 2.0
     assert y not in {name for step in b.steps[3:] for name in step.inputs}
+
+
+def test_the_checker_tells_wrong_gradients():
+    def build(b: PlanBuilder) -> str:
+        return b.add("relu", b.add("multiply", "x", "y"))
+
+    inputs = {"x": probe((3, 4)), "y": probe((3, 4)).T.reshape(3, 4)}
+    assert max(check_gradients(build, inputs).values()) < 1e-6
+    for wrong in (1.001, 0.0, -1.0):
+        def joints(b: PlanBuilder, value: str, factor: float = wrong) -> dict[str, Joint]:
+            return {value: Joint(("x", "y"), lambda tape, g: [tape.scaled(tape.multiply(g, "y"), factor), None])}
+
+        with pytest.raises(PlanError, match="central differences.*'x'"):
+            check_gradients(build, {**inputs, "x": np.abs(inputs["x"]), "y": np.abs(inputs["y"])}, joints=joints)
 
 
 @pytest.mark.parametrize(

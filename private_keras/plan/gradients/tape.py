@@ -93,10 +93,6 @@ class Tape:
         fraction = min(max(self.type(name).fraction for name in names), LONGEST)
         return [self.cut(name, fraction) for name in names]
 
-    def plus(self, x: str, y: str) -> str:
-        """x + y for values of any fractions."""
-        return self.step("add", *self.aligned(x, y))
-
     def minus(self, x: str, y: str) -> str:
         """x - y for values of any fractions."""
         return self.step("subtract", *self.aligned(x, y))
@@ -147,14 +143,6 @@ class Tape:
     def plain(self, g: Gradient, fraction: int | None = None) -> str:
         """The gradient itself, its scale multiplied in, at exactly a fraction (`Tape.fraction` by default)."""
         return self.at(self.rescaled(g, 1.0), fraction)
-
-    def ones(self, shape: tuple[int, ...], scale: float = 1.0) -> Gradient:
-        """The gradient that is `scale` everywhere: what a sum, or with scale 1/n a mean, passes on. Public."""
-        return Gradient(self.constant(1, 0, shape), scale)
-
-    def zeros(self, name: str) -> Gradient:
-        """A gradient of zeros for a value, for those who cannot take None."""
-        return Gradient(self.constant(0, 0, self.shape(name)))
 
     def scaled(self, g: Gradient, factor: float) -> Gradient:
         """The gradient times a public number. No step."""
