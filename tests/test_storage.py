@@ -3,9 +3,12 @@
 import hashlib
 import json
 import os
+import random
 import secrets
 import stat
 import struct
+import threading
+import time
 from contextlib import suppress
 
 import numpy as np
@@ -78,8 +81,10 @@ def test_files_are_for_the_servers_user_alone(tmp_path):
     for path in tmp_path.rglob("*"):
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
     os.chmod(tmp_path / "trio-server0", 0o755)
-    with pytest.raises(SecurityError, match="mode 0700"):
-        Storage(tmp_path, "trio", 0)
+    disk = Storage(tmp_path, "trio", 0)
+    for use in (lambda: disk.saved("alice"), lambda: disk.save("alice", generation(number=2), "", tensors(0))):
+        with pytest.raises(SecurityError, match="own directory.*mode 0700"):
+            use()
 
 
 def test_nothing_is_made_before_something_is_saved(tmp_path):
@@ -405,6 +410,7 @@ def check(cluster, held, name, scale=1):
     assert {key: (h.name, h.shape, h.fraction) for key, h in handles.items()} == {
         key: (key, np.shape(values), fraction) for key, (values, fraction) in STATE.items()
     }
+    scale = int(about) + 1 if scale is None else scale
     for key, value in revealed(cluster, handles).items():
         np.testing.assert_allclose(value, STATE[key][0] * scale, atol=2.0 ** -STATE[key][1])
     return about
@@ -439,6 +445,31 @@ def test_saved_shares_outlive_servers_and_clients(tmp_path):
     with LocalCluster(storage=tmp_path) as second, Held(second) as held:
         assert second.saved() == ["m"] and check(second, held, "m") == "x" * 1000
         assert len(list(tmp_path.rglob(f"*{COMMITTED}"))) == 3
+
+
+def test_a_server_killed_while_saving_leaves_the_old_or_the_new(tmp_path):
+    """Real processes, killed at any moment of a save; `load` gives one state, the last or the one before."""
+    generator = random.Random(7)
+    with LocalCluster(storage=tmp_path) as cluster:
+        for last in (0, 1):
+            began = time.monotonic()
+            cluster.save("m", share(Held(cluster), last + 1), str(last))
+            took = time.monotonic() - began
+        for turn in range(2, 6):
+            handles = share(Held(cluster), turn + 1)
+            killer = threading.Timer(generator.uniform(0, 1.5 * took), os.kill, (cluster.pids[turn % 3], 9))
+            killer.start()
+            try:
+                cluster.save("m", handles, str(turn))
+                attempts = [turn]
+            except ClusterError:
+                attempts = [last, turn]
+            killer.join()
+            with suppress(PrivateKerasError):
+                cluster.saved()  # notices the loss
+            last = int(check(cluster, Held(cluster), "m", None))
+            assert last in attempts
+        assert not list(tmp_path.rglob(f"*{storage.TEMPORARY}"))
 
 
 @pytest.mark.parametrize(

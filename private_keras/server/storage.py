@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from private_keras.errors import ClusterError, FileError, HandleNotFound, InputError
+from private_keras.errors import ClusterError, FileError, HandleNotFound, InputError, SecurityError
 from private_keras.server import limits
 from private_keras.server.material import Material
 from private_keras.server.snapshot import Head, SavedTensor, read_head, read_parts, write
@@ -71,9 +71,11 @@ class Storage:
         self._party = party
         self._lock = threading.Lock()
         self._root = None if directory is None else directory / f"{protocol}-server{party}"
-        if self._root is not None and self._root.is_dir():
-            check_private(self._root)
-            _sweep(self._root)
+        # A directory that others may enter is refused when it is used, and not before: predictions need none.
+        with contextlib.suppress(SecurityError):
+            if self._root is not None and self._root.is_dir():
+                check_private(self._root)
+                _sweep(self._root)
 
     def save(
         self, owner: str, generation: Generation, about: str, items: Sequence[tuple[SavedTensor, Material]]

@@ -42,7 +42,7 @@ def check_private(directory: Path) -> None:
     found = directory.stat()
     if found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise SecurityError(
-            f"the directory of a server's sockets, {directory}, must belong to this user and have mode 0700. "
+            f"a server's own directory, {directory}, must belong to this user and have mode 0700. "
             f"Received: owner {found.st_uid}, mode {found.st_mode & 0o777:04o}"
         )
 
