@@ -22,6 +22,12 @@ def from_rows(rows: np.ndarray) -> np.ndarray:
     return np.concatenate([head, rows[:, full * BLOCK_WORDS :].reshape(-1)])
 
 
+def repeated(message: np.ndarray, planes: int, count: int) -> np.ndarray:
+    """The message of `planes` planes for the same elements `count` times over, each time in whole words."""
+    rows = to_rows(message, planes, message.size // planes * 64)
+    return from_rows(np.tile(rows, (1, count)))
+
+
 def pack_bits(bits: np.ndarray) -> np.ndarray:
     """(..., n) booleans to (..., plane_words(n)) words, bits beyond n zero."""
     n = bits.shape[-1]

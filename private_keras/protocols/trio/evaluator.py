@@ -11,7 +11,7 @@ import numpy as np
 from private_keras.protocols.protocol import Bilinear, Kept, Linear
 from private_keras.protocols.simulate import evaluate, exp2_scale
 from private_keras.protocols.trio import costs
-from private_keras.protocols.trio.party import OFFSET, Party, U, conjunction_groups, cut, subsets
+from private_keras.protocols.trio.party import OFFSET, Party, U, compared_together, conjunction_groups, cut, subsets
 from private_keras.protocols.trio.shares import TrioBits, TrioShare
 from private_keras.ring import planes, tree
 from private_keras.ring.kernel import plane_words
@@ -129,11 +129,18 @@ class Evaluator(Party):
 
         Dealer-assisted multi-input AND over one-hot digits; see `ring.tree` for the wires.
         """
+        self.charge(costs.compare(cs[0].size, len(cs), width))
+        count, digit_words = len(cs), plane_words(cs[0].size) * tree.digit_planes(width)
+        if joined := compared_together(cs[0].size, count):
+            filled = np.zeros((count, plane_words(cs[0].size) * 64), U)
+            filled[:, : cs[0].size] = cs
+            cs = [filled.ravel()]
         n, words = cs[0].size, plane_words(cs[0].size)
         depth = len(tree.levels(width))
         product_words = [words * tree.product_planes(width, level) for level in range(depth)]
-        counts = [words * tree.digit_planes(width)] + product_words * len(cs)
-        digits, *products = self._dealt(*counts)
+        digits, *products = self._dealt(digit_words, *product_words * len(cs))
+        if joined:
+            digits = planes.repeated(digits, tree.digit_planes(width), count)
         mask_words = [words * tree.opened_planes(width, level) for level in range(depth)] + [words]
         drawn = self.draw_parts(HELPER, mask_words * len(cs))
         masks = [drawn[t * len(mask_words) : (t + 1) * len(mask_words)] for t in range(len(cs))]
@@ -154,8 +161,7 @@ class Evaluator(Party):
         if self.party == 0 and top:
             for t, c in enumerate(cs):
                 mine[t] ^= self.kernel.to_planes(c, 1, width)
-        self.charge(costs.compare(n, len(cs), width))
-        return list(mine ^ self._exchange(mine))
+        return list((mine ^ self._exchange(mine)).reshape(count, -1))
 
     def relu_and_bits(self, x: TrioShare, bits: int = 0) -> tuple[TrioShare, TrioBits]:
         self.mask(x)

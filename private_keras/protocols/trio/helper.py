@@ -11,7 +11,7 @@ import numpy as np
 from private_keras.protocols.protocol import Bilinear, Kept, Linear
 from private_keras.protocols.simulate import exp2_scale
 from private_keras.protocols.trio import costs
-from private_keras.protocols.trio.party import OFFSET, Party, U, conjunction_groups, cut, subsets
+from private_keras.protocols.trio.party import OFFSET, Party, U, compared_together, conjunction_groups, cut, subsets
 from private_keras.protocols.trio.shares import TrioBits, TrioShare
 from private_keras.ring import planes, tree
 from private_keras.ring.kernel import plane_words
@@ -93,10 +93,16 @@ class Helper(Party):
 
     def _less(self, r: np.ndarray, count: int, width: int, *, top: bool) -> list[np.ndarray]:
         """Deals for `count` comparisons of public words with r; returns the masks of their results, as planes."""
-        n, words = r.size, plane_words(r.size)
+        self.charge(costs.compare(r.size, count, width))
+        digit_words = plane_words(r.size) * tree.digit_planes(width)
+        # Many comparisons of a few elements are one comparison of them all, each in words of its own.
+        repeats = count if compared_together(r.size, count) else 1
+        count //= repeats
+        n = r.size if repeats == 1 else repeats * plane_words(r.size) * 64
+        words = plane_words(n)
         depth = len(tree.levels(width))
         product_words = [words * tree.product_planes(width, level) for level in range(depth)]
-        share0 = self.draw_parts(0, [words * tree.digit_planes(width)] + product_words * count)
+        share0 = self.draw_parts(0, [digit_words] + product_words * count)
         mask_words = [words * tree.opened_planes(width, level) for level in range(depth)] + [words]
         drawn = cut(self.draw(0, sum(mask_words) * count) ^ self.draw(1, sum(mask_words) * count), mask_words * count)
         message, results = [self.kernel.digits_deal(r, width, share0[0])], []
@@ -105,10 +111,10 @@ class Helper(Party):
             for level in range(depth):
                 dealt = share0[1 + t * depth + level]
                 message.append(self.kernel.tree_deal(masks[level], width, n, level, dealt))
-            results.append(masks[-1] ^ self.kernel.to_planes(r, 1, width) if top else masks[-1])
+            results += list(masks[-1].reshape(repeats, -1))
         self._send(message)
-        self.charge(costs.compare(n, count, width))
-        return results
+        top_bits = self.kernel.to_planes(r, 1, width) if top else U(0)
+        return [mask ^ top_bits for mask in results]
 
     def relu_and_bits(self, x: TrioShare, bits: int = 0) -> tuple[TrioShare, TrioBits]:
         self.mask(x)

@@ -12,6 +12,7 @@ from private_keras.transport.channel import Channel
 U = np.uint64
 # z + 2^62 is non-negative for every |z| < 2^62: comparisons and truncations look at c = z + 2^62 + r.
 OFFSET = 62
+TOGETHER = 1 << 17  # the most elements of comparisons that are computed as one
 
 
 class Party(Protocol):
@@ -64,6 +65,11 @@ class Party(Protocol):
         """Number of the next message on the channel to `peer`."""
         self._steps[peer] += 1
         return self._steps[peer]
+
+
+def compared_together(n: int, count: int) -> bool:
+    """Whether `count` comparisons of n elements are computed as one: it saves calls, where calls take longest."""
+    return 1 < count and n * count <= TOGETHER
 
 
 def cut(words: np.ndarray, counts: Sequence[int]) -> list[np.ndarray]:
