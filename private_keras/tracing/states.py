@@ -19,6 +19,8 @@ from keras.src.ops import numpy as knp
 
 from private_keras.errors import UnsupportedError
 
+# Keras takes lists for numbers here, but not beside symbolic tensors.
+_OF_TWO = (knp.Add, knp.Subtract, knp.Multiply, knp.Divide, knp.TrueDivide, knp.Maximum, knp.Minimum)
 _IN_BRANCH = ContextVar("_IN_BRANCH", default=False)
 
 
@@ -97,6 +99,10 @@ def recording() -> Iterator[None]:
         if isinstance(self, knp.Size | knp.Ndim):
             shape = args[0].shape
             return math.prod(shape) if isinstance(self, knp.Size) else len(shape)
+        if isinstance(self, _OF_TWO):
+            args = tuple(ops.convert_to_tensor(a) if isinstance(a, list | tuple) else a for a in args)
+        if isinstance(self, knp.GetItem) and isinstance(args[1], slice):
+            args = (args[0], (args[1],))  # Keras infers the shape for a tuple of slices only
         return original(self, *args, **kwargs)
 
     def convert_to_tensor(x: Any, dtype: Any = None, *args: Any, **kwargs: Any) -> Any:

@@ -88,6 +88,7 @@ class Graph:
         findings: layers that could not be called symbolically.
         losses: what layers add to the loss: `add_loss` and activity regularisers.
         roots: the tensors that are wanted; None for the outputs.
+        settings: ids of nodes whose arrays are settings, public (thresholds of metrics), and no data of the model.
         keep: keeps tensors alive so that ids stay unique.
         random: whether a layer that draws random numbers was found.
     """
@@ -100,6 +101,7 @@ class Graph:
     findings: list[Finding] = field(default_factory=list)
     losses: list[Any] = field(default_factory=list)
     roots: list[keras.KerasTensor] | None = None
+    settings: set[int] = field(default_factory=set)
     keep: list[Any] = field(default_factory=list)
     random: bool = False
 

@@ -44,8 +44,11 @@ def topological(graph: Graph) -> list[Any]:
 class Walk:
     """One pass over a graph. `findings` collects what cannot be lowered; the walk goes on to find all of it."""
 
+    table = TABLE
+
     def __init__(self, lo: Lowering, graph: Graph, inputs: dict[int, Secret], findings: list[Finding]):
         self.lo = lo
+        self._settings = False
         self.graph = graph
         self.findings = findings
         self._values: dict[int, Value] = dict(inputs)
@@ -107,7 +110,8 @@ class Walk:
     def _array(self, value: np.ndarray) -> Known:
         # An array of real numbers in a model is model data (a table, statistics), so it is shared like a weight, and
         # named by its place: a name made from its content would tell a server what it is. Zeros and ones are no data.
-        secret = value.dtype.kind == "f" and value.ndim > 0 and not np.all((value == 0) | (value == 1))
+        data = value.dtype.kind == "f" and value.ndim > 0 and not self._settings
+        secret = data and not np.all((value == 0) | (value == 1))
         self._arrays += 1
         identity = (
             f"array:{self._arrays}" if secret else f"public:{value.dtype}:{value.shape}:{digest(value.tobytes())}"
@@ -116,12 +120,13 @@ class Walk:
 
     def _lower(self, node: Any) -> list[Value]:
         operation = node.operation
+        self._settings = id(node) in self.graph.settings
         args, kwargs = node.arguments.convert(self._argument)
         flat = tree.flatten((args, kwargs))
         try:
             if not isinstance(operation, Random) and not any(isinstance(a, Secret | Product | Refused) for a in flat):
                 return self._compute(node, args, kwargs)
-            rule = TABLE.get(type(operation))
+            rule = self.table.get(type(operation))
             if rule is None:
                 raise UnsupportedError(REFUSED.get(type(operation), GENERAL))
             if any(isinstance(a, Refused) for a in flat):
@@ -143,7 +148,7 @@ class Walk:
             return
         expected = [tuple(t.shape) for t in node.outputs]
         received = [tuple(r.shape) for r in results]
-        if expected != received:
+        if len(expected) != len(received) or not all(map(_fits, expected, received)):
             raise UnsupportedError(f"its rule gave shapes {received} where Keras says {expected}; please report this.")
 
     def _compute(self, node: Any, args: Any, kwargs: Any) -> list[Value]:
@@ -160,6 +165,11 @@ class Walk:
             Known(np.asarray(keras.ops.convert_to_numpy(r)), secret, f"{identity}:{i}", label)
             for i, r in enumerate(results)
         ]
+
+
+def _fits(expected: tuple[int | None, ...], received: tuple[int, ...]) -> bool:
+    """Keras may not know a size that it is given as an array."""
+    return len(expected) == len(received) and all(a in (None, b) for a, b in zip(expected, received, strict=True))
 
 
 def weight(tensor: WeightTensor) -> Known:

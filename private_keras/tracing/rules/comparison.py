@@ -1,4 +1,7 @@
-"""Comparisons, truth values and choices. Comparisons are exact on the fixed-point values, which are rounded."""
+"""Comparisons, truth values and choices. Comparisons are exact on the fixed-point values, which are rounded.
+
+Public numbers in a comparison are not rounded: x > 0.7 asks whether x is at least the next multiple of a unit.
+"""
 
 from typing import Any
 
@@ -7,10 +10,12 @@ from keras.src.ops import numpy as knp
 
 from private_keras.tracing import arithmetic
 from private_keras.tracing.arithmetic import public, value_of
-from private_keras.tracing.lowering import HEADROOM, Lowering
+from private_keras.tracing.lowering import HEADROOM, LONGEST, Lowering, integral
 from private_keras.tracing.values import Known, Secret, Value
 
 INFINITE = 2.0 ** (HEADROOM - 1)
+# Limits beyond it are never met, or always: differences stay below 2^62 units.
+FARTHEST = 2.0**61
 
 
 def greater(lo: Lowering, op: knp.Greater, x: Any, y: Any) -> Value:
@@ -18,15 +23,57 @@ def greater(lo: Lowering, op: knp.Greater, x: Any, y: Any) -> Value:
 
 
 def greater_equal(lo: Lowering, op: knp.GreaterEqual, x: Any, y: Any) -> Value:
-    return lo.step("greater_equal", *lo.common(value_of(x), value_of(y)))
+    x, y = value_of(x), value_of(y)
+    if _public(y):
+        return _at_least(lo, x, y, np.ceil)
+    if _public(x):  # x >= y: not y > x
+        return lo.step("logical_not", _at_least(lo, y, x, _above))
+    return lo.step("greater_equal", *lo.common(x, y))
 
 
 def less(lo: Lowering, op: knp.Less, x: Any, y: Any) -> Value:
-    return lo.step("less", *lo.common(value_of(x), value_of(y)))
+    x, y = value_of(x), value_of(y)
+    if _public(y):
+        return lo.step("logical_not", _at_least(lo, x, y, np.ceil))
+    if _public(x):
+        return _at_least(lo, y, x, _above)
+    return lo.step("less", *lo.common(x, y))
 
 
 def less_equal(lo: Lowering, op: knp.LessEqual, x: Any, y: Any) -> Value:
     return greater_equal(lo, op, y, x)
+
+
+def _public(x: Value) -> bool:
+    return isinstance(x, Known) and not x.secret
+
+
+def _above(units: np.ndarray) -> np.ndarray:
+    return np.floor(units) + 1
+
+
+def _at_least(lo: Lowering, x: Value, limit: Known, first: Any) -> Secret:
+    """x >= first(limit in units of x). Operands that are the same all along an axis are compared once for it."""
+    y = lo.as_secret(x)
+    shape = np.broadcast_shapes(y.shape, limit.shape)
+    if y.fraction > LONGEST:
+        y = lo.at(y)
+    y, value = _narrowed(lo, y), limit.value
+    for axis in range(value.ndim):
+        if value.shape[axis] > 1 and np.all(value == np.take(value, [0], axis)):
+            value = np.take(value, [0], axis)
+    units = np.clip(first(value.astype(np.float64) * 2.0**y.fraction), -FARTHEST, FARTHEST).astype(np.int64)
+    z = lo.step("greater_equal", y, lo.secret(lo.builder.constant(units, y.fraction, layer=lo.layer)))
+    return z if z.shape == shape else lo.step("broadcast", z, shape=list(shape))
+
+
+def _narrowed(lo: Lowering, x: Secret) -> Secret:
+    """x before it was repeated along axes of size 1."""
+    step = lo.builder.maker(x.name)
+    while step is not None and step.op == "gather" and lo.secret(step.inputs[0]).shape[step.attributes["axis"]] == 1:
+        x = lo.secret(step.inputs[0])
+        step = lo.builder.maker(x.name)
+    return x
 
 
 def equal(lo: Lowering, op: knp.Equal, x: Any, y: Any) -> Value:
@@ -77,7 +124,10 @@ def choose(lo: Lowering, condition: Value, x: Value, y: Value) -> Value:
     if isinstance(condition, Known) and not condition.secret:
         mask = (condition.value != 0).astype(np.float64)
         return arithmetic.add(lo, _masked(lo, x, mask), _masked(lo, y, 1 - mask))
-    return lo.step("select", truth(lo, condition), *lo.common(_finite(lo, x), _finite(lo, y)))
+    x, y = _finite(lo, x), _finite(lo, y)
+    if all(isinstance(v, Known) and not v.secret and integral(v) for v in (x, y)):
+        return lo.step("select", truth(lo, condition), lo.known(x, 0), lo.known(y, 0))
+    return lo.step("select", truth(lo, condition), *lo.common(x, y))
 
 
 def _finite(lo: Lowering, x: Value) -> Value:

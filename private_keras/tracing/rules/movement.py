@@ -206,6 +206,11 @@ def take(lo: Lowering, op: knp.Take, x: Any, indices: Any) -> Value:
     return shapes.reshape(lo, y, (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
 
 
+def take_along_axis(lo: Lowering, op: knp.TakeAlongAxis, x: Value, indices: Any) -> Value:
+    """At public places it is a movement."""
+    return anyhow(lo, op, x, value_of(indices))[0]
+
+
 def _integers(lo: Lowering, x: Value) -> Secret:
     y = lo.as_secret(x)
     if y.fraction:
@@ -317,6 +322,7 @@ RULES = {
     core.SliceUpdate: slice_update,
     knp.Pad: pad,
     knp.Take: take,
+    knp.TakeAlongAxis: take_along_axis,
     nn.OneHot: one_hot,
     nn.MultiHot: multi_hot,
     knp.Flip: flip,

@@ -21,7 +21,7 @@ TEXT = "it works on text or arbitrary keys; apply it to the data before `predict
 RANDOM = "it is random in prediction too; apply it to the data before `predict`."
 
 REFUSED: dict[type, str] = {
-    **dict.fromkeys((knp.Floor, knp.Ceil, knp.Round, knp.Trunc, knp.FloorDivide, knp.Mod, knp.Fmod), ROUNDING),
+    **dict.fromkeys((knp.Floor, knp.Round, knp.Trunc, knp.FloorDivide, knp.Mod, knp.Fmod), ROUNDING),
     **dict.fromkeys(
         (
             knp.Sort,
@@ -30,8 +30,6 @@ REFUSED: dict[type, str] = {
             knp.Median,
             knp.Quantile,
             knp.Percentile,
-            math.TopK,
-            math.InTopK,
             knp.Nanmedian,
             knp.Nanquantile,
             knp.Nanpercentile,
@@ -84,9 +82,7 @@ REFUSED: dict[type, str] = {
         LOOPS,
     ),
     **dict.fromkeys((knp.Nonzero, knp.Unique, knp.Bincount, knp.Histogram), SHAPES),
-    **dict.fromkeys(
-        (core.Scatter, core.ScatterUpdate, knp.TakeAlongAxis), "places must be public; use one_hot and matmul."
-    ),
+    core.ScatterUpdate: "places must be public; use one_hot and matmul.",
     **dict.fromkeys(
         (math.FFT, math.FFT2, math.IFFT2, math.RFFT, math.IRFFT, math.STFT, math.ISTFT, knp.Angle, knp.Imag, nn.Polar),
         COMPLEX,

@@ -8,16 +8,17 @@ import numpy as np
 from keras import tree
 from keras.src.random.seed_generator import make_default_seed
 
-from private_keras.errors import InputError, PlanError, UnsupportedError
+from private_keras.errors import InputError, PlanError, PrivateKerasError, UnsupportedError
 from private_keras.plan.passes import optimise
 from private_keras.tracing.inputs import InputSpec, read_inputs, read_targets
 from private_keras.tracing.lowering import Lowering
 from private_keras.tracing.states import recording
 from private_keras.tracing.symbolic import Finding, Graph, calling
 from private_keras.tracing.trace import RECORDING, check_arguments, output_name, report, symbolic_inputs
+from private_keras.tracing.training import metrics
 from private_keras.tracing.training.objective import record_loss
 from private_keras.tracing.training.seeds import seed_inputs, seed_values
-from private_keras.tracing.training.traced import State, Target, TracedStep
+from private_keras.tracing.training.traced import Target, TracedStep
 from private_keras.tracing.training.update import Updated, update
 from private_keras.tracing.training.weights import Weights
 from private_keras.tracing.values import Refused, Secret
@@ -96,6 +97,7 @@ class _Step:
         self.targets: list[keras.KerasTensor] = []
         self.sample_weight: keras.KerasTensor | None = None
         self.loss: keras.KerasTensor | None = None
+        self.metrics: metrics.Recorded | None = None
 
     def find(self, operation: str, message: str) -> None:
         self.findings.append(Finding(self.model.name, operation, message))
@@ -120,7 +122,7 @@ class _Step:
             if self.kind != "predict":
                 self._record_loss(inputs, y, sample_weight)
                 changed = [state.current for state in self.weights.assigned()]
-                graph.roots = [self.loss, *changed]
+                graph.roots = [self.loss, *changed, *self.metrics.roots]
             self._refuse_changes()
 
     def _record_loss(self, inputs: Any, y: Any, sample_weight: bool) -> None:
@@ -131,11 +133,17 @@ class _Step:
         if sample_weight:
             self.sample_weight = keras.KerasTensor((self.batch_size,), name="sample_weight")
         try:
-            self.loss, _ = record_loss(
+            self.loss, parts = record_loss(
                 self.model, self.graph, inputs, targets, self.sample_weight, self.weights, self.kind == "train"
             )
         except Exception as error:  # noqa: BLE001 - whatever Keras finds wrong with a loss is the user's to know
-            self.find("loss", f"it does not fit outputs and targets ({_kind(error)}).")
+            self.find("loss", _reason(error))
+            raise _Found from None
+        given = self.graph.outputs, self.sample_weight, self.loss, parts, self.batch_size
+        try:
+            self.metrics = metrics.record(self.model, self.graph, targets, *given)
+        except Exception as error:  # noqa: BLE001 - and with metrics
+            self.find("metrics", _reason(error))
             raise _Found from None
 
     def _target(self, leaf: Target) -> keras.KerasTensor:
@@ -163,8 +171,8 @@ class _Step:
         self.walk = Walk(lo, graph, values, self.findings)
         self.walk.run(nodes)
         names, dtypes = self._outputs(receivers) if self.kind == "predict" else ([], {})
+        measured = metrics.Carried() if self.metrics is None else self.metrics.lower(lo, self.walk, input_owner)
         carried: dict[str, str] = {}
-        states: dict[str, State] = self.weights.states
         updated = Updated()
         if self.kind == "train":
             for tensor in list(self.weights.assigned()):
@@ -186,11 +194,12 @@ class _Step:
             specs,
             targets,
             sample_weight,
-            {**states, **updated.states},
-            carried,
+            {**self.weights.states, **updated.states, **measured.states},
+            {**carried, **measured.carried},
             {**self.weights.public, **updated.public, **seed_inputs(seeds)},
             schedule,
             lo.weights,
+            measured.tallies,
             tree.pack_sequence_as(graph.outputs, names) if names else None,
             dtypes,
         )
@@ -209,6 +218,8 @@ class _Step:
                 "sample_weight", (self.batch_size,), self.lo.fraction, owner, label="sample weights"
             )
             values[id(self.sample_weight)] = self.lo.secret(name)
+        if self.metrics is not None:
+            values |= self.metrics.values(self.lo, owner)
         values |= self.weights.values(self.lo, [*(t for n in nodes for t in n.input_tensors), *self.graph.ends])
         return specs, targets, name, values
 
@@ -241,6 +252,9 @@ class _Step:
         lo.builder.output(made.name, f"new/{state.name}", (), carry=state.name)
 
 
-def _kind(error: Exception) -> str:
+def _reason(error: Exception) -> str:
+    """Why Keras, or we, cannot compute a loss or metrics of these outputs and targets."""
     text = re.sub(r"\s+", " ", str(error)).strip()
-    return f"{type(error).__name__}: {text[:400]}"
+    if isinstance(error, PrivateKerasError):
+        return text
+    return f"it does not fit outputs and targets ({type(error).__name__}: {text[:400]})."

@@ -88,6 +88,8 @@ class TracedStep:
             change are missing.
         public: public inputs by name: weights that are public, learning rates and other scalars, random seeds.
         schedule: values of the public inputs that change by step; does not include those that are a `variable`.
+        tallies: what every step adds to metric variables that are public and no states (numbers of samples), by what
+            the state would be called; the client counts.
         outputs: Keras' nested structure of outputs, with each output's name in the plan as leaves; for "predict".
         output_dtypes: the dtype Keras gives each output, by name; for "predict".
     """
@@ -102,21 +104,29 @@ class TracedStep:
     public: Mapping[str, PublicInput]
     schedule: ScheduleValues
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    tallies: Mapping[str, np.ndarray] = field(default_factory=dict)
     outputs: Any = None
     output_dtypes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class TracedResults:
-    """The plan that opens metrics at the end of an epoch, from their states.
+    """The plan that opens metrics at the end of an epoch, from their states; see `training.results`.
 
     Attributes:
-        plan: of kind "evaluate"; its inputs are metric states, its outputs (one for each result, rank 0 or 1) are
-            opened to the client. Opens nothing else.
+        plan: of kind "evaluate"; its secret inputs are metric states, its outputs are opened to the client. Opens
+            nothing else.
         states: metric states by name of the plan's input.
-        names: Keras' name of each result ("loss", "accuracy", ...) to the output's name, in Keras' order.
+        public: public inputs by name: metric variables that are public and that a result needs on the servers. Their
+            value is that of `variable` plus the sum of what `TracedStep.tallies` said in all steps.
+        names: Keras' name of each result ("loss", "accuracy", ...) to the output that it is read from; several may be
+            read from one. Results that need no opening are missing.
+        read: (opened outputs by name, sums of `TracedStep.tallies` over all steps by name) -> Keras' results by name,
+            in Keras' order: arrays, of rank 0 for most metrics.
     """
 
     plan: Plan
     states: Mapping[str, State]
+    public: Mapping[str, PublicInput]
     names: Mapping[str, str]
+    read: Callable[[Mapping[str, np.ndarray], Mapping[str, np.ndarray]], dict[str, np.ndarray]]
