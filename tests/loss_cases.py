@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from private_keras.plan.gradients import Tape, gradients
+from private_keras.plan.gradients import Gradient, Tape, gradients
 from private_keras.plan.passes import optimise
 from private_keras.plan.plan import Plan
 from private_keras.protocols.simulate import Simulate, SimulatedShare
@@ -29,15 +29,17 @@ Function = Callable[..., Any]  # of tensors, symbolic or not, and the dtype to c
 class Lowered:
     """A function and its gradient by the first argument, as a plan with outputs `value` and `gradient`.
 
-    `scale` is the public factor of the gradient.
+    `scale` is the public factor of the gradient; `weights` are arrays in the function, which are shared.
     """
 
     plan: Plan
     scale: float
+    weights: dict[str, np.ndarray]
 
     def run(self, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Value and gradient as real numbers, on simulated shares."""
-        shares = {i.name: SimulatedShare(units(arrays[i.name], i.type.fraction)) for i in self.plan.inputs}
+        given = {**arrays, **self.weights}
+        shares = {i.name: SimulatedShare(units(given[i.name], i.type.fraction)) for i in self.plan.inputs}
         return self.read(execute(self.plan, Simulate(NumpyKernel()), shares))
 
     def run_on_three(self, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -88,13 +90,13 @@ def lower(function: Function, arrays: dict[str, np.ndarray], training: bool = Tr
     value = lo.at(walk.value(result))
     lo.builder.output(value.name, "value", ("client",))
     if not training:
-        return Lowered(optimise(lo.builder.build("loss", "reveal")), 1.0)
+        return Lowered(optimise(lo.builder.build("loss", "reveal")), 1.0, lo.weights)
     first = next(iter(arrays))
-    seed = Tape(lo.builder, GRADIENT).ones(value.shape)
+    seed = Gradient(Tape(lo.builder, GRADIENT).constant(1, 0, value.shape))
     gradient = gradients(lo.builder, {value.name: seed}, [first], fraction=GRADIENT, joints=lo.joints)[first]
     assert gradient is not None, "the function does not depend on its first argument"
     lo.builder.output(gradient.value, "gradient", ("client",))
-    return Lowered(optimise(lo.builder.build("loss", "reveal")), gradient.scale)
+    return Lowered(optimise(lo.builder.build("loss", "reveal")), gradient.scale, lo.weights)
 
 
 def plain(function: Function, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -89,6 +89,8 @@ CASES = {
     "CategoricalFocalCrossentropy logits": (
         loss(losses.CategoricalFocalCrossentropy, from_logits=True, label_smoothing=0.1), LOGITS, LABELS),
     "CategoricalFocalCrossentropy probabilities": (loss(losses.CategoricalFocalCrossentropy), SOFT + 0.01, LABELS),
+    "CategoricalFocalCrossentropy alphas": (
+        loss(losses.CategoricalFocalCrossentropy, softmax, alpha=[0.1 * k for k in range(CLASSES)]), LOGITS, LABELS),
     "CategoricalGeneralizedCrossEntropy": (loss(losses.CategoricalGeneralizedCrossEntropy, softmax), LOGITS, NUMBERS),
     "CategoricalGeneralizedCrossEntropy 0.7": (
         loss(losses.CategoricalGeneralizedCrossEntropy, softmax, q=0.7), LOGITS, NUMBERS),

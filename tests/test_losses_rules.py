@@ -135,13 +135,32 @@ def contrastive(z, y, dtype):
     return ops.sum(both) + 0 * ops.sum(y)
 
 
+def weights_of_classes(z, y, dtype):
+    """An array in a loss is model data: it is shared, not written in the plan."""
+    w = ops.convert_to_tensor(np.linspace(0.2, 2, 10), dtype=dtype)
+    return -ops.mean(ops.sum(w * y * ops.log_softmax(z), axis=-1))
+
+
+def similarity(z, y, dtype):
+    """Rows that should be alike, among all."""
+    e = ops.normalize(z, axis=-1)
+    alike = ops.roll(ops.eye(12, dtype=dtype), 1, axis=0)
+    scores = ops.matmul(e, ops.transpose(e)) * 10
+    return losses.CategoricalCrossentropy(from_logits=True, dtype=dtype)(alike, scores) + 0 * ops.sum(y)
+
+
+def quantile(z, y, dtype):
+    return ops.mean(ops.maximum(0.9 * (y - z), -0.1 * (y - z)))
+
+
 def power(z, y, dtype):
     return ops.mean(ops.power(ops.abs(z - y) + 0.1, 2.3))
 
 
 @pytest.mark.parametrize("function", [entropy, entropy_of_log_softmax, entropy_of_logsumexp, binary_by_hand,
                                       limited, narrowed, exponential, reshaped,
-                                      branching, weighted, contrastive, power])
+                                      branching, weighted, contrastive, power,
+                                      weights_of_classes, similarity, quantile])
 def test_losses_in_keras_ops(function):
     assert max(errors(function, {"z": LOGITS / 2, "y": SOFT})) <= 1e-4
 
