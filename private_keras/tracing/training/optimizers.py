@@ -19,7 +19,7 @@ from private_keras.tracing.lowering import Lowering
 from private_keras.tracing.states import StateTensor
 from private_keras.tracing.training.traced import PublicInput, State
 from private_keras.tracing.training.updating.kinds import ordered, secret_tensors, squares
-from private_keras.tracing.training.updating.public import Public, applied, constant, root
+from private_keras.tracing.training.updating.public import Public, argument, constant, evaluate, root
 from private_keras.tracing.training.updating.record import Recorded, record
 from private_keras.tracing.training.updating.roots import force
 from private_keras.tracing.training.updating.rules import RULES, general
@@ -143,11 +143,7 @@ class _Update:
                 self.values[id(state.initial)] = root(
                     ("variable", state.path), (), lambda steps, v=state.variable: np.full(steps.count, float(v))
                 )
-        for node in self.nodes:
-            if not any(id(t) in self.secret for t in node.input_tensors):
-                args, kwargs = node.arguments.convert(self._argument)
-                results = applied(node.operation, args, kwargs, node.outputs)
-                self.values.update({id(t): r for t, r in zip(node.outputs, results, strict=True)})
+        evaluate(self.nodes, self.values, self.secret)
         self.counters.follow([self.values[id(s.current)] for s in self.changing])
 
     def _secret_roots(self, recorded: Recorded, gradients: Sequence[tuple[Secret, float] | None]) -> None:
@@ -163,17 +159,10 @@ class _Update:
             square = item.fraction == SQUARE
             self.values[id(state.initial)] = Scaled(self.lo.secret(item.name), SIZE, square=square, positive=square)
 
-    def _argument(self, argument: Any) -> Any:
-        if isinstance(argument, keras.KerasTensor):
-            return self.values[id(argument)]
-        if isinstance(argument, keras.Variable | np.ndarray) or keras.ops.is_tensor(argument):
-            return constant(np.asarray(keras.ops.convert_to_numpy(argument)))
-        return argument
-
     def write(self) -> Updates:
         for node in self.nodes:
             if any(id(t) in self.secret for t in node.input_tensors):
-                args, kwargs = node.arguments.convert(self._argument)
+                args, kwargs = node.arguments.convert(lambda a: argument(a, self.values))
                 rule = RULES.get(type(node.operation), general)
                 value = rule(self.writer, node.operation, *args, **kwargs)
                 self.values[id(node.outputs[0])] = value

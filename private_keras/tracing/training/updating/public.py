@@ -1,10 +1,10 @@
 """Public numbers of an update: learning rates, corrections by the iteration, and what Keras computes from them.
 
-They are evaluated by the client, for all steps of a run at once where that is possible, with the operations that Keras
+They are evaluated by the client, for all steps of a run at once where that is possible, by the operations that Keras
 recorded; servers get the results. Equal expressions are one.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Container, Hashable, Iterable
 from typing import Any
 
 import keras
@@ -13,14 +13,35 @@ from keras import tree
 from keras.src.ops import core, math
 from keras.src.ops import numpy as knp
 
-# What can be computed on one number for each step as on one number.
-ELEMENTWISE = (
-    knp.Add, knp.Subtract, knp.Multiply, knp.Divide, knp.TrueDivide, knp.FloorDivide, knp.Mod, knp.Power, knp.Negative,
-    knp.Square, knp.Sqrt, knp.Exp, knp.Log, knp.Abs, knp.Absolute, knp.Floor, knp.Ceil, knp.Maximum, knp.Minimum,
-    knp.Clip, knp.Equal, knp.NotEqual, knp.Less, knp.LessEqual, knp.Greater, knp.GreaterEqual, knp.LogicalAnd,
-    knp.LogicalOr, knp.LogicalNot, knp.Where, knp.Cos, knp.Sin, knp.Reciprocal, knp.Sign, core.Cast, math.Rsqrt,
-    core.ConvertToTensor, core.StopGradient, core.SaturateCast,
-)  # fmt: skip
+
+def _cast(operation: Any, x: np.ndarray) -> np.ndarray:
+    return np.asarray(x) if operation.dtype is None else np.asarray(x).astype(operation.dtype)
+
+
+def _plain(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    return lambda operation, *args: function(*args)
+
+
+# What Keras' operations do with one number for each step.
+ELEMENTWISE: dict[type, Callable[..., np.ndarray]] = {
+    **{
+        kind: _plain(function)
+        for kind, function in {
+            knp.Add: np.add, knp.Subtract: np.subtract, knp.Multiply: np.multiply, knp.Divide: np.divide,
+            knp.TrueDivide: np.divide, knp.FloorDivide: np.floor_divide, knp.Mod: np.mod, knp.Power: np.power,
+            knp.Negative: np.negative, knp.Square: np.square, knp.Sqrt: np.sqrt, knp.Exp: np.exp, knp.Log: np.log,
+            knp.Abs: np.abs, knp.Absolute: np.abs, knp.Floor: np.floor, knp.Ceil: np.ceil, knp.Cos: np.cos,
+            knp.Sin: np.sin, knp.Sign: np.sign, knp.Reciprocal: np.reciprocal, knp.Maximum: np.maximum,
+            knp.Minimum: np.minimum, knp.Equal: np.equal, knp.NotEqual: np.not_equal, knp.Less: np.less,
+            knp.LessEqual: np.less_equal, knp.Greater: np.greater, knp.GreaterEqual: np.greater_equal,
+            knp.LogicalAnd: np.logical_and, knp.LogicalOr: np.logical_or, knp.LogicalNot: np.logical_not,
+            knp.Where: np.where, math.Rsqrt: lambda x: 1 / np.sqrt(x), core.StopGradient: np.asarray,
+        }.items()
+    },
+    core.Cast: _cast,
+    core.SaturateCast: _cast,
+    core.ConvertToTensor: _cast,
+}  # fmt: skip
 
 
 class Public:
@@ -30,12 +51,21 @@ class Public:
         key: names the expression.
         shape: in one step.
         constant: its value where it is the same in all steps, else None.
+        margin: it may grow to 2^margin times what is known of it when the plan is written.
     """
 
-    def __init__(self, key: Hashable, shape: tuple[int, ...], compute: Callable[["Steps"], np.ndarray], constant=None):
+    def __init__(
+        self,
+        key: Hashable,
+        shape: tuple[int, ...],
+        compute: Callable[["Steps"], np.ndarray],
+        constant: np.ndarray | None = None,
+        margin: int = 0,
+    ):
         self.key = key
         self.shape = tuple(shape)
-        self.constant: np.ndarray | None = constant
+        self.constant = constant
+        self.margin = margin
         self._compute = compute
 
     def over(self, steps: "Steps") -> np.ndarray:
@@ -67,9 +97,9 @@ def constant(value: Any) -> Public:
 ONE = constant(np.float64(1))
 
 
-def root(name: Hashable, shape: tuple[int, ...], values: Callable[[Steps], np.ndarray]) -> Public:
+def root(name: Hashable, shape: tuple[int, ...], values: Callable[[Steps], np.ndarray], margin: int = 1) -> Public:
     """A public value that changes from step to step."""
-    return Public(("root", name), shape, values)
+    return Public(("root", name), shape, values, margin=margin)
 
 
 def fold(name: str, function: Callable[..., np.ndarray], *parts: Public) -> Public:
@@ -86,7 +116,7 @@ def fold(name: str, function: Callable[..., np.ndarray], *parts: Public) -> Publ
         with np.errstate(all="ignore"):
             return function(*aligned)
 
-    return Public(key, shape, compute)
+    return Public(key, shape, compute, margin=max(p.margin for p in parts))
 
 
 def product(x: Public, y: Public) -> Public:
@@ -104,18 +134,21 @@ def applied(operation: keras.Operation, args: Any, kwargs: Any, outputs: list[ke
     described = tree.map_structure(lambda a: a.key if isinstance(a, Public) else repr(a), (args, kwargs))
     key = ("operation", type(operation).__name__, configuration(operation), repr(described))
     parts = [a for a in tree.flatten((args, kwargs)) if isinstance(a, Public)]
+    simple = None if kwargs else ELEMENTWISE.get(type(operation))
+    numbers = simple is not None and not any(p.shape for p in parts)
 
     def on(values: dict[Hashable, Any]) -> list[np.ndarray]:
         plain_args, plain_kwargs = tree.map_structure(
             lambda a: values[a.key] if isinstance(a, Public) else a, (args, kwargs)
         )
+        if simple is not None:
+            with np.errstate(all="ignore"):
+                return [np.asarray(simple(operation, *plain_args))]
         results = tree.flatten(operation(*plain_args, **plain_kwargs))
         return [np.asarray(keras.ops.convert_to_numpy(r)) for r in results]
 
     if all(p.constant is not None for p in parts):
         return [constant(r) for r in on({p.key: p.constant for p in parts})]
-    numbers = type(operation) in ELEMENTWISE and not any(p.shape for p in parts)
-
     def compute(steps: Steps, index: int) -> np.ndarray:
         if (key, index) not in steps.known:
             if numbers:
@@ -128,9 +161,29 @@ def applied(operation: keras.Operation, args: Any, kwargs: Any, outputs: list[ke
             steps.known.update({(key, i): r for i, r in enumerate(results)})
         return steps.known[key, index]
 
+    margin = max(p.margin for p in parts)
     return [
-        Public((*key, i), tuple(t.shape), lambda steps, i=i: compute(steps, i)) for i, t in enumerate(outputs)
+        Public((*key, i), tuple(t.shape), lambda steps, i=i: compute(steps, i), margin=margin)
+        for i, t in enumerate(outputs)
     ]
+
+
+def evaluate(nodes: Iterable[Any], values: dict[int, Any], secret: Container[int] = ()) -> None:
+    """Adds what public nodes give to `values`, by `id` of the symbolic tensor, but for nodes on `secret` tensors."""
+    for node in nodes:
+        if not any(id(t) in secret for t in node.input_tensors):
+            args, kwargs = node.arguments.convert(lambda a: argument(a, values))
+            results = applied(node.operation, args, kwargs, node.outputs)
+            values.update({id(t): r for t, r in zip(node.outputs, results, strict=True)})
+
+
+def argument(item: Any, values: dict[int, Any]) -> Any:
+    """An argument of a recorded operation: what is known of a symbolic tensor, or a constant."""
+    if isinstance(item, keras.KerasTensor):
+        return values[id(item)]
+    if isinstance(item, keras.Variable | np.ndarray) or keras.ops.is_tensor(item):
+        return constant(np.asarray(keras.ops.convert_to_numpy(item)))
+    return item
 
 
 def configuration(operation: keras.Operation) -> str:

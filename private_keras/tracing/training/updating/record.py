@@ -96,6 +96,20 @@ def record(
     return Recorded(gradients, states, rate)
 
 
+def record_schedule(schedule: Callable[[Any], Any], dtype: str) -> tuple[keras.KerasTensor, keras.KerasTensor] | None:
+    """The iteration and the learning rate as symbolic tensors; None if the schedule cannot be followed on them.
+
+    For the caller who holds the trace's lock.
+    """
+    iteration = keras.KerasTensor((), dtype=dtype, name="iteration")
+    with recording(), _plain_keras(), _branches(tuple):
+        try:
+            rate = schedule(iteration)
+        except Exception:  # noqa: BLE001 - a schedule with branches in Python is called for each step instead
+            return None
+    return (iteration, rate) if isinstance(rate, keras.KerasTensor) else None
+
+
 def _methods(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
     """What the instance does differently while it is recorded."""
     own_key, own_decays = optimizer._var_key, optimizer._use_weight_decay

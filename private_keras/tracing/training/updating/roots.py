@@ -26,6 +26,8 @@ TINY = 2.0**-20
 LOW = -20
 # Octaves of `reciprocal`, and bits that ranges and results of functions may have.
 OCTAVES, BITS, RESULT, LEAST = 32, 60, 28, 12
+# Fractional bits of a dividend that is a product, and may be small.
+LONG = 30
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def bound(w: Writer, x: Scaled, limit: float, op: str) -> Scaled:
         low = exponent - 1 if limit > 0 else None
         return replace(x, secret=z, size=max(x.size, exponent), positive=x.positive or limit >= 0, low=low)
     size = min(x.size, exponent) if x.positive and limit > 0 else max(x.size, exponent)
-    return replace(x, secret=z, size=size, positive=x.positive and limit >= 0)
+    return replace(x, secret=z, size=size, positive=x.positive and limit >= 0, low=None)
 
 
 def root(w: Writer, x: Scaled) -> Root:
@@ -122,7 +124,7 @@ def inverse(w: Writer, y: Scaled, fraction: int) -> Scaled:
     """1 / y; the factor waits. Divisors of unknown size may be from 2^-20 to 2^12."""
     y = w.start(y)
     secret = w.lo.at(y.secret, min(y.secret.fraction, PLAIN))
-    low = max(LOW if y.low is None else y.low, -secret.fraction)
+    low = max(y.low if y.low is not None and y.positive else LOW, -secret.fraction)
     high = max(min(y.size, BITS - secret.fraction, OCTAVES + min(low, 0)), low + 1)
     factor = quotient(ONE, y.factor)
     attributes = {"low": low, "high": high, "fraction": fraction}
@@ -141,8 +143,9 @@ def divide(w: Writer, x: Lazy | Public, y: Lazy) -> Scaled:
     if isinstance(x, Public):
         z = inverse_root(w, divisor, RESULT) if rooted else inverse(w, divisor, PLAIN)
         return replace(z, factor=product(x, z.factor))
-    x = w.start(force(w, x))
-    dividend = w.lo.at(x.secret, min(x.secret.fraction, PLAIN))
+    x = force(w, x)
+    x = x if x.scale == 1 else w.start(x)
+    dividend = w.lo.at(x.secret, min(x.secret.fraction, LONG))
     fraction = int(np.clip(BUDGET - RATIO - dividend.fraction, LEAST, RESULT))
     z = inverse_root(w, divisor, fraction) if rooted else inverse(w, divisor, fraction)
     quotient_ = w.lo.step("multiply", dividend, z.secret)

@@ -56,14 +56,15 @@ def _sum(w: Writer, x: Value, y: Value, sign: int) -> Value:
         return x
     if _zero(x):
         return y if sign > 0 else _times_number(w, y, constant(np.float64(-1)))
+    if isinstance(x, Public) and sign > 0:
+        x, y = y, x
     if isinstance(y, Public):
         y = fold("negative", np.negative, y) if sign < 0 else y
         if isinstance(x, Root) and x.epsilon == 0 and y.constant is not None and not y.shape and y.constant > 0:
             return replace(x, epsilon=float(y.constant))
         return w.offset(force(w, x), y)
     if isinstance(x, Public):
-        y = y if sign > 0 else _times_number(w, y, constant(np.float64(-1)))
-        return w.offset(force(w, y), x)
+        return w.offset(force(w, _times_number(w, y, constant(np.float64(-1)))), x)
     if isinstance(x, Clipped | Root) and isinstance(y, Clipped | Root):
         combined = _combined(x, y, sign)
         if combined is not None:

@@ -24,9 +24,6 @@ FACTOR_SIZE = 8  # the same for factors of a product of two secrets
 RATIO = 12  # and for quotients of two secrets
 BUDGET = 61  # ring elements stay below 2^62; a bit is for rounding
 LONGEST = 58  # fraction
-# A factor that changes by step may grow to so many times what it is, as a power of two, before the plan must be
-# written anew: a callback may raise the learning rate.
-MARGIN = 6
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,7 @@ class Writer:
             return math.frexp(float(np.max(np.abs(x.constant), initial=0)))[1]
         values = np.abs(np.asarray(x.over(self._probe), np.float64))
         largest = float(np.max(values, where=np.isfinite(values), initial=0)) or 1.0
-        return math.frexp(largest)[1] + MARGIN
+        return math.frexp(largest)[1] + x.margin
 
     def number(self, x: Public, fraction: int) -> Secret:
         """A public value in the plan: a constant, or an input that the schedule gives."""
@@ -241,7 +238,7 @@ class Writer:
         z = self.lo.step("add", x.secret, self.number(inside, x.secret.fraction))
         low = None
         known = inside.constant is not None and bool(np.all(np.asarray(inside.constant) > 0))
-        if known:
+        if known and (x.positive or x.square):
             low = math.frexp(float(np.min(inside.constant)))[1] - 1
         positive = x.positive and (known or term.constant is None)
         size = max(x.size, self.magnitude(inside)) + 1

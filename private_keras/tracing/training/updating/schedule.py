@@ -1,15 +1,19 @@
 """The public numbers of an update, evaluated for a run of steps: learning rates, corrections, factors made of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import keras
 import numpy as np
 
 from private_keras.errors import InputError
 from private_keras.tracing.states import StateTensor
+from private_keras.tracing.trace import RECORDING
 from private_keras.tracing.training.traced import PublicInput
-from private_keras.tracing.training.updating.public import Public, Steps, root
+from private_keras.tracing.training.updating.kinds import ordered
+from private_keras.tracing.training.updating.public import Public, Steps, evaluate, root
+from private_keras.tracing.training.updating.record import record_schedule
 
 # Steps that a plan's factors are made for: the next ones, and some far ahead.
 _NEAR, _FAR = 48, 6
@@ -22,28 +26,67 @@ def upcoming(iteration: int) -> Steps:
     return Steps(np.concatenate([near, far]))
 
 
+# What a learning rate may grow by, as a power of two, before the plan must be written anew: callbacks and callables may
+# set anything, a schedule may be larger between the steps that were looked at.
+_SET, _PLANNED = 6, 2
+
+
 class Rate:
     """The learning rate of each step, read when it is asked for: callbacks change it between epochs.
 
-    Schedules and callables are Keras', called once for each step.
+    Keras' schedule is followed once on a symbolic iteration, so that all steps are evaluated together; one with
+    branches in Python, and a callable, is called for each step.
     """
 
     def __init__(self, optimizer: keras.optimizers.Optimizer):
         self._optimizer = optimizer
+        self._followed: tuple[object, Public | None] | None = None
 
     def public(self) -> Public:
-        return root("learning_rate", (), self._over)
+        planned = isinstance(self._optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule)
+        return root("learning_rate", (), self._over, _PLANNED if planned else _SET)
 
     def _over(self, steps: Steps) -> np.ndarray:
         rate = self._optimizer._learning_rate
         if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-            dtype = self._optimizer._iterations.dtype
-            given = [rate(keras.ops.convert_to_tensor(i, dtype)) for i in steps.iterations.tolist()]
-            return np.array([float(keras.ops.convert_to_numpy(r)) for r in given], np.float32)
+            return self._of_schedule(rate, steps)
         if callable(rate) and not isinstance(rate, keras.Variable):
-            given = [float(keras.ops.convert_to_numpy(rate())) for _ in range(steps.count)]
+            return np.array([_plain(rate()) for _ in range(steps.count)], np.float32)
+        return np.full(steps.count, _plain(rate), np.float32)
+
+    def _of_schedule(self, schedule: Callable[[Any], Any], steps: Steps) -> np.ndarray:
+        dtype = keras.backend.standardize_dtype(self._optimizer._iterations.dtype)
+
+        def called(iterations: np.ndarray) -> np.ndarray:
+            given = [_plain(schedule(keras.ops.convert_to_tensor(i, dtype))) for i in iterations.tolist()]
             return np.array(given, np.float32)
-        return np.full(steps.count, float(keras.ops.convert_to_numpy(rate)), np.float32)
+
+        if self._followed is None or self._followed[0] is not schedule:
+            self._followed = schedule, _followed(schedule, dtype)
+        public = self._followed[1]
+        if public is None:
+            return called(steps.iterations)
+        values = np.asarray(public.over(Steps(steps.iterations)), np.float32)
+        ends = [0, steps.count - 1]
+        # A schedule that keeps something between calls gives a constant where it should not.
+        agrees = np.allclose(values[ends], called(steps.iterations[ends]), rtol=1e-4, atol=1e-9)
+        return values if agrees else called(steps.iterations)
+
+
+def _plain(rate: Any) -> float:
+    return float(keras.ops.convert_to_numpy(rate))
+
+
+def _followed(schedule: Callable[[Any], Any], dtype: str) -> Public | None:
+    """The schedule as a function of the iteration."""
+    with RECORDING:
+        recorded = record_schedule(schedule, dtype)
+        if recorded is None:
+            return None
+        iteration, rate = recorded
+        values = {id(iteration): root("iteration", (), lambda steps: steps.iterations)}
+        evaluate(ordered([rate]), values)
+    return values[id(rate)]
 
 
 class Counters:
@@ -57,7 +100,7 @@ class Counters:
         self._states: list[StateTensor] = []
         self._next: list[Public] = []
         self._known: dict[int, list[np.ndarray]] = {}
-        self._start = int(optimizer.iterations if not optimizer.gradient_accumulation_steps else optimizer._iterations)
+        self._start = int(optimizer._iterations)
 
     def public(self, state: StateTensor) -> Public:
         """The state before each step."""
