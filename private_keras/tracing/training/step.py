@@ -80,6 +80,22 @@ def trace_step(
     return traced
 
 
+class _Schedule:
+    """Values of public inputs by step: the optimiser's, and seeds of random numbers."""
+
+    def __init__(self, updated: Updated, seeds: dict[str, int | None], seed: int):
+        self._updated = updated
+        self._seeds = seeds
+        self._seed = seed
+
+    def __call__(self, first: int, steps: int) -> dict[str, np.ndarray]:
+        return {**self._updated.schedule(first, steps), **seed_values(self._seeds, self._seed, first, steps)}
+
+    def settle(self, iteration: int) -> None:
+        """Brings Keras' public variables up to date: `iteration` is that of the next step."""
+        self._updated.settle(iteration)
+
+
 class _Found(Exception):
     """Findings leave nothing to go on with."""
 
@@ -184,10 +200,6 @@ class _Step:
         self.stop_if_found()
         plan = optimise(lo.builder.build(self.model.name, self.kind))
         seeds = dict(lo.seeds)
-
-        def schedule(first: int, steps: int) -> dict[str, np.ndarray]:
-            return {**updated.schedule(first, steps), **seed_values(seeds, seed, first, steps)}
-
         return TracedStep(
             plan,
             self.batch_size,
@@ -197,7 +209,7 @@ class _Step:
             {**self.weights.states, **updated.states, **measured.states},
             {**carried, **measured.carried},
             {**self.weights.public, **updated.public, **seed_inputs(seeds)},
-            schedule,
+            _Schedule(updated, seeds, seed),
             lo.weights,
             measured.tallies,
             tree.pack_sequence_as(graph.outputs, names) if names else None,
