@@ -101,7 +101,7 @@ def scale(lo: Lowering, x: Value, factor: float | np.ndarray) -> Value:
     size = int(np.max(np.abs(np.rint(factor * 2.0**bits)), initial=0)).bit_length()
     y = lo.as_secret(x)
     # |x| < 2^HEADROOM in ring units, times an integer below 2^size, has to stay below 2^62.
-    if y.fraction > lo.fraction and (y.fraction + size - 1 > LONGEST or y.fraction + bits > 58):
+    if y.fraction > lo.fraction and (y.fraction + size > LONGEST or y.fraction + bits > 58):
         y = lo.at(y)
     if y.fraction + size + HEADROOM > 61 or y.fraction + bits > 58:
         raise lo.refuse(
