@@ -3,6 +3,7 @@
     PrivateKerasError
     ├── UnsupportedError      the model uses something that cannot run on shares (raised before anything is shared)
     ├── InputError            data of the wrong shape, dtype or range
+    ├── DivergenceError       a training run whose values left the range of fixed point
     ├── FileError             a model file that is missing, truncated, hostile or of an unknown format
     ├── PlanError             a plan that a server refuses
     ├── ClusterError          servers that cannot be reached, disagree, or were lost
@@ -29,6 +30,10 @@ class UnsupportedError(PrivateKerasError, NotImplementedError):
 
 class InputError(PrivateKerasError, ValueError):
     """Data whose shape, dtype, rank or range does not fit; never quotes a value."""
+
+
+class DivergenceError(PrivateKerasError, ArithmeticError):
+    """A training run whose values left the range of fixed point; the model has the values of before the epoch."""
 
 
 class FileError(PrivateKerasError, OSError):

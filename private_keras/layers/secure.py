@@ -1,6 +1,7 @@
 """What every layer of this package adds to Keras' layer of the same name."""
 import keras
 
+from private_keras.errors import InputError
 from private_keras.forecast import Forecast, Network, forecast
 from private_keras.tracing import trace
 
@@ -9,11 +10,31 @@ PACKAGE = "private_keras"
 COUNTERPARTS: dict[type, type] = {}
 
 
+def _is_public(layer: keras.Layer) -> bool:
+    return getattr(layer, "_declared_public", False)
+
+
+def _declare_public(layer: keras.Layer, value: bool) -> None:
+    if not isinstance(value, bool):
+        raise InputError(f"layer {layer.name!r}: public is True or False. Received: {value!r}")
+    layer._declared_public = value
+
+
+PUBLIC = property(
+    _is_public,
+    _declare_public,
+    doc="Whether the owner declares the weights of this layer, and of layers in it, public: servers know them then, "
+    "and products with them cost no communication. A public layer cannot be trained on secret data: set trainable=False.",
+)
+
+
 class SecureLayer:
     """Mixin: a Keras layer whose forward pass runs on shares when its model predicts.
 
     Called by itself, the layer is Keras' own: it computes in the clear, on arrays and symbolic tensors alike.
     """
+
+    public = PUBLIC
 
     def cost(
         self, input_shape: tuple[int, ...] | list, batch_size: int = 1, network: str | Network = "local"

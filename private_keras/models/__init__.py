@@ -1,14 +1,14 @@
 """`Sequential`, `Model` and what `keras.models` has beside them."""
-from keras.models import save_model
-
 from private_keras.forecast import Forecast, Network
 from private_keras.models.check import Check
 from private_keras.models.classes import Model, Sequential
 from private_keras.models.convert import clone_model, convert
-from private_keras.models.load import load_model, model_from_json
+from private_keras.models.load import load_model, load_shares, model_from_json
 from private_keras.models.private import PrivateModel
+from private_keras.models.save import save_model
+from private_keras.models.training.secret import SecretWeights
 
 __all__ = [
-    "Check", "Forecast", "Model", "Network", "PrivateModel", "Sequential", "clone_model", "convert", "load_model",
-    "model_from_json", "save_model",
+    "Check", "Forecast", "Model", "Network", "PrivateModel", "SecretWeights", "Sequential", "clone_model",
+    "convert", "load_model", "load_shares", "model_from_json", "save_model",
 ]

@@ -90,6 +90,9 @@ def check(model: keras.Model, execution: Execution, x_sample: Any) -> Check:
             return Check(model.name, tuple(Finding(f.layer, f.operation, f.message) for f in found))
         if x_sample is None:
             return Check(model.name, ())
+        if execution.jobs.holdings.secret:
+            text = "Training has changed the weights, which are on the servers: pk.convert(model.reveal()).check(x_sample)."
+            return Check(model.name, (Finding(model.name, "ranges on the sample", text),))
         return _measure(model, execution, x_sample)
     except PrivateKerasError as error:
         return Check(model.name, (Finding(model.name, "model and sample", str(error)),))

@@ -1,7 +1,6 @@
 """One model on the cluster in use: its plans, one for each batch size, and its weights, shared once."""
-import collections
 import hashlib
-import weakref
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -11,28 +10,32 @@ from private_keras.cluster import Cluster, Handle, current
 from private_keras.errors import HandleNotFound, InputError
 from private_keras.models import inputs
 from private_keras.models.guard import Guard
+from private_keras.models.shares import Shares, delete_abandoned
+from private_keras.models.training.jobs import Jobs
 from private_keras.tracing import Traced, trace
-
-# Shares of models that are gone. Deleting is a call over the network, which a garbage collector must not make: the next
-# prediction of any model does it.
-_abandoned: collections.deque[tuple[weakref.ref, dict[str, Handle]]] = collections.deque()
+from private_keras.tracing.training.traced import TracedStep
 
 
 class Execution:
     """What a model keeps between predictions. Owned by the model; one thread at a time.
 
     Plans depend on weights too (known values are folded into each other), so that both are forgotten together when the
-    weights change, by whatever means.
+    weights change, by whatever means. Where training has changed weights, which nobody knows, predictions use them as
+    they are on the servers.
+
+    Attributes:
+        jobs: training and evaluation, and values on the servers.
     """
 
     def __init__(self, model: keras.Model):
         self._model = model
+        self.jobs = Jobs(model)
         self._digest = b""
         self._traced: dict[int, Traced] = {}
         self._guards: dict[int, Guard] = {}
         self._shares: Shares | None = None
 
-    def traced(self, batch_size: int) -> Traced:
+    def traced(self, batch_size: int) -> Traced | TracedStep:
         """The model's plan for a batch size, traced again only after a change of weights.
 
         Raises:
@@ -40,6 +43,8 @@ class Execution:
             UnsupportedError: the model uses something that cannot run on shares.
         """
         self.look()
+        if self.jobs.holdings.secret:
+            return self.jobs.steps.predict(batch_size)
         return self._plan_for(batch_size)
 
     def look(self) -> None:
@@ -67,7 +72,9 @@ class Execution:
     def arrays(self, x: Any, batch_size: int) -> list[np.ndarray]:
         """Arrays of x in the order of the model's inputs, every row of them checked. Call `look` before."""
         arrays = inputs.flatten(self._model, x)
-        inputs.check(self._model, self._plan_for(min(batch_size, len(arrays[0]))).inputs, arrays)
+        size = min(batch_size, len(arrays[0]))
+        traced = self.jobs.steps.predict(size) if self.jobs.holdings.secret else self._plan_for(size)
+        inputs.check(self._model, traced.inputs, arrays)
         return arrays
 
     def run(self, x: Any) -> Any:
@@ -76,6 +83,10 @@ class Execution:
         Call `look` before the first of several batches.
         """
         arrays = inputs.flatten(self._model, x)
+        if self.jobs.holdings.secret:
+            step = self.jobs.steps.predict(len(arrays[0]))
+            opened = self.jobs.run(current(), step, inputs.check(self._model, step.inputs, arrays))
+            return _outputs(step, opened)
         traced = self._plan_for(len(arrays[0]))
         values = inputs.check(self._model, traced.inputs, arrays)
         self._guards[len(arrays[0])].check(values)
@@ -86,13 +97,11 @@ class Execution:
             # A server was started anew and knows nothing of before; nothing of this batch was computed.
             self._shares = None
             results = cluster.run(traced.plan, self._weights(cluster, traced) | values)
-        return keras.tree.map_structure(
-            lambda name: np.asarray(results[name]).astype(traced.output_dtypes[name]), traced.outputs
-        )
+        return _outputs(traced, results)
 
     def _weights(self, cluster: Cluster, traced: Traced) -> dict[str, Handle]:
         """Handles of the plan's weights on this cluster."""
-        _delete_abandoned()
+        delete_abandoned()
         if self._shares is None or not self._shares.live(cluster):
             self._shares = Shares(cluster)
         used = {item.name: item for item in traced.plan.inputs if item.name in traced.weights}
@@ -102,33 +111,11 @@ class Execution:
         }
 
 
-class Shares:
-    """Weights on one cluster, as long as its servers live. Abandoned when nothing refers to this any more."""
-
-    def __init__(self, cluster: Cluster):
-        self._cluster = weakref.ref(cluster)
-        self._incarnation = cluster.incarnation
-        self._handles: dict[str, Handle] = {}
-        weakref.finalize(self, _abandoned.append, (self._cluster, self._handles)).atexit = False
-
-    def live(self, cluster: Cluster) -> bool:
-        """Whether these are shares on this cluster, whose servers have not been started anew since."""
-        return self._cluster() is cluster and self._incarnation == cluster.incarnation
-
-    def handle(self, name: str, values: np.ndarray, fraction: int, label: str) -> Handle:
-        """The handle of a tensor, shared now if it was not before."""
-        if name not in self._handles:
-            self._handles[name] = self._cluster().share(values, fraction, label or name)
-        return self._handles[name]
-
-
-def _delete_abandoned() -> None:
-    while _abandoned:
-        cluster, handles = _abandoned.popleft()
-        place = cluster()
-        if place is not None:
-            for handle in handles.values():
-                place.delete(handle)
+def _outputs(traced: Traced | TracedStep, results: Mapping[str, np.ndarray]) -> Any:
+    """Opened values in the structure and dtypes of Keras' outputs."""
+    return keras.tree.map_structure(
+        lambda name: np.asarray(results[name]).astype(traced.output_dtypes[name]), traced.outputs
+    )
 
 
 def _digest(model: keras.Model) -> bytes:

@@ -6,8 +6,10 @@ from typing import Any
 import keras
 
 from private_keras import converter
+from private_keras.cluster import current
 from private_keras.errors import InputError, UnsupportedError
 from private_keras.models.convert import convert
+from private_keras.models.training import checkpoint, reveal
 
 
 def load_model(
@@ -46,3 +48,39 @@ def model_from_json(json_string: str, custom_objects: Mapping[str, Any] | None =
         FileError: not a model's configuration, or one that names something unknown.
     """
     return convert(converter.model_from_json(json_string, custom_objects))
+
+
+def load_shares(name: str, custom_objects: Mapping[str, Any] | None = None) -> keras.Model:
+    """The model that `save_shares`, or the checkpoint of a `fit`, saved on the servers; its weights stay there.
+
+    Args:
+        name: it was saved under.
+        custom_objects: classes and functions by name that the model uses. Nothing that servers say is run or imported.
+
+    Raises:
+        HandleNotFound: nothing is saved under the name on this cluster.
+        FileError: what servers give back is damaged, or names something unknown.
+        UnsupportedError: the model has no configuration.
+
+    Opens: weights of layers that were declared public, to this client.
+    """
+    cluster = current()
+    found = checkpoint.read(cluster, name)
+    text = found.about["model"]
+    if text is None:
+        raise UnsupportedError(
+            f"{name!r}: model {found.about['name']!r} has no configuration that could be saved with it. Make the model "
+            "and compile it as before, and call fit(..., checkpoint=name, resume=True) on it."
+        )
+    model = model_from_json(text, custom_objects)
+    jobs = model._jobs()
+    checkpoint.take(model, jobs, cluster, found)
+    layers = model._flatten_layers()
+    for place in found.about["public"]:
+        if not isinstance(place, int) or not 0 <= place < len(layers):
+            continue
+        layers[place].public = True
+        held = [item for variable in layers[place].weights if (item := jobs.holdings.find(variable)) is not None]
+        for item, value in zip(held, reveal.opened(cluster, model.name, held), strict=True):
+            item.state.variable.assign(value)
+    return model

@@ -1,6 +1,5 @@
 """The loop of `predict`: Keras' data adapters, callbacks and progress bar around batches that run on shares."""
 import types
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -9,8 +8,8 @@ from keras.src.trainers.epoch_iterator import EpochIterator
 
 from private_keras.errors import InputError
 from private_keras.models.execution import Execution
-
-_BATCH_SIZE = 32  # Keras' default
+from private_keras.models.training.feeds import BATCH_SIZE, is_stream, tuples
+from private_keras.models.training.options import count
 
 
 def predict(
@@ -18,15 +17,15 @@ def predict(
     callbacks: Any,
 ) -> Any:
     """See `PrivateModel.predict`."""
-    _check_count("batch_size", batch_size)
-    _check_count("steps", steps)
+    count("batch_size", batch_size)
+    count("steps", steps)
     execution.look()
-    if not _is_stream(x):
-        batch_size = batch_size or _BATCH_SIZE
+    if not is_stream(x):
+        batch_size = batch_size or BATCH_SIZE
         arrays = execution.arrays(x, batch_size)  # all rows, before the first is shared
         x = arrays if len(arrays) > 1 else arrays[0]
     if isinstance(x, types.GeneratorType):
-        x = _tuples(model, x)
+        x = tuples(model, x)
     batches = EpochIterator(x=x, batch_size=batch_size, steps_per_epoch=steps, shuffle=False)
     if not isinstance(callbacks, keras.callbacks.CallbackList):
         callbacks = keras.callbacks.CallbackList(
@@ -47,24 +46,3 @@ def predict(
     if not results:
         raise InputError(f"model {model.name!r}: expected at least one batch. Received: data without any")
     return keras.tree.map_structure(lambda *parts: np.concatenate(parts, axis=0), *results)
-
-
-def _is_stream(x: Any) -> bool:
-    """Whether x produces batches as Keras knows it: a generator, PyDataset, tf.data, a PyTorch data loader."""
-    if isinstance(x, types.GeneratorType | keras.utils.PyDataset):
-        return True
-    return hasattr(x, "element_spec") or hasattr(x, "batch_sampler")
-
-
-def _tuples(model: keras.Model, batches: Iterator) -> Iterator:
-    """The same batches. Keras refuses what is not a tuple too, but with the data in its message."""
-    for batch in batches:
-        if not isinstance(batch, tuple):
-            raise InputError(f"model {model.name!r}: expected a generator of tuples (inputs,) or (inputs, targets). "
-                             f"Received: {type(batch).__name__}")
-        yield batch
-
-
-def _check_count(name: str, value: int | None) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
-        raise InputError(f"{name}: expected None or an integer of at least 1. Received: {value!r}")

@@ -1,22 +1,23 @@
 """What private models add to Keras' models."""
-from typing import Any, NoReturn
+from typing import Any
 
-from private_keras import converter
-from private_keras.errors import UnsupportedError
 from private_keras.forecast import Forecast, Network, forecast
+from private_keras.layers.secure import PUBLIC
 from private_keras.models.check import Check, check
 from private_keras.models.execution import Execution
 from private_keras.models.predict import predict
+from private_keras.models.trainable import TrainableModel
 from private_keras.plan.plan import Plan
 
 
-class PrivateModel:
-    """Mixin for Keras models: `predict` on shares; nothing ever runs in the clear because it cannot run on shares.
+class PrivateModel(TrainableModel):
+    """Mixin for Keras models: `predict`, `fit` and `evaluate` on shares; never in the clear because they cannot.
 
-    The caller holds the weights in the clear and gets the predictions. Servers see neither, nor the data: only shares.
-    They do see the plan: the model's layers and shapes.
+    The caller holds the weights in the clear until they are trained, and gets the predictions. Servers see neither, nor
+    the data: only shares. They do see the plan: the model's layers and shapes.
     """
 
+    public = PUBLIC
     _execution_on_shares: Execution | None = None
 
     def predict(
@@ -81,45 +82,9 @@ class PrivateModel:
         """
         return check(self, self._on_shares(), x_sample)
 
-    def load_weights(self, filepath: Any, skip_mismatch: bool = False, **kwargs: Any) -> None:
-        """As in Keras, after the file was checked.
-
-        Raises:
-            FileError: missing, damaged or hostile file.
-        """
-        converter.check_weights(filepath)
-        super().load_weights(filepath, skip_mismatch=skip_mismatch, **kwargs)
-
-    def fit(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Not yet on shares; raises `UnsupportedError`."""
-        raise _training("fit")
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Not yet on shares; raises `UnsupportedError`."""
-        raise UnsupportedError(
-            "evaluate does not run on shares yet, and never runs in the clear. Call predict, and compute the metrics "
-            "from its result."
-        )
-
-    def train_on_batch(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Not yet on shares; raises `UnsupportedError`."""
-        raise _training("train_on_batch")
-
-    def test_on_batch(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Not yet on shares; raises `UnsupportedError`."""
-        raise UnsupportedError("test_on_batch does not run on shares yet, and never runs in the clear. Call "
-                               "predict_on_batch.")
-
     def _on_shares(self) -> Execution:
         if self._execution_on_shares is None:
             # Past Keras' attribute tracking: this is no layer and no weight.
             object.__setattr__(self, "_execution_on_shares", Execution(self))
         return self._execution_on_shares
 
-
-def _training(method: str) -> UnsupportedError:
-    return UnsupportedError(
-        f"{method} does not run on shares yet, and never runs in the clear. Train a plain Keras model and load or "
-        "convert it: "
-        "private_keras.models.load_model(path), private_keras.convert(model)."
-    )

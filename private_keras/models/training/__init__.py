@@ -1,0 +1,1 @@
+"""`fit`, `evaluate` and what they need: data, state on the servers, jobs, callbacks, checkpoints."""

@@ -1,0 +1,207 @@
+"""The values of a model's variables on the servers: weights, optimiser slots and metrics, by name of their state.
+
+A value that a step has computed is known to nobody: the Keras variable is filled with NaN, so that nothing in the clear
+can mistake an old value for it. A value that the user assigns to a variable counts from then on: it is seen by its
+digest, whatever way it came in.
+"""
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import keras
+import numpy as np
+
+from private_keras.cluster import Cluster, Handle
+from private_keras.errors import HandleNotFound
+from private_keras.models.shares import Share, delete_abandoned
+from private_keras.tracing.training.traced import State
+from private_keras.tracing.training.weights import sanitised
+
+LOST = (
+    "the values that training gave to {count} variables of model {model!r} are gone, because a server was started anew "
+    "or another cluster is in use. The model has the values again that it had before. Go on from a checkpoint: "
+    "fit(..., checkpoint=name, resume=True), or private_keras.models.load_shares(name)."
+)
+
+
+@dataclass(frozen=True)
+class Held:
+    """One variable on the servers.
+
+    Attributes:
+        state: what it is in plans.
+        digest: of the Keras variable, when this began to count.
+        share: where the value is.
+        known: the last value that the client knew.
+        secret: whether the value is another one now, which the client does not know.
+        start: of a metric, the share of its value after a reset.
+    """
+
+    state: State
+    digest: bytes
+    share: Share
+    known: np.ndarray
+    secret: bool = False
+    start: Share | None = None
+
+
+Snapshot = Mapping[str, Held]
+
+
+class Holdings:
+    """Of one model. One thread at a time."""
+
+    def __init__(self, model: keras.Model):
+        self._model = model
+        self._held: dict[str, Held] = {}
+        self._offered: dict[str, Share] = {}
+
+    @property
+    def secret(self) -> bool:
+        """Whether a weight has a value that the client does not know."""
+        return any(held.secret and held.state.kind == "weight" and self._counts(held) for held in self._held.values())
+
+    def handles(self, cluster: Cluster, states: Iterable[State]) -> dict[str, Handle]:
+        """Handles of states by name; shares the client's value of those that are not there or were assigned since.
+
+        Raises:
+            HandleNotFound: secret values were lost with their servers. The client's last values are put back.
+        """
+        delete_abandoned()
+        self.require_live(cluster)
+        result = {}
+        for state in states:
+            held = self._held.get(state.name)
+            if held is None or held.state.variable is not state.variable or not self._counts(held):
+                held = None
+            elif not held.share.live(cluster):
+                held = None
+            if held is None and place_of(state.name) in self._offered:
+                self.adopt(state, self._offered.pop(place_of(state.name)))
+                held = self._held[state.name]
+            if held is None:
+                held = self._held[state.name] = self._shared(cluster, state)
+            result[state.name] = held.share.handle
+        return result
+
+    def put(self, cluster: Cluster, handles: Mapping[str, Handle]) -> None:
+        """New values that a job has computed, by name of the state, which `handles` gave before."""
+        for name, handle in handles.items():
+            self.place(name, Share(cluster, handle))
+
+    def place(self, name: str, share: Share) -> None:
+        """A new value of a state that is held already."""
+        held = self._held[name]
+        if held.state.kind == "weight" and not held.secret:
+            veil(held.state.variable)
+        self._held[name] = replace(held, share=share, secret=True, digest=digest(held.state.variable))
+
+    def adopt(self, state: State, share: Share) -> None:
+        """A value that is on the servers already, of a state that may not be held yet."""
+        if state.name not in self._held or self._held[state.name].state.variable is not state.variable:
+            known = keras.ops.convert_to_numpy(state.variable).copy()
+            self._held[state.name] = Held(state, digest(state.variable), share, known)
+        elif not self._counts(self._held[state.name]):
+            known = keras.ops.convert_to_numpy(state.variable).copy()
+            self._held[state.name] = replace(self._held[state.name], known=known, secret=False)
+        self.place(state.name, share)
+
+    def offer(self, shares: Mapping[str, Share]) -> None:
+        """Values on the servers by place ("weight/0"), each for a state that will be asked for, instead of all others.
+
+        Weights are taken at once.
+        """
+        self._held.clear()
+        self._offered = dict(shares)
+        for i, variable in enumerate(self._model.weights):
+            share = self._offered.pop(f"weight/{i}", None)
+            if share is not None:
+                self.adopt(self.state(variable, share.handle.fraction), share)
+
+    @property
+    def offered(self) -> dict[str, Share]:
+        """What nobody asked for yet, by place."""
+        return dict(self._offered)
+
+    def state(self, variable: keras.Variable, fraction: int) -> State:
+        """The state of a weight."""
+        place = next(i for i, weight in enumerate(self._model.weights) if weight is variable)
+        name = f"weight/{place}/{sanitised(variable.path)}"
+        return State(name, "weight", tuple(variable.shape), fraction, variable)
+
+    def find(self, variable: keras.Variable) -> Held | None:
+        """What is held of a variable and counts."""
+        for held in self._held.values():
+            if held.state.variable is variable and self._counts(held):
+                return held
+        return None
+
+    def reset_metrics(self) -> None:
+        """Metrics begin anew with the values of their Keras variables."""
+        for name, held in list(self._held.items()):
+            if held.state.kind == "metric":
+                self._held[name] = replace(held, share=held.start, secret=False)
+
+    def snapshot(self) -> Snapshot:
+        """All values as they are. Costs nothing but the servers' memory."""
+        return dict(self._held)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Takes values back, of weights also what the client knew."""
+        since = {name: held for name, held in self._held.items() if name not in snapshot}
+        for held in (*since.values(), *snapshot.values()):
+            if held.state.kind == "weight" and (held.state.name in since or not held.secret):
+                held.state.variable.assign(held.known)
+        self._held = {
+            name: replace(held, digest=digest(held.state.variable)) for name, held in snapshot.items()
+        }
+
+    def current(self) -> dict[str, Held]:
+        """All that is held and counts, by name."""
+        return {name: held for name, held in self._held.items() if self._counts(held)}
+
+    def _counts(self, held: Held) -> bool:
+        return held.digest == digest(held.state.variable)
+
+    def _shared(self, cluster: Cluster, state: State) -> Held:
+        value = keras.ops.convert_to_numpy(state.variable).copy()
+        handle = cluster.share(value.astype(np.float64), state.fraction, f"{self._model.name}: {state.variable.path}")
+        share = Share(cluster, handle)
+        start = share if state.kind == "metric" else None
+        return Held(state, digest(state.variable), share, value, False, start)
+
+    def require_live(self, cluster: Cluster) -> None:
+        """Secret values are on this cluster.
+
+        Raises:
+            HandleNotFound: they were lost with their servers. The client's last values are put back.
+        """
+        lost = [h for h in self.current().values() if h.secret and not h.share.live(cluster)]
+        if not any(held.state.kind != "metric" for held in lost):
+            for held in lost:
+                del self._held[held.state.name]
+            return
+        for held in lost:
+            held.state.variable.assign(held.known)
+        self._held.clear()
+        optimizer = getattr(self._model, "optimizer", None)
+        if optimizer is not None and optimizer.built:
+            optimizer._iterations.assign(0)
+        raise HandleNotFound(LOST.format(count=len(lost), model=self._model.name))
+
+
+def place_of(name: str) -> str:
+    """What a state's name has in common with that of another copy of the model, whose paths may differ."""
+    return "/".join(name.split("/")[:2])
+
+
+def veil(variable: keras.Variable) -> None:
+    """Fills a variable with NaN where its dtype has it."""
+    if "float" in keras.backend.standardize_dtype(variable.dtype):
+        variable.assign(np.full(variable.shape, np.nan))
+
+
+def digest(variable: keras.Variable) -> bytes:
+    """Of a variable's value. About 1 ms per megabyte."""
+    array = np.ascontiguousarray(keras.ops.convert_to_numpy(variable))
+    return hashlib.sha256(array.view(np.uint8).reshape(-1) if array.ndim else array.tobytes()).digest()

@@ -1,0 +1,168 @@
+"""One model's jobs on the cluster in use: steps on its data, from its values there to new ones."""
+from collections.abc import Callable, Mapping
+
+import keras
+import numpy as np
+
+from private_keras.cluster import Cluster, Handle, Loop, PublicValue, Rows
+from private_keras.errors import DivergenceError, InputError
+from private_keras.models.shares import Share
+from private_keras.models.training.holdings import Holdings, Snapshot, place_of
+from private_keras.models.training.results import DIVERGED, LIMIT_BITS, guard_plan, guarded, guarded_states
+from private_keras.models.training.steps import Steps
+from private_keras.server import limits
+from private_keras.tracing.training.traced import State, TracedStep
+
+Logs = dict[str, float]
+
+
+class Jobs:
+    """Runs steps.
+
+    Attributes:
+        steps: the model's traced steps.
+        holdings: its values on the servers.
+        fitting: whether `fit` runs.
+        tallies: what steps added to metric variables that are public, since the last reset, by name.
+    """
+
+    def __init__(self, model: keras.Model):
+        self._model = model
+        self.steps = Steps(model)
+        self.holdings = Holdings(model)
+        self.fitting = False
+        self._arrays: dict[str, tuple[bytes, Share]] = {}
+        self.tallies: dict[str, np.ndarray] = {}
+        self._begun: dict[str, np.ndarray] = {}
+        self._last: TracedStep | None = None
+        self._trained: dict[str, State] = {}
+
+    def run(
+        self, cluster: Cluster, traced: TracedStep, data: Mapping[str, Rows | np.ndarray], steps: int = 1,
+        on_step: Callable[[int], None] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Runs a step on data several times, in one job.
+
+        Args:
+            data: the plan's inputs of data by name.
+            on_step: called with the number of steps done.
+
+        Returns:
+            What the plan opens. The values that it carries are the model's from then on; after an error, nothing has
+            changed.
+        """
+        training = traced.plan.kind == "train"
+        first = int(self._model.optimizer._iterations) if training else 0
+        given = {**data, **self._public(traced, first, steps), **self._constants(cluster, traced)}
+        used = {item.name for item in traced.plan.inputs}
+        given |= self.holdings.handles(cluster, (s for s in traced.states.values() if s.name in used))
+        results = cluster.run(traced.plan, given, deadline=limits.MAX_SECONDS, loop=Loop(steps, on_step))
+        self.holdings.put(cluster, {name: results.pop(output) for name, output in traced.carried.items()})
+        for name, value in traced.tallies.items():
+            self.tallies[name] = self.tallies.get(name, self._begun.pop(place_of(name), 0.0)) + steps * value
+        self._last = traced
+        if training:
+            settle = getattr(traced.schedule, "settle", None)
+            if settle is not None:
+                settle(first + steps)
+            self._model.optimizer._iterations.assign(first + steps)
+            self._trained = {name: traced.states[name] for name in traced.carried}
+        return results
+
+    def open(self, cluster: Cluster, guard: bool) -> Logs:
+        """Opens metrics; with `guard` also whether values left the range.
+
+        Raises:
+            DivergenceError: they did, or the loss is that large.
+        """
+        results = self.steps.results(self._last)
+        states = guarded_states(self._trained) if guard else []
+        plan = guarded(results.plan, states) if states else results.plan
+        handles = self.holdings.handles(cluster, [*results.states.values(), *states])
+        given: dict[str, Handle | PublicValue] = dict(handles)
+        for name, item in results.public.items():
+            start = keras.ops.convert_to_numpy(item.variable).astype(np.float64)
+            given[name] = PublicValue(start + self.tallies.get(name, 0.0))
+        opened = cluster.run(plan, {item.name: given[item.name] for item in plan.inputs})
+        logs = {name: _number(value) for name, value in results.read(opened, self.tallies).items()}
+        loss = logs.get("loss", 0.0)
+        if guard and (opened.get(DIVERGED, 0) > 0 or not abs(loss) < 2.0**LIMIT_BITS):
+            raise self._diverged()
+        return logs
+
+    def check(self, cluster: Cluster) -> None:
+        """Opens whether values left the range, and nothing else.
+
+        Raises:
+            DivergenceError: they did.
+        """
+        states = guarded_states(self._trained)
+        if states:
+            plan = guard_plan(self._model.name, states)
+            if cluster.run(plan, dict(self.holdings.handles(cluster, states)))[DIVERGED] > 0:
+                raise self._diverged()
+
+    def _diverged(self) -> DivergenceError:
+        return DivergenceError(
+            f"model {self._model.name!r}: values left the range of fixed point (2^{LIMIT_BITS}); what the last steps "
+            "computed is worthless and was dropped. Use a smaller learning rate, scale the inputs to about -1 to 1, or "
+            "limit gradients: clipnorm, global_clipnorm or clipvalue of the optimizer."
+        )
+
+    def reset_metrics(self) -> None:
+        """Metrics begin anew, here and on the servers."""
+        keras.Model.reset_metrics(self._model)
+        self.holdings.reset_metrics()
+        self.tallies = {}
+        self._begun = {}
+
+    def begin(self, tallies: Mapping[str, np.ndarray]) -> None:
+        """Goes on counting from these sums, by place of the state."""
+        self.tallies = {}
+        self._begun = dict(tallies)
+
+    def snapshot(self) -> tuple[Snapshot, int]:
+        """Values and iterations as they are."""
+        optimizer = self._model.optimizer
+        return self.holdings.snapshot(), int(optimizer._iterations) if optimizer is not None else 0
+
+    def restore(self, snapshot: tuple[Snapshot, int]) -> None:
+        """Takes a snapshot back."""
+        self.holdings.restore(snapshot[0])
+        if self._model.optimizer is not None:
+            self._model.optimizer._iterations.assign(snapshot[1])
+            self.steps.clear()  # their schedules begin at the iteration that they were traced at
+
+    def _public(self, traced: TracedStep, first: int, steps: int) -> dict[str, PublicValue]:
+        values = traced.schedule(first, steps)
+        for name, item in traced.public.items():
+            if item.variable is not None:
+                values[name] = keras.ops.convert_to_numpy(item.variable).astype(np.float64)
+                if np.isnan(values[name]).any():
+                    raise InputError(
+                        f"model {self._model.name!r}: weight {item.variable.path!r} is declared public, but was "
+                        "trained and is secret. Assign it: model.set_weights(model.get_weights()) opens all weights to you."
+                    )
+        used = {item.name for item in traced.plan.inputs}
+        return {name: PublicValue(value) for name, value in values.items() if name in used}
+
+    def _constants(self, cluster: Cluster, traced: TracedStep) -> dict[str, object]:
+        """Handles of arrays that layers hold."""
+        result = {}
+        for item in traced.plan.inputs:
+            if item.name not in traced.arrays:
+                continue
+            array = np.ascontiguousarray(traced.arrays[item.name])
+            content = array.tobytes()
+            known = self._arrays.get(item.name)
+            if known is None or known[0] != content or not known[1].live(cluster):
+                share = Share(cluster, cluster.share(array, item.type.fraction, item.label or item.name))
+                known = self._arrays[item.name] = content, share
+            result[item.name] = known[1].handle
+        return result
+
+
+def _number(value: np.ndarray) -> float | np.ndarray:
+    """As Keras gives results: Python numbers, or arrays."""
+    array = np.asarray(value)
+    return array if array.ndim else float(array)

@@ -1,0 +1,56 @@
+"""Targets that do not fit their loss, found before anything is shared."""
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from private_keras.models.training.columns import Columns
+from private_keras.tracing.training.losses import check_shapes, labels
+
+
+def check_targets(model: keras.Model, columns: Columns) -> None:
+    """Passes targets that the compiled losses are made for.
+
+    Raises:
+        InputError: shapes that do not fit the output, classes that do not exist, numbers out of range; quotes no value.
+        UnsupportedError: a loss that cannot run on shares.
+    """
+    for name, loss, shape, array in _pairs(model, columns):
+        check_shapes(loss, (None, *array.shape[1:]), (None, *shape[1:]), name)
+        labels(loss, shape).check(array, f"model {model.name!r}, target of output {name!r}")
+
+
+def _pairs(model: keras.Model, columns: Columns) -> Iterator[tuple[str, Any, tuple, np.ndarray]]:
+    """Name, loss, shape and target of each output; none where it is not plain which is whose."""
+    compiled = model._compile_loss
+    shapes = _output_shapes(model, columns)
+    names = list(getattr(model, "output_names", None) or [])
+    if len(names) != len(shapes):
+        names = [f"output{i}" for i in range(len(shapes))]
+    losses = _by_output(compiled._user_loss if compiled is not None else None, names)
+    keys = sorted(columns.targets) if isinstance(columns.targets, dict) else []
+    targets = _by_output(dict(zip(keys, columns.y, strict=True)) if keys else columns.y, names)
+    if losses is None or targets is None:
+        return
+    for name, loss, shape, target in zip(names, losses, shapes, targets, strict=True):
+        if loss is not None and target is not None and not isinstance(loss, list | tuple | dict):
+            yield name, loss, shape, target
+
+
+def _by_output(given: Any, names: list[str]) -> list[Any] | None:
+    """One for each output, from one for all, a list or a dict by name."""
+    if isinstance(given, dict):
+        return [given.get(name) for name in names] if set(given) <= set(names) else None
+    if isinstance(given, list | tuple):
+        return list(given) if len(given) == len(names) else None
+    return [given] * len(names)
+
+
+def _output_shapes(model: keras.Model, columns: Columns) -> list[tuple]:
+    functional = getattr(model, "_functional", None) or model
+    outputs = getattr(functional, "outputs", None)
+    if outputs is None or not hasattr(functional, "_inputs_struct"):
+        inputs = [keras.KerasTensor((columns.rows, *array.shape[1:])) for array in columns.x]
+        outputs = keras.backend.compute_output_spec(model, inputs[0] if len(inputs) == 1 else inputs)
+    return [tuple(tensor.shape) for tensor in keras.tree.flatten(outputs)]
