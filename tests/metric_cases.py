@@ -110,6 +110,8 @@ def by_keras(model: keras.Model, batches: Sequence[Sequence[np.ndarray]]) -> dic
         weight = weights[0] if weights else None
         model._loss_tracker.update_state(0.0, sample_weight=len(y))
         model._compile_metrics.update_state(y, p, weight)
-    found = {name: np.asarray(value) for name, value in model.get_metrics_result().items()}
+    found: dict[str, np.ndarray] = {}
+    for name, value in model.get_metrics_result().items():  # what `fit` logs: results that are dicts are unpacked
+        found |= {k: np.asarray(v) for k, v in (value if isinstance(value, dict) else {name: value}).items()}
     model.reset_metrics()
     return found

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from keras.src.ops import numpy as knp
 
-from private_keras.tracing import arithmetic
+from private_keras.tracing import arithmetic, shapes
 from private_keras.tracing.arithmetic import public, value_of
 from private_keras.tracing.lowering import HEADROOM, LONGEST, Lowering, integral
 from private_keras.tracing.values import Known, Secret, Value
@@ -77,7 +77,42 @@ def _narrowed(lo: Lowering, x: Secret) -> Secret:
 
 
 def equal(lo: Lowering, op: knp.Equal, x: Any, y: Any) -> Value:
-    return lo.step("equal", *lo.common(value_of(x), value_of(y)))
+    x, y = value_of(x), value_of(y)
+    return _same_class(lo, x, y) or lo.step("equal", *lo.common(x, y))
+
+
+def _same_class(lo: Lowering, x: Value, y: Value) -> Secret | None:
+    """Whether two classes are the same, where both were made one-hot vectors before, as losses do: one product."""
+    if not isinstance(x, Secret) or not isinstance(y, Secret) or x.shape != y.shape or "argmax" not in (
+        _made(lo, x)[0],
+        _made(lo, y)[0],
+    ):
+        return None
+    first, second = _one_hot(lo, x), _one_hot(lo, y)
+    if first is None or second is None or first.shape[-1] != second.shape[-1]:
+        return None
+    both = lo.step("multiply", first, lo.secret(shapes.reshape(lo, second, first.shape).name))
+    found = lo.step("reduce_sum", both, axes=[len(both.shape) - 1])
+    return lo.secret(shapes.reshape(lo, found, x.shape).name)
+
+
+def _one_hot(lo: Lowering, x: Secret) -> Secret | None:
+    made = _made(lo, x)
+    for step in lo.builder.steps:
+        if step.op == "one_hot" and _made(lo, lo.secret(step.inputs[0])) == made:
+            return lo.secret(step.output)
+    return None
+
+
+def _made(lo: Lowering, x: Secret) -> tuple[Any, ...]:
+    """What x is, whatever its shape and its step's name."""
+    step = lo.builder.maker(x.name)
+    while step is not None and step.op == "reshape":
+        x = lo.secret(step.inputs[0])
+        step = lo.builder.maker(x.name)
+    if step is None or step.op != "argmax":
+        return "", x.name
+    return step.op, step.inputs, tuple(step.attributes.items())
 
 
 def not_equal(lo: Lowering, op: knp.NotEqual, x: Any, y: Any) -> Value:

@@ -18,7 +18,7 @@ from private_keras.tracing.lowering import Lowering
 from private_keras.tracing.rules import TABLE, comparison
 from private_keras.tracing.values import Known, Secret, Value
 
-# Sums: counts are integers below 2^30; sums of real numbers (weights, targets) that meet another factor, 2^24.
+# Sums: below 2^30. Products of a sum that is no integer with another number: below 2^29.
 COUNT_BITS = 30
 # Quotients: at 24 bits, below 2^7 where they meet another factor, below 2^14 as results.
 QUOTIENT = 24
@@ -31,7 +31,7 @@ WINDOW = 9
 LOG_PIECES, LOG_OPERAND = 32, 20
 
 # Fractions of the factors of a product: of the sum, if it has a fraction, and of what it is multiplied with.
-SUM_FACTOR, FACTOR = 12, 18
+SUM_FACTOR, FACTOR = 14, 18
 # A quotient is taken to reach a limit from here on below it: that is how far off it may be.
 SLACK = 2.0**-19
 

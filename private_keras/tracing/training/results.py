@@ -110,7 +110,7 @@ def trace_results(model: keras.Model, step: TracedStep, *, receiver: str = "clie
     """
     with RECORDING, recording(), standing_in(model) as states:
         try:
-            results = dict(model.get_metrics_result())
+            results = _unpacked(model.get_metrics_result())
         except Exception as error:  # noqa: BLE001 - whatever a metric raises, the user learns that it was a metric
             raise UnsupportedError(
                 report(model, [Finding(LAYER, "result", f"it cannot be followed ({type(error).__name__}: {error}).")])
@@ -118,10 +118,20 @@ def trace_results(model: keras.Model, step: TracedStep, *, receiver: str = "clie
         return _trace(model, step, states, results, receiver)
 
 
+def _unpacked(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Tensors by name; a metric whose result is a dict has a name for each of its entries, as in Keras' logs."""
+    found: dict[str, Any] = {}
+    for name, result in results.items():
+        if isinstance(result, Mapping):
+            found |= _unpacked(result)
+        else:
+            found[name] = result.current if isinstance(result, StateTensor) else result
+    return found
+
+
 def _trace(
     model: keras.Model, step: TracedStep, states: list[StateTensor], results: dict[str, Any], receiver: str
 ) -> TracedResults:
-    results = {name: r.current if isinstance(r, StateTensor) else r for name, r in results.items()}
     graph = Graph([], outputs=list(results.values()))
     names = {id(s.initial): state_name(i, s.variable) for i, s in enumerate(states)}
     secret = {i for i, name in names.items() if name in step.states}
