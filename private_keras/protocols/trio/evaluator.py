@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from private_keras.protocols.protocol import Bilinear, Kept, Linear
-from private_keras.protocols.simulate import evaluate, exp2_scale
+from private_keras.protocols.simulate import exp2_scale
 from private_keras.protocols.trio import costs
 from private_keras.protocols.trio.party import OFFSET, Party, U, compared_together, conjunction_groups, cut, subsets
 from private_keras.protocols.trio.shares import TrioBits, TrioShare
@@ -17,6 +17,7 @@ from private_keras.ring import planes, tree
 from private_keras.ring.kernel import plane_words
 
 HELPER = 2
+BLOCK = 4096  # elements whose pieces are computed at one time, so that they stay in a core's cache
 
 
 class Evaluator(Party):
@@ -238,27 +239,40 @@ class Evaluator(Party):
     def piecewise(self, x: TrioShare, bits: TrioBits, coefficients: np.ndarray) -> TrioShare:
         self.mask(x)
         rows = coefficients.astype(U)
-        degree, n, pieces = rows.shape[1] - 1, x.size, len(rows)
+        terms, n, count = rows.shape[1], x.size, len(rows) - 1
         m, l = x.m.ravel(), x.l.ravel()  # noqa: E741
-        square, *dealt = self._dealt(n if degree == 2 else 0, *[n] * ((degree + 1) * (pieces - 1)))
-        total = self._polynomial(rows[0], m, l, square)
-        for j in range(1, pieces):
-            words = dealt[(j - 1) * (degree + 1) : j * (degree + 1)]
-            kept = evaluate(rows[j], m) * words[0] - _slope(rows[j], m) * words[1]
-            if degree == 2:
-                kept += rows[j][2] * words[2]
-            value = self._polynomial(rows[j], m, l, square)
-            total += np.where(bits.word[j - 1].ravel(), value - kept, kept)
-        self.charge(costs.dealt(n * ((degree == 2) + (degree + 1) * (pieces - 1))))
-        return TrioShare(x.shape, z=total.reshape(x.shape), masked=False)
+        square, dealt = self._dealt(n if terms == 3 else 0, n * terms * count)
+        dealt, hats = dealt.reshape(count, terms, n), bits.word.reshape(count, n)
+        z = np.empty(n, U)
+        for at in range(0, n, BLOCK):
+            part = slice(at, at + BLOCK)
+            z[part] = self._pieces(rows, m[part], l[part], square[part], hats[:, part].astype(U), dealt[:, :, part])
+        self.charge(costs.dealt(n * ((terms == 3) + terms * count)))
+        return TrioShare(x.shape, z=z.reshape(x.shape), masked=False)
 
-    def _polynomial(self, row: np.ndarray, m: np.ndarray, l: np.ndarray, square: np.ndarray) -> np.ndarray:  # noqa: E741
-        """Share of q(m - l) = q(m) - q'(m) l + a2 l^2."""
-        out = U(0) - _slope(row, m) * l
+    def _pieces(
+        self, rows: np.ndarray, m: np.ndarray, l: np.ndarray, square: np.ndarray, hats: np.ndarray,  # noqa: E741
+        dealt: np.ndarray,
+    ) -> np.ndarray:
+        """Share of q_0(x) + sum_j b_j q_j(x), for b_j = hat_j + s_j lam_j with s_j = 1 - 2 hat_j.
+
+        q(x) = q(m) - q'(m) l + a2 l^2. What is public of b_j goes into the coefficients of one polynomial of x; `dealt`
+        are shares of lam_j, lam_j l and lam_j l^2.
+        """
+        weights = np.ascontiguousarray(rows[1:].T)
+        matmul = self.kernel.matmul
+        public = matmul(weights, hats) + rows[0][:, None]
+        signed = dealt * (U(1) - (hats << U(1)))[:, None]
+        # Of the terms with lam_j, the coefficients of powers of m: of q(m), then less those of q'(m).
+        parts = matmul(weights, signed[:, 0])
+        parts[:-1] -= _derivative(matmul(weights, signed[:, 1]))
         if self.party == 0:
-            out += evaluate(row, m)
-        if len(row) == 3:
-            out += row[2] * square
+            parts += public
+        out = _horner(parts, m)
+        out -= _horner(_derivative(public), m) * l
+        if len(public) == 3:
+            out += public[2] * square
+            out += matmul(weights[2:], signed[:, 2])[0]
         return out
 
     def bits_and(self, bits: TrioBits, axis: int) -> TrioBits:
@@ -306,7 +320,15 @@ class Evaluator(Party):
         return TrioShare((*x.shape, depth), z=z.reshape(*x.shape, depth), masked=False)
 
 
-def _slope(row: np.ndarray, m: np.ndarray) -> np.ndarray:
-    """q'(m) in the ring."""
-    slope = np.full_like(m, row[1])
-    return slope + (row[2] * m << U(1)) if len(row) == 3 else slope
+def _horner(rows: np.ndarray, m: np.ndarray) -> np.ndarray:
+    """The polynomials whose coefficients stand in the columns, lowest degree first, each at its own m."""
+    total = rows[-1].copy()
+    for row in rows[-2::-1]:
+        total *= m
+        total += row
+    return total
+
+
+def _derivative(rows: np.ndarray) -> np.ndarray:
+    """Coefficients of the derivatives of polynomials of degree 1 or 2."""
+    return np.concatenate([rows[1:2], rows[2:] << U(1)])

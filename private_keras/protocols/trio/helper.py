@@ -179,8 +179,9 @@ class Helper(Party):
         r = x.l.ravel()
         powers = [np.ones_like(r), r, r * r][: degree + 1]
         words = [powers[2]] if degree == 2 else [np.zeros(0, U)]
+        lams = self._words(bits)
         for j in range(1, pieces):
-            lam = bits.word[j - 1].ravel().astype(U)
+            lam = lams[j - 1].ravel()
             words += [lam * power for power in powers]
         self._deal(*words)
         self.charge(costs.dealt(n * ((degree == 2) + (degree + 1) * (pieces - 1))))
