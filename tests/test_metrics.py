@@ -1,4 +1,7 @@
-"""Keras' metrics on shares against Keras: over several batches, at the edges, and as plans that open results alone."""
+"""Keras' metrics on shares against Keras: over several batches, at the edges, and as plans that open results alone.
+
+`python -m tests.test_metrics` prints the largest error of each over several data sets.
+"""
 
 from types import SimpleNamespace
 
@@ -182,3 +185,21 @@ def test_what_cannot_run_says_why():
     _, done = trace(adjusted, y, p)
     with pytest.raises(UnsupportedError, match="result"):
         trace_results(adjusted, SimpleNamespace(states=done.states, tallies=done.tallies))
+
+
+def largest_errors(seeds: range) -> dict[str, float]:
+    """By class of the metric, with weights of samples and without."""
+    worst: dict[str, float] = {}
+    for case in CASES:
+        for seed in seeds:
+            for weights in (False, True)[: 1 + case.weights]:
+                made = case.make()
+                name = f"{type(made).__name__} {case.data}"
+                error = compare([made], batches(case.data, weights, seed), weights)
+                worst[name] = max(worst.get(name, 0.0), error)
+    return worst
+
+
+if __name__ == "__main__":
+    for label, error in largest_errors(range(20, 23)).items():
+        print(f"{label:40} {error:.1e}")
