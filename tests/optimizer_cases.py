@@ -105,24 +105,30 @@ def compare(
     constraint=None,
     prepare: Callable[[keras.Optimizer], None] | None = None,
     seed: int = 0,
-    shapes=SHAPES,
+    update: Update | None = None,
 ) -> tuple[float, float]:
-    """Runs both on the same random gradients; returns the largest difference, and how far weights moved."""
+    """Runs both on the same random gradients; returns the largest difference, and how far weights moved.
+
+    `update`: of `make()`, lowered already.
+    """
     rng = np.random.default_rng(seed)
-    begin = initial(seed, shapes)
-    theirs, ours = variables(begin, constraint), variables(begin, constraint)
-    keras_optimizer, optimizer = make(), make()
-    for item, trained in ((keras_optimizer, theirs), (optimizer, ours)):
+    begin = initial(seed)
+    theirs = variables(begin, constraint)
+    keras_optimizer = make()
+    if prepare:
+        prepare(keras_optimizer)
+    keras_optimizer.build(theirs)
+    if update is None:
+        optimizer = make()
         if prepare:
-            prepare(item)
-        item.build(trained)
-    update = lower(optimizer, ours, gradient_fraction, scale)
+            prepare(optimizer)
+        update = lower(optimizer, variables(begin, constraint), gradient_fraction, scale)
     run = Run(update, begin, gradient_fraction, scale)
     public = update.updates.schedule(0, steps)
     worst = 0.0
     for step in range(steps):
         size = gradient if np.isscalar(gradient) else gradient[step % len(gradient)]
-        gradients = [rng.normal(size=s) * size for s in shapes]
+        gradients = [rng.normal(size=s) * size for s in SHAPES]
         weights = run.step(gradients, {n: v[step] for n, v in public.items()})
         # Keras divides by the factor that the loss was multiplied by.
         factor = keras_optimizer.loss_scale_factor or 1.0

@@ -13,30 +13,30 @@ from tests.optimizer_cases import Run, compare, initial, lower, variables
 
 # Rounding to 18 bits of a weight, a few times.
 UNITS = 5e-5
-# By optimiser: what to make, and the largest error for gradients of 1e-5, 1e-2 and 10, over 10 steps. The step of an
+# By optimiser: what to make, and the largest error for gradients of 1e-5, 1e-2 and 10, over 8 steps. The step of an
 # adaptive optimiser does not shrink with the gradient, so tiny gradients, whose squares have few bits, cost accuracy.
 CASES = {
-    "SGD": (lambda: optimizers.SGD(0.01), (UNITS, UNITS, 3e-4)),
-    "SGD momentum": (lambda: optimizers.SGD(0.01, momentum=0.9), (UNITS, UNITS, 1e-3)),
-    "SGD Nesterov": (lambda: optimizers.SGD(0.01, momentum=0.9, nesterov=True), (UNITS, UNITS, 1e-3)),
-    "Adam": (lambda: optimizers.Adam(0.001), (4e-3, 4e-4, UNITS)),
+    "SGD": (lambda: optimizers.SGD(0.01), (UNITS, UNITS, 1e-4)),
+    "SGD momentum": (lambda: optimizers.SGD(0.01, momentum=0.9), (UNITS, UNITS, 4e-4)),
+    "SGD Nesterov": (lambda: optimizers.SGD(0.01, momentum=0.9, nesterov=True), (UNITS, UNITS, 4e-4)),
+    "Adam": (lambda: optimizers.Adam(0.001), (6e-3, 4e-4, UNITS)),
     "Adam epsilon=1e-3": (lambda: optimizers.Adam(0.001, epsilon=1e-3), (UNITS, UNITS, UNITS)),
-    "Adam amsgrad": (lambda: optimizers.Adam(0.001, amsgrad=True), (4e-3, 4e-4, UNITS)),
-    "AdamW": (lambda: optimizers.AdamW(0.001, weight_decay=0.01), (4e-3, 4e-4, UNITS)),
-    "RMSprop": (lambda: optimizers.RMSprop(0.001), (1e-4, UNITS, UNITS)),
-    "RMSprop momentum": (lambda: optimizers.RMSprop(0.001, momentum=0.9), (2e-4, 2e-4, 2e-4)),
-    "RMSprop centered": (lambda: optimizers.RMSprop(0.001, centered=True), (1e-4, 2e-4, 2e-4)),
+    "Adam amsgrad": (lambda: optimizers.Adam(0.001, amsgrad=True), (6e-3, 4e-4, UNITS)),
+    "AdamW": (lambda: optimizers.AdamW(0.001, weight_decay=0.01), (6e-3, 4e-4, UNITS)),
+    "RMSprop": (lambda: optimizers.RMSprop(0.001), (UNITS, UNITS, UNITS)),
+    "RMSprop momentum": (lambda: optimizers.RMSprop(0.001, momentum=0.9), (UNITS, 1e-4, 1e-4)),
+    "RMSprop centered": (lambda: optimizers.RMSprop(0.001, centered=True), (UNITS, 1e-4, 1e-4)),
     "Adagrad": (lambda: optimizers.Adagrad(0.01), (UNITS, UNITS, UNITS)),
-    "Adadelta": (lambda: optimizers.Adadelta(1.0), (2e-4, 1e-4, 1e-4)),
+    "Adadelta": (lambda: optimizers.Adadelta(1.0), (UNITS, UNITS, UNITS)),
     "Adamax": (lambda: optimizers.Adamax(0.001), (3e-3, UNITS, UNITS)),
-    "Nadam": (lambda: optimizers.Nadam(0.001), (4e-3, 4e-4, UNITS)),
+    "Nadam": (lambda: optimizers.Nadam(0.001), (6e-3, 4e-4, UNITS)),
     "Lion": (lambda: optimizers.Lion(0.001), (1e-2, UNITS, UNITS)),
     "Ftrl": (
         lambda: optimizers.Ftrl(0.01, l1_regularization_strength=0.01, l2_regularization_strength=0.01),
         (UNITS, UNITS, 3e-4),
     ),
-    "Lamb": (lambda: optimizers.Lamb(0.001), (4e-3, 4e-4, UNITS)),
-    "Muon": (lambda: optimizers.Muon(0.001), (5e-3, 1e-3, 1e-4)),
+    "Lamb": (lambda: optimizers.Lamb(0.001), (6e-3, 4e-4, UNITS)),
+    "Muon": (lambda: optimizers.Muon(0.001), (5e-3, 1e-4, 1e-4)),
 }
 GRADIENTS = (1e-5, 1e-2, 10.0)
 
@@ -44,7 +44,8 @@ GRADIENTS = (1e-5, 1e-2, 10.0)
 @pytest.mark.parametrize("name", CASES)
 def test_steps_are_those_of_keras(name):
     make, limits = CASES[name]
-    errors = [compare(make, gradient, 10) for gradient in GRADIENTS]
+    update = lower(make(), variables(initial()))
+    errors = [compare(make, gradient, 8, update=update) for gradient in GRADIENTS]
     print(f"| {name} | " + " | ".join(f"{error:.1e} of {moved:.1e}" for error, moved in errors) + " |")
     for (error, moved), limit in zip(errors, limits, strict=True):
         assert moved > 0
@@ -72,10 +73,9 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("gradient", (1e-2, 10.0))
 @pytest.mark.parametrize("name", OPTIONS)
-def test_options_do_what_they_do_in_keras(name, gradient):
-    error, moved = compare(OPTIONS[name], gradient, 9)
+def test_options_do_what_they_do_in_keras(name):
+    error, moved = compare(OPTIONS[name], (1e-2, 10.0, 1e-2), 9)
     print(f"| {name} | {error:.1e} of {moved:.1e} |")
     assert moved > 1e-4
     assert error <= max(UNITS, 1e-4 * moved)
