@@ -303,9 +303,9 @@ CASES = {
     "max_pool 3d": _pool("max_pool", (1, 4, 3, 4, 1), window=[2, 1, 2], strides=[2, 2, 2], padding=[[0, 0]] * 3),
     "relu": _case("relu", lambda x: np.maximum(x, 0), {"x": X}),
     "relu truncated": _case("relu", lambda x: np.maximum(x, 0), {"x": X}, truncate=8, tolerance=2.0**-10),
-    "gate": _case("gate", lambda x, y: np.where(x >= 0, y, 0), {"x": TIES, "y": exact(2, 4)}),
+    "gate": _case("gate", lambda x, y: np.where(x > 0, y, 0), {"x": TIES, "y": exact(2, 4)}),
     "gate truncated": _case(
-        "gate", lambda x, y: np.where(x >= 0, y, 0), {"x": X, "y": exact(3, 4)}, truncate=8, tolerance=2.0**-10
+        "gate", lambda x, y: np.where(x > 0, y, 0), {"x": X, "y": exact(3, 4)}, truncate=8, tolerance=2.0**-10
     ),
     "abs": _case("abs", np.abs, {"x": X}),
     "sign": _case("sign", np.sign, {"x": np.array([-3.0, 0.0, UNIT, -UNIT, 8.0])}),

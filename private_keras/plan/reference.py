@@ -151,7 +151,7 @@ MEANINGS: dict[str, Callable[..., np.ndarray]] = {
     "argmin": lambda at, x: x.argmin(at.attributes["axis"]),
     "max_pool": pooled,
     "relu": lambda at, x: np.maximum(x, 0),
-    "gate": lambda at, x, g: np.where(x >= 0, g, 0),
+    "gate": lambda at, x, g: np.where(x > 0, g, 0),
     "abs": lambda at, x: np.abs(x),
     "sign": lambda at, x: np.sign(x),
     "maximum": lambda at, x, y: np.maximum(x, y),

@@ -151,7 +151,7 @@ class Protocol(ABC):
 
     @abstractmethod
     def relu_and_bits(self, x: Share, bits: int = 0) -> tuple[Share, Bits]:
-        """`relu` of x, and the bits [x >= 0] that it finds on its way. They cost nothing beyond."""
+        """`relu` of x, and the bits [x > 0] that it finds on its way. They cost nothing beyond."""
 
     @abstractmethod
     def compare(self, x: Share, thresholds: Sequence[int], width: int = 62) -> Bits:

@@ -74,7 +74,7 @@ class Simulate(Protocol):
         return SimulatedShare(((x.value + dither).astype(np.int64) >> bits).astype(U))
 
     def relu_and_bits(self, x: SimulatedShare, bits: int = 0) -> tuple[SimulatedShare, SimulatedBits]:
-        positive = SimulatedBits(x.value.astype(np.int64) >= 0)
+        positive = SimulatedBits(x.value.astype(np.int64) > 0)
         return self.gate(positive, x, bits) if bits else self.multiply_bits(positive, x), positive
 
     def compare(self, x: SimulatedShare, thresholds: Sequence[int], width: int = 62) -> SimulatedBits:

@@ -1,7 +1,7 @@
 """Maxima as differences and relus, so that their gradients find comparisons that are paid already.
 
 max(x, y) = y + relu(x - y), and a maximum of many is a tournament of those. Forward this costs what the primitives
-cost; backward, a `gate` on the same difference sends each gradient to the winner. Ties go to the first of two.
+cost; backward, a `gate` on the same difference sends each gradient to the winner. Ties go to the second of two.
 """
 from collections.abc import Callable
 from typing import Any

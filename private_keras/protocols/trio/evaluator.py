@@ -166,7 +166,8 @@ class Evaluator(Party):
 
     def relu_and_bits(self, x: TrioShare, bits: int = 0) -> tuple[TrioShare, TrioBits]:
         self.mask(x)
-        (hat,) = self._less([x.m.ravel() + U(1 << OFFSET)], OFFSET, top=True)
+        # [x >= 1]: the integer 0 is kept or not, relu is the same; its slope at 0 is 0, as in Keras.
+        (hat,) = self._less([x.m.ravel() + U((1 << OFFSET) - 1)], OFFSET, top=True)
         return self._kept(hat, x, bits), TrioBits(planes=hat[None], shape=x.shape)
 
     def gate(self, gates: TrioBits, x: TrioShare, bits: int) -> TrioShare:

@@ -9,7 +9,7 @@ from private_keras.server.execute.values import Operation, Truth, Value, as_shar
 
 U = np.uint64
 
-Kept = tuple[Value, Truth]  # a result, and the bits [x >= 0] that are needed again; see `gates`
+Kept = tuple[Value, Truth]  # a result, and the bits [x > 0] that are needed again; see `gates`
 
 
 def relu(p: Protocol, at: Operation, x: Value) -> Value | Kept:
@@ -21,16 +21,16 @@ def relu(p: Protocol, at: Operation, x: Value) -> Value | Kept:
 
 
 def gate(p: Protocol, at: Operation, x: Value, g: Value, positive: Truth | None = None) -> Value | Kept:
-    """g where x >= 0, else 0: by the bits of an earlier comparison where there is one."""
+    """g where x > 0, else 0: by the bits of an earlier comparison where there is one."""
     if positive is None:
-        positive = _not_negative(p, x)
+        positive = _not_below(p, x, 1)
     g, bits = as_share(p, g), at.attributes["truncate"]
     result = p.gate(positive.bits, g, bits) if bits else p.multiply_bits(positive.bits, g)
     return (result, positive) if at.keeps else result
 
 
-def _not_negative(p: Protocol, x: Value) -> Truth:
-    bits = p.compare(as_share(p, x), [0])
+def _not_below(p: Protocol, x: Value, units: int) -> Truth:
+    bits = p.compare(as_share(p, x), [units])
     return Truth(p.bits_linear(lambda b: b[0], x.shape, bits), x.shape)
 
 
@@ -58,11 +58,8 @@ def minimum(p: Protocol, at: Operation, x: Value, y: Value) -> Value:
     return functions.minimum(p, *_pair(p, at, x, y))
 
 
-def greater_equal(p: Protocol, at: Operation, x: Value, y: Value) -> Value | Kept:
-    if at.keeps:  # y is zero
-        positive = _not_negative(p, x)
-        return spread(p, positive, at.shape), positive
-    return _not_negative(p, subtract(p, at, x, y))
+def greater_equal(p: Protocol, at: Operation, x: Value, y: Value) -> Value:
+    return _not_below(p, subtract(p, at, x, y), 0)
 
 
 def less(p: Protocol, at: Operation, x: Value, y: Value) -> Value:

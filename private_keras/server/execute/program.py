@@ -139,7 +139,7 @@ def _operations(plan: Plan) -> list[Operation]:
         if public.issuperset(step.inputs):
             public.add(step.output)
     operations = []
-    for step, (uses, keeps) in zip(plan.steps, kept_bits(plan.steps, types, public), strict=True):
+    for step, (uses, keeps) in zip(plan.steps, kept_bits(plan.steps, public), strict=True):
         ready = shape.PREPARE.get(step.op, lambda attributes: attributes)(step.attributes)
         operands = tuple(types[name] for name in step.inputs)
         inputs = (*step.inputs, uses) if uses else step.inputs

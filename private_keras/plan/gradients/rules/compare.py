@@ -7,7 +7,7 @@ from private_keras.plan.records import Step
 
 
 def gated(tape: Tape, x: str, g: Gradient, short: bool = True) -> Gradient:
-    """The gradient where x >= 0; truncated by the same opening, if `short`, to what a factor may have."""
+    """The gradient where x > 0; truncated by the same opening, if `short`, to what a factor may have."""
     bits = max(tape.type(g.value).fraction - tape.fraction, 0) if short else 0
     return Gradient(tape.step("gate", x, g.value, truncate=bits), g.scale)
 
@@ -21,7 +21,7 @@ def _gate(tape: Tape, step: Step, g: Gradient, wanted: Sequence[bool]) -> list[G
 
 
 def _abs(tape: Tape, step: Step, g: Gradient, wanted: Sequence[bool]) -> list[Gradient]:
-    # g where x >= 0 and -g elsewhere.
+    # g where x > 0 and -g elsewhere.
     kept = gated(tape, step.inputs[0], g, short=False)
     return [tape.add(tape.scaled(kept, 2.0), tape.scaled(g, -1.0))]
 
