@@ -127,7 +127,8 @@ def logarithm(lo: ResultLowering, op: Any, x: Value) -> Secret:
     width = y.fraction + (COUNT_BITS if lo.is_sum(y) else QUOTIENT_BITS)
     bits = _octaves(lo, y, width)
     octave = lo.step("reduce_sum", bits, axes=[len(bits.shape) - 1])
-    first = arithmetic.scale(lo, arithmetic.add(lo, octave, public(np.int64(-1 - y.fraction))), float(np.log(2)))
+    octave = lo.step("add", octave, lo.known(public(np.int64(-1 - y.fraction)), 0))
+    first = lo.step("multiply", octave, lo.known(public(np.log(2)), UNIT))
     rest = lo.step("spline", lo.at(_scaled(lo, y, y, width)[1], LOG_OPERAND), **_log_spline())
     return lo.step("add", lo.at(first, QUOTIENT), rest)
 
