@@ -66,6 +66,23 @@ def test_shared_layers_and_several_inputs():
     assert step_error(model, [real(6, 5), real(6, 5)], real(6, 2)) < 1e-3
 
 
+def test_dictionaries_of_inputs():
+    a, b = keras.Input((3,), name="a"), keras.Input((2,), name="b")
+    model = keras.Model({"a": a, "b": b}, layers.Dense(2)(layers.concatenate([layers.Dense(3, "relu")(a), b])))
+    assert step_error(model, {"b": real(4, 2), "a": real(4, 3)}, real(4, 2)) < 5e-5
+
+
+@pytest.mark.parametrize("normal", [layers.BatchNormalization, layers.LayerNormalization, layers.GroupNormalization])
+@pytest.mark.parametrize(("size", "middle"), [(0.02, 0), (1, 5), (50, 100), (200, 0), (0, 1)])
+def test_normalisation_of_inputs_of_any_size(normal, size, middle):
+    model = built(normal() if normal is not layers.GroupNormalization else normal(2), layers.Flatten(), layers.Dense(3),
+                  shape=(6, 6, 4))  # fmt: skip
+    x = (RNG.normal(size=(16, 6, 6, 4)) * size + middle).astype("float32")
+    model.compile(keras.optimizers.SGD(0.1), "mse", run_eagerly=True)
+    error, change = train_error(model, x, real(16, 3))
+    assert error < 1e-4 * max(1, change) and change > 1e-2
+
+
 class Subclassed(keras.Model):
     def __init__(self):
         super().__init__()

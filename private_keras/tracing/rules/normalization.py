@@ -17,6 +17,9 @@ from private_keras.tracing.lowering import Lowering
 from private_keras.tracing.symbols import BatchNorm, Standardize
 from private_keras.tracing.values import Known, Secret, Value
 
+# Elements, as a power of two, whose sum is taken to be of another size than they are.
+MANY = 12
+
 
 def axes_of(axis: int | Sequence[int] | None, rank: int) -> list[int]:
     """Axes as a sorted list of non-negative numbers; None means all."""
@@ -27,9 +30,20 @@ def axes_of(axis: int | Sequence[int] | None, rank: int) -> list[int]:
 
 
 def mean(lo: Lowering, x: Value, axes: Sequence[int], keepdims: bool) -> Value:
-    """Sum over axes, times one over their size."""
+    """Sum over axes, times one over their size.
+
+    A sum of many, or of long products, is first divided by a power of two, which is exact: in size it is a mean then,
+    and leaves room for the factor that is left.
+    """
     count = int(np.prod([x.shape[a] for a in axes], dtype=np.int64))
-    return arithmetic.scale(lo, shapes.reduce_sum(lo, x, axes, keepdims), 1 / count)
+    total = shapes.reduce_sum(lo, x, axes, keepdims)
+    if isinstance(total, Known):
+        return arithmetic.scale(lo, total, 1 / count)
+    total, halvings = lo.as_secret(total), min(count.bit_length() - 1, arithmetic.FACTOR_BITS - 1)
+    if (total.fraction > lo.fraction or halvings >= MANY) and total.fraction + halvings <= 58:
+        total = arithmetic.scale(lo, total, 0.5**halvings)
+        return arithmetic.scale(lo, total, 2.0**halvings / count)
+    return arithmetic.scale(lo, total, 1 / count)
 
 
 def variance(lo: Lowering, x: Value, axes: Sequence[int], keepdims: bool) -> tuple[Value, Value]:
