@@ -156,3 +156,14 @@ def test_evaluation_adds_to_the_metrics_what_keras_would():
     assert abs(sums["mean_absolute_error"] / 12 - expected["mae"]) < 1e-4 or abs(
         sums["mean_absolute_error"] / 4 - expected["mae"]
     ) < 1e-4
+
+
+def test_prediction_asks_for_no_losses_of_layers():
+    def fails(x):
+        raise RuntimeError("asked for")
+
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3, activity_regularizer=fails)])
+    assert trace_step(model, "predict", 2).plan.steps
+    model.compile("sgd", "mse")
+    with pytest.raises(UnsupportedError, match="asked for"):
+        trace_step(model, "evaluate", 2, y=Target((3,)))

@@ -86,7 +86,7 @@ class Graph:
         history: producer of a tensor, by id; a layer overwrites Keras' own record of what `call` returned.
         layer_of: layer path by id of the node that recorded an operation.
         findings: layers that could not be called symbolically.
-        losses: what layers add to the loss: `add_loss` and activity regularisers.
+        losses: what layers add to the loss: `add_loss` and activity regularisers; None where nobody asks for it.
         roots: the tensors that are wanted; None for the outputs.
         settings: ids of nodes whose arrays are settings, public (thresholds of metrics), and no data of the model.
         keep: keeps tensors alive so that ids stay unique.
@@ -99,7 +99,7 @@ class Graph:
     layer_of: dict[int, str] = field(default_factory=dict)
     layers: list[keras.Layer] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
-    losses: list[Any] = field(default_factory=list)
+    losses: list[Any] | None = None
     roots: list[keras.KerasTensor] | None = None
     settings: set[int] = field(default_factory=set)
     keep: list[Any] = field(default_factory=list)
@@ -122,6 +122,11 @@ class Graph:
             if isinstance(tensor, keras.KerasTensor) and id(tensor) not in self.history:
                 self.history[id(tensor)] = getattr(tensor, "_keras_history", None)
                 self.keep.append(tensor)
+
+    def add_loss(self, loss: Any) -> None:
+        """What `keras.Layer.add_loss` does, for symbolic tensors."""
+        if self.losses is not None:
+            self.losses.extend(tree.flatten(loss))
 
     def label(self, structure: Any, layer: str, given: Any) -> None:
         """Notes `layer` for all nodes that lead from `given` to `structure` and belong to no layer yet."""
@@ -155,7 +160,9 @@ def call(model: keras.Model, inputs: Any) -> Graph:
 
 
 @contextmanager
-def calling(model: keras.Model, inputs: Any, stand_in: StandIn, training: bool = False) -> Iterator[Graph]:
+def calling(
+    model: keras.Model, inputs: Any, stand_in: StandIn, training: bool = False, losses: bool = False
+) -> Iterator[Graph]:
     """Calls `model` on `inputs` and gives what was recorded; more may be recorded on its tensors in the `with`.
 
     Args:
@@ -163,11 +170,12 @@ def calling(model: keras.Model, inputs: Any, stand_in: StandIn, training: bool =
         inputs: structure of KerasTensors.
         stand_in: the symbolic tensor for a variable, always the same for the same.
         training: as in Keras.
+        losses: whether to record what layers add to the loss.
 
     Returns:
         The graph; its `outputs` are None if the call could not go on after a finding.
     """
-    graph = Graph(tree.flatten(inputs))
+    graph = Graph(tree.flatten(inputs), losses=[] if losses else None)
     graph.remember(inputs)
     with _symbolic(model, graph, stand_in, training):
         try:
@@ -234,7 +242,7 @@ def _symbolic(model: keras.Model, graph: Graph, stand_in: StandIn, training: boo
                 swap(attributes, key, changed)
         _save_nodes(layer, undo)
         swap(attributes, "symbolic_call", _inliner(layer, graph))
-        swap(attributes, "add_loss", lambda loss: graph.losses.extend(tree.flatten(loss)))
+        swap(attributes, "add_loss", graph.add_loss)
         for operation in getattr(layer, "_operations", None) or []:
             if not isinstance(operation, keras.Layer):
                 _save_nodes(operation, undo)
@@ -301,7 +309,8 @@ def _inliner(layer: keras.Layer, graph: Graph) -> Callable[..., Any]:
             if _random_state() != drawn and not graph.random:
                 graph.random = True
                 graph.findings.append(Finding(path, type(layer).__name__, RANDOM))
-            graph.losses.extend(_activity_losses(layer, outputs))
+            if graph.losses is not None:
+                graph.losses.extend(_activity_losses(layer, outputs))
         except Stopped:
             raise
         except UnsupportedError as error:

@@ -129,8 +129,8 @@ class _Step:
         except UnsupportedError as error:
             self.find("input", str(error))
             raise _Found from None
-        training = self.kind == "train"
-        with recording(), calling(self.model, inputs, self.weights.stand_in, training) as graph:
+        training, losses = self.kind == "train", self.kind != "predict"
+        with recording(), calling(self.model, inputs, self.weights.stand_in, training, losses) as graph:
             self.graph: Graph = graph
             self.findings = graph.findings
             if graph.outputs is None:
