@@ -23,8 +23,8 @@ def _declare_public(layer: keras.Layer, value: bool) -> None:
 PUBLIC = property(
     _is_public,
     _declare_public,
-    doc="Whether the owner declares the weights of this layer, and of layers in it, public: servers know them then, "
-    "and products with them cost no communication. A public layer cannot be trained on secret data: set trainable=False.",
+    doc="Whether the owner declares the weights of this layer, and of layers in it, public: servers know them, and "
+    "products with them cost no communication. It cannot be trained on secret data then: set trainable=False.",
 )
 
 

@@ -65,9 +65,20 @@ class Execution:
                 "keras.Input(shape), or call model.build(shape)."
             )
         if batch_size not in self._traced:
+            self._require_known()
             self._traced[batch_size] = trace(self._model, batch_size)
             self._guards[batch_size] = Guard(self._model.name, self._traced[batch_size])
         return self._traced[batch_size]
+
+    def _require_known(self) -> None:
+        """Raises an InputError if a weight is one that another model has trained on the servers."""
+        for variable in self._model.weights:
+            if np.isnan(keras.ops.convert_to_numpy(variable).astype(np.float64)).any():
+                raise InputError(
+                    f"model {self._model.name!r}: weight {variable.path!r} is not a finite number. If its layer was "
+                    "trained in another private model, its weights are on the servers and belong to that model: "
+                    "build on the layers of pk.convert(that_model.reveal())."
+                )
 
     def arrays(self, x: Any, batch_size: int) -> list[np.ndarray]:
         """Arrays of x in the order of the model's inputs, every row of them checked. Call `look` before."""

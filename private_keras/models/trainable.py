@@ -3,6 +3,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import keras
+from keras.src.utils.backend_utils import in_tf_graph
 
 from private_keras import converter
 from private_keras.cluster import current
@@ -224,7 +225,7 @@ class TrainableModel:
             UnsupportedError: training has changed the weights, and nobody knows them.
         """
         leaves = keras.tree.flatten((args, kwargs))
-        symbolic = any(isinstance(leaf, keras.KerasTensor) for leaf in leaves)
+        symbolic = in_tf_graph() or any(isinstance(leaf, keras.KerasTensor) for leaf in leaves)
         if not symbolic and self._execution_on_shares is not None and self._jobs().holdings.secret:
             raise UnsupportedError(
                 f"model {self.name!r}: calling a model computes in the clear, but its weights are on the servers. Call "

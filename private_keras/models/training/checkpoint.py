@@ -104,7 +104,7 @@ def _public_scalars(model: keras.Model, jobs: Jobs) -> list[float | int | None]:
         return []
     held = {id(item.state.variable) for item in jobs.holdings.current().values()}
     return [
-        None if variable.shape or id(variable) in held else keras.ops.convert_to_numpy(variable).item()
+        None if len(variable.shape) or id(variable) in held else keras.ops.convert_to_numpy(variable).item()
         for variable in model.optimizer.variables
     ]
 
@@ -202,5 +202,5 @@ def take(model: keras.Model, jobs: Jobs, cluster: Cluster, found: Checkpoint) ->
                 f"model {model.name!r}, or with other trainable weights. Compile the model as it was"
             )
         for variable, value in zip(model.optimizer.variables, scalars, strict=True):
-            if value is not None and not variable.shape:
+            if value is not None and not len(variable.shape):
                 variable.assign(value)

@@ -138,8 +138,13 @@ class Holdings:
 
     def reset_metrics(self) -> None:
         """Metrics begin anew with the values of their Keras variables."""
+        self._offered = {place: share for place, share in self._offered.items() if not place.startswith("metric/")}
         for name, held in list(self._held.items()):
-            if held.state.kind == "metric":
+            if held.state.kind != "metric":
+                continue
+            if held.start is None:
+                del self._held[name]
+            else:
                 self._held[name] = replace(held, share=held.start, secret=False)
 
     def snapshot(self) -> Snapshot:

@@ -84,7 +84,8 @@ class Jobs:
             start = keras.ops.convert_to_numpy(item.variable).astype(np.float64)
             given[name] = PublicValue(start + self.tallies.get(name, 0.0))
         opened = cluster.run(plan, {item.name: given[item.name] for item in plan.inputs})
-        logs = {name: _number(value) for name, value in results.read(opened, self.tallies).items()}
+        read = results.read(opened, self.tallies)
+        logs = {name: _number(read[name]) for name in sorted(read)}  # as Keras on TensorFlow has them
         loss = logs.get("loss", 0.0)
         if guard and (opened.get(DIVERGED, 0) > 0 or not abs(loss) < 2.0**LIMIT_BITS):
             raise self._diverged()
@@ -141,7 +142,7 @@ class Jobs:
                 if np.isnan(values[name]).any():
                     raise InputError(
                         f"model {self._model.name!r}: weight {item.variable.path!r} is declared public, but was "
-                        "trained and is secret. Assign it: model.set_weights(model.get_weights()) opens all weights to you."
+                        "trained and is secret. model.set_weights(model.get_weights()) opens all weights to you."
                     )
         used = {item.name for item in traced.plan.inputs}
         return {name: PublicValue(value) for name, value in values.items() if name in used}

@@ -52,5 +52,5 @@ def _output_shapes(model: keras.Model, columns: Columns) -> list[tuple]:
     outputs = getattr(functional, "outputs", None)
     if outputs is None or not hasattr(functional, "_inputs_struct"):
         inputs = [keras.KerasTensor((columns.rows, *array.shape[1:])) for array in columns.x]
-        outputs = keras.backend.compute_output_spec(model, inputs[0] if len(inputs) == 1 else inputs)
+        outputs = model.compute_output_spec(inputs[0] if len(inputs) == 1 else inputs)
     return [tuple(tensor.shape) for tensor in keras.tree.flatten(outputs)]

@@ -7,8 +7,8 @@ import numpy as np
 
 from private_keras.tracing.training.traced import PublicInput
 
-# A seed has to be exact as a real number.
-_BITS = 48
+# A seed has to be exact as a real number, and fit where integers do in fixed point.
+_BITS = 40
 
 
 def seed_inputs(seeds: Mapping[str, int | None]) -> dict[str, PublicInput]:
@@ -26,7 +26,7 @@ def seed_values(seeds: Mapping[str, int | None], base: int, first: int, steps: i
         steps: how many more.
 
     Returns:
-        By name, whole numbers below 2^48, one for each step.
+        By name, whole numbers below 2^40, one for each step.
     """
     return {
         name: np.array([_drawn(base if seed is None else seed, i) for i in range(first, first + steps)], np.float64)
