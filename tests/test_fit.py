@@ -356,6 +356,18 @@ def test_bad_input_is_named_before_anything_is_shared(case, events):
     assert events.names == []
 
 
+def test_data_are_looked_at_every_time():
+    private, _ = logistic()
+    private.fit(X, Y, verbose=0)
+    for x, y in ((X, Y + 1), (np.where(X > 1, np.nan, X), Y)):
+        with pytest.raises(InputError):
+            private.fit(x, y, verbose=0)
+        with pytest.raises(InputError):
+            private.fit(X, Y, verbose=0, validation_data=(x, y))
+        with pytest.raises(InputError):
+            private.train_on_batch(x, y)
+
+
 def test_classes_out_of_range(events):
     private, _ = pair(("Dense", 3, "softmax"), loss="sparse_categorical_crossentropy")
     for y in (np.full(20, 3), np.full(20, -1), np.full(20, 0.5)):

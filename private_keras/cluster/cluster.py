@@ -67,8 +67,8 @@ class Cluster(ABC):
         """
 
     @abstractmethod
-    def delete(self, handle: Handle) -> None:
-        """Lets the servers forget shares; without effect where they are gone already."""
+    def delete(self, *handles: Handle) -> None:
+        """Lets the servers forget shares, all in one call; without effect where they are gone already."""
 
     @abstractmethod
     def run(
@@ -253,9 +253,10 @@ class NetworkCluster(Cluster):
     def _split(self, elements: np.ndarray) -> list[tuple[bytes, np.ndarray]]:
         return split(elements, self._kernel, (secrets.token_bytes(16), secrets.token_bytes(16)))
 
-    def delete(self, handle: Handle) -> None:
-        if not self._closed and handle.incarnation == "-".join(self._incarnations):
-            self._forget([handle.id])
+    def delete(self, *handles: Handle) -> None:
+        here = [handle.id for handle in handles if handle.incarnation == "-".join(self._incarnations)]
+        if here and not self._closed:
+            self._forget(here)
 
     def _forget(self, handles: list[bytes]) -> None:
         """Deletes wherever it can be done; what cannot be reached has nothing to delete or ends soon."""

@@ -52,8 +52,9 @@ class SimulatedCluster(Cluster):
         self._stored[handle.id] = elements
         return handle
 
-    def delete(self, handle: Handle) -> None:
-        self._stored.pop(handle.id, None)
+    def delete(self, *handles: Handle) -> None:
+        for handle in handles:
+            self._stored.pop(handle.id, None)
 
     def run(
         self, plan: Plan, inputs: Mapping[str, Given], deadline: float = RUN_SECONDS, loop: Loop | None = None

@@ -45,9 +45,11 @@ class Share:
 
 def delete_abandoned() -> None:
     """Deletes what nothing refers to any more."""
+    found: dict[Cluster, list[Handle]] = {}
     while _abandoned:
         cluster, handles = _abandoned.popleft()
         place = cluster()
         if place is not None:
-            for handle in handles.values():
-                place.delete(handle)
+            found.setdefault(place, []).extend(handles.values())
+    for place, abandoned in found.items():
+        place.delete(*abandoned)

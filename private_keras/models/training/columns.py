@@ -1,4 +1,4 @@
-"""Inputs, targets and sample weights as arrays of equal length, and their check against a traced step."""
+"""Inputs, targets and sample weights as arrays of equal length."""
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,7 @@ from keras.src.trainers.data_adapters import data_adapter_utils
 
 from private_keras.errors import InputError, UnsupportedError
 from private_keras.models import inputs
-from private_keras.tracing.training.traced import Target, TracedStep
+from private_keras.tracing.training.traced import Target
 
 
 @dataclass(frozen=True)
@@ -79,20 +79,6 @@ def joined(parts: Sequence[Columns]) -> Columns:
         first.targets,
         None if first.weight is None else np.concatenate([p.weight for p in parts]),
     )
-
-
-def checked(model: keras.Model, traced: TracedStep, columns: Columns) -> dict[str, np.ndarray]:
-    """Values of all rows by name of the plan's input: right shapes, finite, in range, labels of classes that exist.
-
-    Raises:
-        InputError: says what was expected and received; never quotes a value.
-    """
-    values = inputs.check(model, traced.inputs, columns.x)
-    values |= inputs.check(model, traced.targets, columns.y, "target")
-    if traced.sample_weight is not None:
-        where = f"model {model.name!r}, sample weights"
-        values[traced.sample_weight] = inputs.real_numbers(where, columns.weight, -(2.0**20), 2.0**20)
-    return values
 
 
 def _structure(model: keras.Model, y: Any) -> Any:

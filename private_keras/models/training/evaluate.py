@@ -9,6 +9,7 @@ from private_keras.errors import InputError
 from private_keras.models.training import columns as data
 from private_keras.models.training.feeds import ArrayFeed, Feed, feed
 from private_keras.models.training.jobs import Jobs, Logs
+from private_keras.models.training.labels import checked
 from private_keras.models.training.options import count
 from private_keras.models.training.watch import acts_on_batches
 
@@ -31,7 +32,7 @@ def evaluation_feed(
     """Data to evaluate on; arrays are checked."""
     made = feed(
         model, x, y, sample_weight, batch_size=batch_size, steps=steps, shuffle=False, class_weight=None, seed=0,
-        check=lambda traced, columns: data.checked(model, traced, columns),
+        check=lambda traced, columns: checked(model, traced, columns),
     )  # fmt: skip
     if isinstance(made, ArrayFeed):
         made.prepare(jobs.steps.evaluate(made.columns, made.size))
@@ -85,7 +86,7 @@ def on_batch(
     require_compiled(model, "train_on_batch" if train else "test_on_batch")
     columns = data.read(model, x, y, sample_weight, class_weight)
     traced = jobs.steps.train(columns, columns.rows, seed) if train else jobs.steps.evaluate(columns, columns.rows)
-    values = data.checked(model, traced, columns)
+    values = checked(model, traced, columns)
     cluster = current()
     used = {item.name for item in traced.plan.inputs}
     before = jobs.snapshot()

@@ -22,6 +22,8 @@ BATCH_SIZE = 32  # Keras' default
 # Of a stream, what is shared in one piece: at most so many bytes at a server, and so many batches.
 PIECE_BYTES = 64 << 20
 PIECE_BATCHES = 256
+# Of arrays, row numbers that one job is sent.
+INDICES = 1 << 24
 
 Batch = np.ndarray | Columns  # numbers of rows, or the rows
 # Of a traced step, the values of its data, checked.
@@ -177,7 +179,7 @@ class ArrayFeed(Feed):
         return {name: Rows(self._shares[name].handle, indices) for name in names}
 
     def _limit(self) -> int:
-        return 1 << 20
+        return max(1, INDICES // self.size)
 
 
 class StreamFeed(Feed):

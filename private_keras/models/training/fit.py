@@ -8,10 +8,10 @@ from keras.src.trainers.data_adapters import array_slicing
 from private_keras.cluster import Cluster, current
 from private_keras.errors import ClusterError, DivergenceError, InputError
 from private_keras.models.training import averages, checkpoint
-from private_keras.models.training import columns as data
 from private_keras.models.training.evaluate import evaluation_feed, require_compiled, run_evaluation
 from private_keras.models.training.feeds import ArrayFeed, Feed, Segment, feed, is_stream
 from private_keras.models.training.jobs import Jobs, Logs
+from private_keras.models.training.labels import checked
 from private_keras.models.training.options import Options
 from private_keras.models.training.watch import acts_on_batches, refuse
 
@@ -30,7 +30,7 @@ def fit(
     train = feed(
         model, x, y, sample_weight, batch_size=options.batch_size, steps=options.steps_per_epoch,
         shuffle=options.shuffle, class_weight=options.class_weight, seed=options.seed,
-        check=lambda traced, columns: data.checked(model, traced, columns), number=options.initial_epoch,
+        check=lambda traced, columns: checked(model, traced, columns), number=options.initial_epoch,
     )  # fmt: skip
     if isinstance(train, ArrayFeed):
         train.prepare(jobs.steps.train(train.columns, train.size, options.seed))

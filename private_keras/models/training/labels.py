@@ -1,12 +1,29 @@
-"""Targets that do not fit their loss, found before anything is shared."""
+"""Data that do not fit the model or its loss, found before anything is shared."""
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 
+from private_keras.models import inputs
 from private_keras.models.training.columns import Columns
 from private_keras.tracing.training.losses import check_shapes, labels
+from private_keras.tracing.training.traced import TracedStep
+
+
+def checked(model: keras.Model, traced: TracedStep, columns: Columns) -> dict[str, np.ndarray]:
+    """Values of all rows by name of the plan's input: right shapes, finite, in range, labels of classes that exist.
+
+    Raises:
+        InputError: says what was expected and received; never quotes a value.
+    """
+    check_targets(model, columns)
+    values = inputs.check(model, traced.inputs, columns.x)
+    values |= inputs.check(model, traced.targets, columns.y, "target")
+    if traced.sample_weight is not None:
+        where = f"model {model.name!r}, sample weights"
+        values[traced.sample_weight] = inputs.real_numbers(where, columns.weight, -(2.0**20), 2.0**20)
+    return values
 
 
 def check_targets(model: keras.Model, columns: Columns) -> None:
