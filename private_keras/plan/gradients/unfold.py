@@ -99,8 +99,8 @@ def _pair(pair: Pair) -> Callable[..., str]:
 
 
 def _abs(to: Writer, attributes: dict[str, Any], x: str) -> str:
-    positive = to.step("relu", x)
-    return to.step("subtract", to.step("add", positive, positive), x)
+    # The gradient takes the same sign, which is 0 at 0.
+    return to.step("multiply", x, to.step("sign", x))
 
 
 def _tournament(to: Writer, x: str, axis: int, pair: Pair) -> str:

@@ -72,15 +72,8 @@ def spline(lo: Lowering, x: Value, made: Activation) -> Secret:
 
 
 def relu(lo: Lowering, op: nn.Relu, x: Value) -> Value:
-    """max(x, 0), truncating on the way.
-
-    In training of x less one unit, so that a gate passes no gradient where x is 0, as Keras has it: a layer without a
-    bias gives exactly 0 for an input of zeros.
-    """
+    """max(x, 0), truncating on the way."""
     y = lo.as_secret(x)
-    if lo.training:
-        y = y if y.fraction >= lo.fraction else lo.at(y)
-        y = lo.step("subtract", y, lo.known(public(np.float64(2.0**-y.fraction)), y.fraction))
     return lo.positive(lo.step("relu", y, truncate=max(y.fraction - lo.fraction, 0)))
 
 

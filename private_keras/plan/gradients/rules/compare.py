@@ -21,9 +21,7 @@ def _gate(tape: Tape, step: Step, g: Gradient, wanted: Sequence[bool]) -> list[G
 
 
 def _abs(tape: Tape, step: Step, g: Gradient, wanted: Sequence[bool]) -> list[Gradient]:
-    # g where x > 0 and -g elsewhere.
-    kept = gated(tape, step.inputs[0], g, short=False)
-    return [tape.add(tape.scaled(kept, 2.0), tape.scaled(g, -1.0))]
+    return [tape.multiply(g, tape.step("sign", step.inputs[0]))]
 
 
 def _extreme(tape: Tape, step: Step, g: Gradient, wanted: Sequence[bool]) -> list[Gradient | None]:
