@@ -1,5 +1,7 @@
 """Where weights live: on the servers from the first fit on; assignments, plain files, saved shares, resuming."""
 
+import copy
+
 import keras
 import numpy as np
 import pytest
@@ -195,6 +197,29 @@ def test_weights_files_both_ways(tmp_path):
     private.fit(X, Y, verbose=0)
     private.load_weights(tmp_path / "m.weights.h5")
     np.testing.assert_allclose(private.predict(X, verbose=0), plain.predict(X, verbose=0), atol=1e-3)
+
+
+def test_every_way_into_a_file_opens_the_weights(tmp_path):
+    private, plain = trained()
+    pk.models.save_model(private, tmp_path / "a.keras")
+    pk.saving.save_model(private, tmp_path / "b.keras")
+    for name in ("a", "b"):
+        close(keras.saving.load_model(tmp_path / f"{name}.keras").get_weights(), plain.get_weights())
+    pk.saving.save_weights(private, tmp_path / "c.weights.h5")
+    plain.load_weights(tmp_path / "c.weights.h5")
+    close(copy.deepcopy(private).get_weights(), plain.get_weights(), 1e-5)
+    assert all(np.isnan(w.numpy()).all() for w in private.weights)
+
+
+def test_plain_models_go_on_training_on_shares():
+    _, plain = trained(optimizer=adam)
+    private = pk.convert(plain)
+    for model in (private, plain):
+        model.fit(X, Y, batch_size=16, epochs=1, shuffle=False, verbose=0)
+    assert distance(private, plain) < 2e-3 and int(private.optimizer.iterations) == 9
+    plain.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()), "mse")
+    with pytest.warns(UserWarning, match="without being compiled"):
+        assert not pk.convert(plain).compiled
 
 
 def test_reveal_of_models_in_models_wrappers_and_own_layers():

@@ -1,4 +1,5 @@
 """A plain Keras model in memory to a private one with the same layers and weights."""
+import warnings
 from typing import Any
 
 import keras
@@ -16,7 +17,8 @@ def convert(model: keras.Model) -> keras.Model:
         model: built Sequential, Functional or subclassed Keras model; not changed; no weight is shared with it.
 
     Returns:
-        A `private_keras.Sequential` or `private_keras.Model`; the model itself if it is one already.
+        A `private_keras.Sequential` or `private_keras.Model`, compiled like the model, with the state of its optimiser;
+        the model itself if it is one already.
 
     Raises:
         InputError: not a Keras model, or not built.
@@ -48,7 +50,7 @@ def convert(model: keras.Model) -> keras.Model:
         private(_symbolic(model))
     private.set_weights(model.get_weights())
     if model.compiled:
-        private.compile_from_config(model.get_compile_config())
+        _compile(private, model)
     return private
 
 
@@ -66,6 +68,20 @@ class Converted(Model):
 
     def call(self, inputs, training=None):
         return self.inner(inputs, training=training) if self.inner._call_has_training_arg else self.inner(inputs)
+
+
+def _compile(private: keras.Model, model: keras.Model) -> None:
+    """Compiles a private model as a plain one, with the optimiser's state; without it where it cannot be trained."""
+    try:
+        private.compile_from_config(model.get_compile_config())
+    except UnsupportedError as error:
+        warnings.warn(f"model {model.name!r} is converted without being compiled; it predicts as it is. {error}",
+                      stacklevel=3)
+        return
+    ours, theirs = private.optimizer, model.optimizer
+    if ours is not None and ours.built and theirs.built and len(ours.variables) == len(theirs.variables):
+        for variable, value in zip(ours.variables, theirs.variables, strict=True):
+            variable.assign(value)
 
 
 def _counterpart(layer: keras.Operation) -> keras.Operation:

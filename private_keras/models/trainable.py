@@ -206,6 +206,11 @@ class TrainableModel:
         """Opens the weights to this client and exports a plain model, as in Keras."""
         self.reveal().export(filepath, *args, **kwargs)
 
+    def __reduce__(self) -> tuple:
+        """Copies and pickles hold the weights, opened to this client."""
+        with reveal.in_the_clear(self, self._jobs()):
+            return super().__reduce__()
+
     def save_shares(self, name: str) -> None:
         """Saves weights and optimiser state on the servers' disks under a name, as shares: nobody learns anything.
 
