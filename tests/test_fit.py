@@ -4,10 +4,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import private_keras as pk
 from private_keras import cluster as clusters
 from private_keras.errors import DivergenceError, InputError, UnsupportedError
+from private_keras.models.training.columns import Columns
+from private_keras.models.training.feeds import ArrayFeed
 from private_keras.models.training.shuffle import batches
 from tests.training import Events, assert_alike, distance, logistic, pair, two_classes
 
@@ -216,6 +220,30 @@ def test_orders(shuffle):
     assert (again != next_one).any() and (again != other).any()
     if shuffle == "batch":
         assert all(set(p // 5) == {i} for i, p in enumerate(parts))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 40), size=st.integers(1, 12), steps=st.none() | st.integers(1, 9), every=st.integers(1, 6),
+    skip=st.integers(0, 3), shuffle=st.sampled_from([True, False, "batch"]),
+)  # fmt: skip
+def test_jobs_hold_all_batches_in_order(rows, size, steps, every, skip, shuffle):
+    x = np.zeros((rows, 2))
+    columns = Columns([x], [], None, None)
+    whole, parts = (ArrayFeed(columns, size, steps, shuffle, 3, lambda *_: {}) for _ in range(2))
+    for _ in range(4):
+        expected = list(whole.begin_epoch())[skip:]
+        segments = list(parts.segments(lambda step: step % every == 0, skip))
+        flat = [batch for segment in segments for batch in segment.batches]
+        assert len(flat) == len(expected)
+        for a, b in zip(flat, expected, strict=True):
+            np.testing.assert_array_equal(a, b)
+        step = skip
+        for segment in segments:
+            assert segment.first == step and {len(b) for b in segment.batches} == {segment.rows}
+            assert all(s % every for s in range(step + 1, step + segment.steps))
+            step += segment.steps
+    assert parts.position == whole.position and (steps is not None or parts.position == (4, 0))
 
 
 def test_every_position_is_as_likely():

@@ -120,6 +120,18 @@ def test_optimiser_state_lasts_from_fit_to_fit():
     assert distance(private, plain) < 1e-3 and int(private.optimizer.iterations) == 9
 
 
+def test_weights_and_optimiser_of_an_earlier_step_can_be_loaded(tmp_path):
+    private, plain = pair(("Dense", 1, "sigmoid"), optimizer=lambda: keras.optimizers.Nadam(0.05))
+    for model, name in ((private, "a.weights.h5"), (plain, "b.weights.h5")):
+        model.fit(X, Y, batch_size=16, epochs=1, shuffle=False, verbose=0)
+        model.save_weights(tmp_path / name)
+        model.fit(X, Y, batch_size=8, epochs=3, shuffle=False, verbose=0)
+        model.load_weights(tmp_path / name)
+        model.fit(X, Y, batch_size=8, epochs=1, shuffle=False, verbose=0)
+    assert int(private.optimizer.iterations) == int(plain.optimizer.iterations) == 9
+    assert distance(private, plain) < 2e-3
+
+
 def test_frozen_layers_stay():
     private, plain = logistic()
     for model in (private, plain):

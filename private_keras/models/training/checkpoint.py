@@ -189,7 +189,6 @@ def take(model: keras.Model, jobs: Jobs, cluster: Cluster, found: Checkpoint) ->
             f"checkpoint {found.name!r} is of a model {found.about['name']!r} with weights of other shapes. Expected: "
             f"{list(shapes.values())[:8]}. Received: {list(theirs.values())[:8]}"
         )
-    jobs.steps.clear()
     jobs.holdings.offer(found.shares)
     jobs.begin(found.about["tallies"])
     if model.compiled and model.optimizer is not None:

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from private_keras.cluster import current
-from private_keras.errors import InputError
+from private_keras.errors import DivergenceError, InputError
 from private_keras.models.training import columns as data
 from private_keras.models.training.feeds import ArrayFeed, Feed, feed
 from private_keras.models.training.jobs import Jobs, Logs
@@ -94,7 +94,7 @@ def on_batch(
     jobs.run(cluster, traced, {name: value for name, value in values.items() if name in used})
     try:
         return jobs.open(cluster, guard=train)
-    except ArithmeticError:
+    except DivergenceError:
         jobs.restore(before)
         raise
 

@@ -132,7 +132,6 @@ class Jobs:
         self.holdings.restore(snapshot[0])
         if self._model.optimizer is not None:
             self._model.optimizer._iterations.assign(snapshot[1])
-            self.steps.clear()  # their schedules begin at the iteration that they were traced at
 
     def _public(self, traced: TracedStep, first: int, steps: int) -> dict[str, PublicValue]:
         values = traced.schedule(first, steps)

@@ -24,6 +24,7 @@ class Steps:
     def __init__(self, model: keras.Model):
         self._model = model
         self._valid_for: tuple = ()
+        self._traced_at = 0
         self._cache: dict[tuple, Any] = {}
 
     def predict(self, batch_size: int) -> TracedStep:
@@ -51,10 +52,6 @@ class Steps:
         key = ("results", step.plan.kind, metrics, tuple(step.tallies))
         return self._cached(key, lambda: trace_results(self._model, step))
 
-    def clear(self) -> None:
-        """Forgets all, so that it is traced again."""
-        self._cache.clear()
-
     def _step(self, kind: str, columns: Columns, batch_size: int, seed: int) -> TracedStep:
         if not self._model.compiled:
             raise InputError(f"model {self._model.name!r} is not compiled. Call compile(optimizer, loss) before.")
@@ -73,13 +70,18 @@ class Steps:
 
     def _cached(self, key: tuple, make: Callable[[], T]) -> T:
         now = self._basis()
-        if now != self._valid_for:
+        optimizer = self._model.optimizer if self._model.compiled else None
+        iteration = 0 if optimizer is None else int(optimizer._iterations)
+        # Schedules begin at the iteration that they were traced at: weights of an earlier one may have been loaded.
+        if now != self._valid_for or iteration < self._traced_at:
             self._valid_for = now
+            self._traced_at = 0
             self._cache.clear()
         if key not in self._cache:
             if not self._model.built:
                 raise _unbuilt(self._model)
             self._cache[key] = make()
+            self._traced_at = max(self._traced_at, iteration)
         return self._cache[key]
 
     def _basis(self) -> tuple:
