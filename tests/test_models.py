@@ -9,8 +9,8 @@ import tensorflow as tf
 
 import private_keras as pk
 from private_keras import cluster as clusters
+from private_keras.cluster.shares import Shares
 from private_keras.errors import FileError, HandleNotFound, InputError, UnsupportedError
-from private_keras.models.shares import Shares
 from private_keras.ring.fixedpoint import decode
 
 RNG = np.random.default_rng(11)

@@ -7,10 +7,10 @@ import keras
 import numpy as np
 
 from private_keras.cluster import Cluster, Handle, current
+from private_keras.cluster.shares import Shares, delete_abandoned
 from private_keras.errors import HandleNotFound, InputError
 from private_keras.models import inputs
 from private_keras.models.guard import Guard
-from private_keras.models.shares import Shares, delete_abandoned
 from private_keras.models.training.jobs import Jobs
 from private_keras.tracing import Traced, trace
 from private_keras.tracing.training.traced import TracedStep

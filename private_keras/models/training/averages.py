@@ -2,7 +2,7 @@
 import keras
 
 from private_keras.cluster import Cluster
-from private_keras.models.shares import Share
+from private_keras.cluster.shares import Share
 from private_keras.models.training.holdings import Held
 from private_keras.models.training.jobs import Jobs
 from private_keras.plan.builder import PlanBuilder

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 
 from private_keras.cluster import Cluster, current
+from private_keras.cluster.shares import Share
 from private_keras.errors import FileError, InputError
-from private_keras.models.shares import Share
 from private_keras.models.training.holdings import place_of
 from private_keras.models.training.jobs import Jobs
 from private_keras.models.training.options import Options

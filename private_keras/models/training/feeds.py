@@ -11,8 +11,8 @@ import numpy as np
 from keras.src.trainers.epoch_iterator import EpochIterator
 
 from private_keras.cluster import Cluster, Rows
+from private_keras.cluster.shares import Share
 from private_keras.errors import InputError
-from private_keras.models.shares import Share
 from private_keras.models.training import columns as data
 from private_keras.models.training.columns import Columns
 from private_keras.models.training.shuffle import Shuffle, batches

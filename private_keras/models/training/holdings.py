@@ -12,8 +12,8 @@ import keras
 import numpy as np
 
 from private_keras.cluster import Cluster, Handle
+from private_keras.cluster.shares import Share, delete_abandoned
 from private_keras.errors import HandleNotFound
-from private_keras.models.shares import Share, delete_abandoned
 from private_keras.tracing.training.traced import State
 from private_keras.tracing.training.weights import sanitised
 

@@ -5,8 +5,8 @@ import keras
 import numpy as np
 
 from private_keras.cluster import Cluster, Handle, Loop, PublicValue, Rows
+from private_keras.cluster.shares import Share
 from private_keras.errors import DivergenceError, InputError
-from private_keras.models.shares import Share
 from private_keras.models.training.holdings import Holdings, Snapshot, place_of
 from private_keras.models.training.results import DIVERGED, LIMIT_BITS, guard_plan, guarded, guarded_states
 from private_keras.models.training.steps import Steps

@@ -5,8 +5,8 @@ from typing import Any, NoReturn
 import keras
 import numpy as np
 
+from private_keras.cluster.shares import Share
 from private_keras.errors import InputError, UnsupportedError
-from private_keras.models.shares import Share
 from private_keras.models.training.holdings import Holdings
 
 

@@ -1,12 +1,14 @@
-"""Shares that a model has on a cluster, deleted there some time after nothing refers to them any more."""
+"""Shares that somebody has on a cluster, deleted there some time after nothing refers to them any more."""
 import collections
 import weakref
 
 import numpy as np
 
-from private_keras.cluster import Cluster, Handle
+from private_keras.cluster.cluster import Cluster
+from private_keras.cluster.handle import Handle
+from private_keras.cluster.loop import Rows
 
-# Deleting is a call over the network, which a garbage collector must not make: the next job of any model does it.
+# Deleting is a call over the network, which a garbage collector must not make: the next share or job does it.
 _abandoned: collections.deque[tuple[weakref.ref, dict[str, Handle]]] = collections.deque()
 
 
@@ -40,7 +42,15 @@ class Share:
 
     def live(self, cluster: Cluster) -> bool:
         """Whether it is on this cluster, whose servers have not been started anew since."""
-        return self._cluster() is cluster and self.handle.incarnation == cluster.incarnation
+        return self.at(cluster) and self.handle.incarnation == cluster.incarnation
+
+    def at(self, cluster: Cluster) -> bool:
+        """Whether it was put on this cluster, of which a server may have been started anew since."""
+        return self._cluster() is cluster
+
+    def rows(self, cluster: Cluster, indices: np.ndarray) -> Rows:
+        """Rows of it for the steps of a job on this cluster."""
+        return Rows(self.handle, indices)
 
 
 def delete_abandoned() -> None:
