@@ -410,7 +410,8 @@ def test_checkpoints_of_other_models_are_refused():
 def test_lost_shares_put_back_what_the_client_knew():
     private, plain = logistic()
     before = private.get_weights()
-    private.fit(X, Y, verbose=0)
+    private.fit(X, Y, verbose=0, checkpoint="run")
+    private.fit(X, Y, verbose=0, checkpoint="run", resume=True, epochs=2)  # takes the place of secret values
     pk.connect(protocol="simulate")
     with pytest.raises(HandleNotFound, match="resume=True.*load_shares"):
         private.predict(X, verbose=0)

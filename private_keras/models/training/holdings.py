@@ -111,6 +111,9 @@ class Holdings:
 
         Weights are taken at once.
         """
+        for held in self.current().values():
+            if held.secret and held.state.kind == "weight":
+                held.state.variable.assign(held.known)
         self._held.clear()
         self._offered = dict(shares)
         for i, variable in enumerate(self._model.weights):
