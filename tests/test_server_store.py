@@ -1,6 +1,7 @@
 """What a server keeps, and what clients send to share a tensor."""
 
 import secrets
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from private_keras.errors import HandleNotFound, InputError, SecurityError
 from private_keras.plan.builder import PlanBuilder
+from private_keras.protocols.simulate import Simulate, SimulatedShare
 from private_keras.ring.numpy_kernel import NumpyKernel
 from private_keras.server.jobs import PlanNotPrepared
 from private_keras.server.material import Material, Receiver, material_bytes, split, stored_bytes
@@ -169,6 +171,42 @@ def test_a_plan_knows_what_its_largest_step_needs():
     plans = Plans("trio")
     prepared = plans.get(plans.prepare(b.build("big", "predict").to_json().encode()), "alice")
     assert 2 * 60 << 20 < prepared.working_bytes < 2 * 200 << 20
+
+
+def public_plan(op, distribution, fraction, attributes):
+    """A plan of a few bytes that computes `op` on many numbers that all servers know."""
+    b = PlanBuilder()
+    x = b.input("x", (), 0, "client")
+    seed = b.input("seed", (), 0, "client", public=True)
+    y = b.add("random", seed, shape=[1 << 14], fraction=fraction, distribution=distribution, stream=0)
+    y = b.add(op, y, **attributes) if op else y
+    total = b.add("reduce_sum", y, axes=list(range(len(b.type(y).shape))))
+    positive = b.add("greater_equal", total, b.constant(np.zeros((), np.int64), b.type(y).fraction))
+    b.output(b.add("add", x, positive), "y", ("client",))
+    return b.build("public", "train")
+
+
+@pytest.mark.parametrize(("op", "distribution", "fraction", "attributes"), [
+    ("", "normal", 18, {}), ("log", "uniform", 18, {}), ("softmax", "uniform", 18, {"axis": 0}),
+    ("one_hot", "bernoulli", 0, {"depth": 256}),
+    ("spline", "uniform", 18, {
+        "knots": list(range(0, 1 << 18, 1 << 11)), "coefficients": [[1, 0, 0]] * 129, "fraction": 0, "scale": 20,
+        "slopes": [0, 0], "slope_bits": 0,
+    }),
+])  # fmt: skip
+def test_room_is_taken_for_what_is_computed_in_public(op, distribution, fraction, attributes):
+    plan = public_plan(op, distribution, fraction, attributes)
+    plans = Plans("trio")
+    prepared = plans.get(plans.prepare(plan.to_json().encode()), "alice")
+    inputs = {"x": SimulatedShare(np.zeros((), np.uint64)), "seed": np.ones((), np.uint64)}
+    prepared.program.compute(Simulate(NumpyKernel()), inputs)
+    tracemalloc.start()
+    try:
+        prepared.program.compute(Simulate(NumpyKernel()), inputs)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * prepared.program.live_elements + prepared.working_bytes
 
 
 def test_a_plan_that_is_known_is_not_read_again(monkeypatch):

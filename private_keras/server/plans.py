@@ -9,7 +9,7 @@ from private_keras.errors import SecurityError
 from private_keras.plan.plan import Plan
 from private_keras.server import limits
 from private_keras.server.execute import Program
-from private_keras.server.execute.account import account_program
+from private_keras.server.execute.account import largest_step
 from private_keras.server.jobs import PlanNotPrepared
 
 # In a plan, the name of whoever runs it.
@@ -22,7 +22,7 @@ class Prepared:
 
     Attributes:
         working_bytes: what its largest step needs beside its inputs and result, at most: what it sends and receives,
-            once as it travels and once as it is made or taken apart.
+            once as it travels and once as it is made or taken apart; as much for a step that is public.
     """
 
     program: Program
@@ -55,7 +55,7 @@ class Plans:
                     return known
             plan = Plan.from_json(text)
             program = Program(plan)
-            largest = max((cost.bytes for cost in account_program(program, self._protocol)), default=0)
+            largest = largest_step(program, self._protocol)
         with self._lock:
             self._programs[plan.digest] = Prepared(program, 2 * largest)
             self._sizes[plan.digest] = len(text)

@@ -6,11 +6,12 @@ from private_keras.plan.plan import Plan, Step
 from private_keras.protocols.protocol import Cost, Protocol
 from private_keras.protocols.trio.counting import CountingTrio
 from private_keras.ring.numpy_kernel import NumpyKernel
-from private_keras.server.execute.program import Program
+from private_keras.server.execute.program import OPERATIONS, Program
 from private_keras.server.execute.values import Operation
 
 COUNTING = {"trio": CountingTrio}
 FREE = ("simulate",)
+RANDOM_BYTES = 128  # for each element of a `random` step: several words are drawn for a normal number
 
 
 def account(plan: Plan, protocol_name: str) -> list[Cost]:
@@ -50,6 +51,35 @@ def account_program(program: Program, protocol_name: str) -> list[Cost]:
     }
     program.compute(counting, inputs, note, _uncomputed)
     return costs
+
+
+def largest_step(program: Program, protocol_name: str) -> int:
+    """Bytes that a step needs beside its operands and result, at most: what it would send if nothing were public.
+
+    What is public costs nothing to send, but takes memory on the way as what is secret does.
+    """
+    counting = COUNTING[protocol_name](NumpyKernel())
+    largest = before = 0
+
+    def note(index: int, step: Step) -> None:
+        nonlocal largest, before
+        total = counting.cost.bytes
+        largest, before = max(largest, total - before), total
+
+    def as_if_secret(p: CountingTrio, at: Operation, *operands: np.ndarray) -> np.ndarray:
+        nonlocal largest
+        if at.step.op == "random":
+            largest = max(largest, RANDOM_BYTES * at.result.size)
+        elif operands:
+            OPERATIONS[at.step.op](p, at, *(p.input(x.shape) for x in operands))
+        return _zeros(at.shape)
+
+    inputs = {
+        item.name: _zeros(item.type.shape) if item.public else counting.input(item.type.shape)
+        for item in program.plan.inputs
+    }
+    program.compute(counting, inputs, note, as_if_secret)
+    return largest
 
 
 def _uncomputed(p: Protocol, at: Operation, *operands: np.ndarray) -> np.ndarray:
