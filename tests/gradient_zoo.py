@@ -109,6 +109,10 @@ CASES = {
     ),
     "sum_pool wide": one("sum_pool", {"x": reals(1, 5, 1)}, window=[2], strides=[3], padding=[[3, 2]]),
     "relu": one("relu", {"x": reals(3, 4)}),
+    "rescale": built(
+        lambda b: b.add("rescale", b.add("multiply", "x", "y"), b.constant(np.array(-327_680), 20), bits=20 + F),
+        x=reals(3), y=reals(3),
+    ),
     "relu truncated": one("relu", {"x": reals(3, 4)}, truncate=6),
     "gate": two("gate", reals(3, 4), reals(3, 4)),
     "gate truncated": two("gate", reals(3, 4), reals(3, 4), truncate=6),

@@ -67,10 +67,13 @@ def integers(low: int, high: int, *shape: int) -> np.ndarray:
     return rng.integers(low, high, shape).astype(float)
 
 
-def _case(op: str, expected, inputs: dict, *, tolerance=0.0, fractions=None, operands=None, **attributes) -> Case:
+def _case(
+    op: str, expected, inputs: dict, *, tolerance=0.0, fractions=None, operands=None, public=(), **attributes
+) -> Case:
     names = operands or tuple(inputs)
     return Case(
-        op, lambda b: b.add(op, *names, layer="zoo", **attributes), expected, inputs, fractions or {}, tolerance
+        op, lambda b: b.add(op, *names, layer="zoo", **attributes), expected, inputs, fractions or {}, tolerance,
+        public,
     )
 
 
@@ -232,6 +235,14 @@ CASES = {
     "negate": _case("negate", np.negative, {"x": X}),
     "shift": _case("shift", lambda x: x, {"x": X}, bits=7),
     "truncate": _case("truncate", lambda x: x, {"x": X}, bits=8, tolerance=2.0**-10),
+    "rescale": _case(
+        "rescale", lambda x, c: x * c, {"x": X, "c": np.array(-0.3125)}, fractions={"c": 20}, public=("c",), bits=20,
+        tolerance=2.0**-F,
+    ),
+    "rescale scalar": _case(
+        "rescale", lambda x, c: x * c, {"x": exact(), "c": np.array(3.0)}, fractions={"c": 4}, public=("c",), bits=6,
+        tolerance=2.0**-16,
+    ),
     "truncate constant": Case(
         "truncate",
         lambda b: b.add("truncate", b.constant(encode(X, F), F), bits=8),

@@ -57,8 +57,10 @@ def test_a_dense_training_step_has_no_opening_to_spare():
     relus = {step.inputs[0] for step in after.steps if step.op == "relu"}
     assert {step.inputs[0] for step in after.steps if step.op == "gate"} == relus
     assert all(step.attributes["truncate"] == F for step in after.steps if step.op == "relu")
-    # Logits, and the weights: those of two layers together, the last layer's gradient being shorter.
-    assert count["truncate"] == 5
+    # Logits; and the weights, once each, all those together whose gradients are of one length.
+    assert count["truncate"] == 1
+    cut = [after.types[step.output].size for step in after.steps if step.op == "rescale"]
+    assert len(cut) <= 4 and sum(cut) == sum(after.types[o.value].size for o in after.outputs if o.carry)
     # Three products forward, three by weights, two by inputs: none by x.
     assert count["matmul"] == 8
     assert [(o.name, o.carry, o.receivers) for o in after.outputs] == [

@@ -142,6 +142,15 @@ def test_element_steps(n, bits, seed):
             same(actual, expected)
 
 
+@settings(max_examples=60, deadline=None)
+@given(n=st.integers(0, 2100), bits=st.integers(1, 63), factor=st.integers(0, 2**63 - 1), seed=SEEDS)
+def test_multiply_shift_is_exact(n, bits, factor, seed):
+    x = words(seed, n)
+    expected = np.array([int(v) * factor >> bits & (2**64 - 1) for v in x], U)
+    for kernel in [REFERENCE, *NATIVE]:
+        same(kernel.multiply_shift(x, factor, bits), expected)
+
+
 def test_element_steps_keep_shape_and_read_strides(kernel):
     x, plane = words(11, 4, 6, 5).transpose(2, 0, 1), words(12, 2)
     assert kernel.select(plane, x, x[::-1]).shape == x.shape
@@ -189,6 +198,8 @@ CALLS = {
     "select": lambda k: k.select(np.zeros(1, U), np.zeros(3, U), np.zeros(4, U)),
     "select plane": lambda k: k.select(np.zeros(2, U), np.zeros(3, U), np.zeros(3, U)),
     "truncate": lambda k: k.truncate_public(np.zeros(3, U), 63),
+    "multiply and shift, bits": lambda k: k.multiply_shift(np.zeros(3, U), 1, 64),
+    "multiply and shift, factor": lambda k: k.multiply_shift(np.zeros(3, U), -1, 1),
     "exp2": lambda k: k.exp2_public(np.zeros(3, U), 19, 0, 0),
 }
 

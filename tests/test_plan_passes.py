@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 
+from private_keras.errors import PlanError
 from private_keras.plan.builder import PlanBuilder
 from private_keras.plan.passes import optimise
 from private_keras.plan.passes.common import merge_common
@@ -233,10 +234,41 @@ def test_no_sums_or_comparisons_at_fractions_without_headroom():
     b = PlanBuilder()
     b.input("x", (1, 4, 4, 1), 50, "client")
     b.input("y", (1, 4, 4, 1), F, "client")
-    small = b.add("truncate", b.add("multiply", "x", b.constant(np.ones((), int), 0)), bits=32)
+    small = b.add("truncate", b.add("multiply", "x", b.constant(np.ones((1, 1), int), 0)), bits=32)
     y = b.add("relu", b.add("add", small, "y"))
     z = b.add("max_pool", b.add("truncate", b.add("negate", "x"), bits=20), **POOL)
     b.output(y, "y", ["client"])
     b.output(z, "z", ["client"])
     plan = b.build("p", "predict")
     assert optimise(plan) == plan
+
+
+def test_a_factor_and_the_truncations_around_it_are_one_opening():
+    b = PlanBuilder()
+    b.input("x", (4, 3), 40, "client")
+    b.input("w", (4, 3), F, "client")
+    b.input("rate", (), 30, "client", public=True)
+    change = b.add("truncate", b.add("multiply", "rate", b.add("truncate", "x", bits=24)), bits=28)
+    b.output(b.add("subtract", "w", change), "w", [], carry="w")
+    plan = optimise(b.build("p", "train"))
+    assert [(s.op, s.inputs[:2], s.attributes) for s in plan.steps][:1] == [("rescale", ("x", "rate"), {"bits": 52})]
+    assert [s.op for s in plan.steps] == ["rescale", "subtract"]
+
+
+def test_a_product_that_is_used_elsewhere_stays():
+    b = PlanBuilder()
+    b.input("x", (4,), F, "client")
+    b.input("rate", (), F, "client", public=True)
+    product = b.add("multiply", "x", "rate")
+    b.output(b.add("truncate", product, bits=F), "y", [])
+    b.output(product, "z", [])
+    assert {s.op for s in optimise(b.build("p", "train")).steps} == {"multiply", "truncate"}
+
+
+def test_a_secret_factor_is_refused():
+    b = PlanBuilder()
+    b.input("x", (4,), F, "client")
+    b.input("y", (), F, "client")
+    b.output(b.add("rescale", "x", "y", bits=F), "z", [])
+    with pytest.raises(PlanError, match="expected a public value as operand 1"):
+        b.build("p", "train")

@@ -50,6 +50,7 @@ RATES = np.array([3, 2, 1], np.uint64)
 PROGRAMS = {
     "multiply": lambda p, x, y: multiply(p, multiply(p, x, y), y),
     "truncate": lambda p, x, y: p.truncate(multiply(p, p.truncate(multiply(p, x, y), 18), y), 18),
+    "rescale": lambda p, x, y: multiply(p, p.rescale(multiply(p, x, y), -671_089, 37), y),
     "relu": lambda p, x, y: multiply(p, p.relu(x), y),
     "relu after product": lambda p, x, y: multiply(p, p.relu(multiply(p, x, y), 18), y),
     "compare": lambda p, x, y: p.bits_to_share(p.compare(x, [0, 5, -70_000])),

@@ -93,6 +93,32 @@ def test_truncation_is_unbiased():
     assert abs(got.mean() - (3 * 2**16 + 12_345) / 2**18) < 5e-3
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(-(2**62) + 1, 2**62 - 1), min_size=1, max_size=70), st.integers(-(2**62) + 1, 2**62 - 1),
+    st.integers(1, 62),
+)  # fmt: skip
+def test_rescale_is_the_product_to_one_unit(xs, factor, bits):
+    xs = [x for x in xs if abs(x * factor) >> bits < 2**62] or [0]
+    for session in (Session(), None):
+        if session is None:
+            p = Simulate(default_kernel())
+            got = signed(p.rescale(p.constant(ring(np.array(xs, object))), factor, bits).value)
+        else:
+            got = signed(session.run(lambda p, a: p.rescale(a, factor, bits), ring(np.array(xs, object))))
+        for x, y in zip(xs, got.tolist(), strict=True):
+            assert abs((y << bits) - x * factor) < 1 << bits
+
+
+def test_rescale_is_unbiased_and_costs_what_a_truncation_does():
+    x, factor = np.full(200_000, 3 * 2**16 + 12_345, object), 671_089
+    session, other = Session(), Session()
+    got = signed(session.run(lambda p, a: p.rescale(a, factor, 37), ring(x)))
+    assert abs(got.mean() - (3 * 2**16 + 12_345) * factor / 2**37) < 5e-3
+    other.run(lambda p, a: p.truncate(a, 37), ring(x))
+    assert session.measured() == other.measured()
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("bits", [0, 18])
 def test_relu(shape, bits):

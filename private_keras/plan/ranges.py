@@ -254,6 +254,7 @@ RULES: dict[str, Callable[..., Span]] = {
     "negate": _negate,
     "shift": _same,
     "truncate": _same,
+    "rescale": _multiply,
     "multiply": _multiply,
     "matmul": _matmul,
     "conv": _conv,

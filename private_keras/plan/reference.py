@@ -133,6 +133,7 @@ MEANINGS: dict[str, Callable[..., np.ndarray]] = {
     "negate": lambda at, x: -x,
     "shift": same,
     "truncate": same,
+    "rescale": multiply,
     "multiply": multiply,
     "matmul": lambda at, x, y: np.matmul(x, y),
     "conv": conv,

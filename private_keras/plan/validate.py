@@ -38,8 +38,9 @@ def check(
         step, result = checked_step(step, types, where)
         if public.issuperset(step.inputs):
             public.add(step.output)
-        elif TABLE[step.op].public:
-            raise PlanError(f"{where}: expected public operands alone. Received: a secret one")
+        for index in TABLE[step.op].public:
+            if step.inputs[index] not in public:
+                raise PlanError(f"{where}: expected a public value as operand {index}. Received: a secret one")
         normal.append(step)
         types[step.output] = result
     check_outputs(outputs, types)

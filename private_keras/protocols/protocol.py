@@ -150,6 +150,14 @@ class Protocol(ABC):
         return self.relu_and_bits(x, bits)[0]
 
     @abstractmethod
+    def rescale(self, x: Share, factor: int, bits: int) -> Share:
+        """x factor / 2^bits for a public factor: a truncation whose product is never formed, so that it cannot wrap.
+
+        Rounded stochastically, error below one unit; |x| and the result below 2^62, |factor| < 2^62, 1 <= bits <= 62.
+        One opening, as `truncate`, at the same cost.
+        """
+
+    @abstractmethod
     def relu_and_bits(self, x: Share, bits: int = 0) -> tuple[Share, Bits]:
         """`relu` of x, and the bits [x > 0] that it finds on its way. They cost nothing beyond."""
 

@@ -73,6 +73,16 @@ class Simulate(Protocol):
         dither = self._random(x.shape) >> U(64 - bits)
         return SimulatedShare(((x.value + dither).astype(np.int64) >> bits).astype(U))
 
+    def rescale(self, x: SimulatedShare, factor: int, bits: int) -> SimulatedShare:
+        # As two servers do it: the difference of two floors, of the masked value and of the mask.
+        r = self._random(x.shape)
+        lifted = x.value + U(1 << 62)
+        low = self.kernel.multiply_shift(np.asarray(lifted + r), abs(factor), bits)
+        z = low - self.kernel.multiply_shift(r, abs(factor), bits) - U((abs(factor) << (62 - bits)) & (2**64 - 1))
+        wrapped = np.asarray(lifted + r) < r
+        z = np.asarray(z + wrapped * U((abs(factor) << (64 - bits)) & (2**64 - 1)))
+        return SimulatedShare(z if factor >= 0 else np.asarray(np.negative(z)))
+
     def relu_and_bits(self, x: SimulatedShare, bits: int = 0) -> tuple[SimulatedShare, SimulatedBits]:
         positive = SimulatedBits(x.value.astype(np.int64) > 0)
         return self.gate(positive, x, bits) if bits else self.multiply_bits(positive, x), positive

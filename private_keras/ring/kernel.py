@@ -127,3 +127,7 @@ class Kernel(ABC):
 
         a = (c >> bits) - 2^(62-bits); b = 2^(64-bits) where bit 63 of c is 0, else 0.
         """
+
+    @abstractmethod
+    def multiply_shift(self, x: np.ndarray, factor: int, bits: int) -> np.ndarray:
+        """floor(x factor / 2^bits) mod 2^64 for words x, of the whole product; factor below 2^63, 1 to 63 bits."""

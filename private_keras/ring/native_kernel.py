@@ -184,6 +184,14 @@ class NativeKernel(Kernel):
         self._engine.truncate_public(_flat(c), bits, shifted.reshape(-1), correction.reshape(-1))
         return shifted, correction
 
+    def multiply_shift(self, x: np.ndarray, factor: int, bits: int) -> np.ndarray:
+        _ring(x)
+        _in("factor", factor, 0, (1 << 63) - 1)
+        _in("bits", bits, 1, 63)
+        out = np.empty(x.shape, U)
+        self._engine.multiply_shift(_flat(x), factor, bits, out.reshape(-1))
+        return out
+
     def exp2_public(self, c: np.ndarray, fraction: int, offset: int, scale: int) -> np.ndarray:
         _ring(c)
         _in("fraction", fraction, 0, exp2_table.FRACTION)

@@ -185,9 +185,15 @@ class NumpyKernel(Kernel):
             raise KernelError(f"bits must be 1 .. 62. Received: {bits}")
         return (c >> U(bits)) - U(1 << (62 - bits)), (~c >> U(63)) << U(64 - bits)
 
+    def multiply_shift(self, x: np.ndarray, factor: int, bits: int) -> np.ndarray:
+        _ring(x)
+        if not (0 <= factor < 1 << 63 and 1 <= bits <= 63):
+            raise KernelError("expected a factor from 0 to below 2^63 and 1 to 63 bits")
+        return _multiply_shift(x, np.full(x.shape, factor, U), bits)
+
 
 def _multiply_shift(a: np.ndarray, b: np.ndarray, shift: int) -> np.ndarray:
-    """floor(a * b / 2^shift) of 64-bit words whose result fits 64 bits, by 32-bit halves."""
+    """floor(a * b / 2^shift) mod 2^64 of 64-bit words, by 32-bit halves."""
     m = U(0xFFFFFFFF)
     a0, a1, b0, b1 = a & m, a >> U(32), b & m, b >> U(32)
     low = a0 * b0

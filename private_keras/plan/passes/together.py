@@ -15,6 +15,8 @@ from private_keras.plan.plan import Plan, Step
 from private_keras.plan.records import TensorType
 
 _UNARY = frozenset({"truncate", "exp", "reciprocal", "rsqrt", "sqrt", "log", "sign", "spline"})
+# With a public number as second operand, the same for all.
+_SCALED = frozenset({"rescale"})
 _BINARY = frozenset({"multiply", "maximum", "minimum"})
 # Larger tensors take longer than a round does, and would have to wait for each other in memory.
 _MEMBER_ELEMENTS = 2**18
@@ -45,7 +47,7 @@ def _candidates(plan: Plan, types: dict[str, TensorType]) -> set[str]:
         if public.issuperset(step.inputs):
             public.add(step.output)
         elif types[step.output].size <= _MEMBER_ELEMENTS and (
-            step.op in _UNARY or step.op in _BINARY and _alike(step, types) and public.isdisjoint(step.inputs)
+            step.op in _UNARY | _SCALED or step.op in _BINARY and _alike(step, types) and public.isdisjoint(step.inputs)
         ):
             found.add(step.output)
     return found
@@ -66,7 +68,8 @@ def _groups(plan: Plan, types: dict[str, TensorType], candidates: set[str]) -> I
         level = height[step.output]
         if step.output in candidates:
             fractions = tuple(types[name].fraction for name in step.inputs)
-            key = (level, step.op, fractions, json.dumps(step.attributes, sort_keys=True))
+            shared = step.inputs[1:] if step.op in _SCALED else ()
+            key = (level, step.op, fractions, shared, json.dumps(step.attributes, sort_keys=True))
             full[key] += types[step.output].size
             groups[(*key, full[key] // _GROUP_ELEMENTS)].append(step)
             level += 1
@@ -126,6 +129,9 @@ def _joined(
 
     operands = []
     for parts in zip(*(step.inputs for step in group), strict=True):
+        if group[0].op in _SCALED and operands:
+            operands.append(parts[0])
+            continue
         if parts not in whole:
             flat = [
                 name if len(types[name].shape) == 1

@@ -27,10 +27,17 @@ def _truncate(attributes: dict[str, Any], x: TensorType) -> TensorType:
     return truncated(x, attributes["bits"])
 
 
+def _rescale(attributes: dict[str, Any], x: TensorType, factor: TensorType) -> TensorType:
+    if factor.shape:
+        raise PlanError(f"expected a factor of shape []. Received: {list(factor.shape)}")
+    return truncated(TensorType(x.shape, x.fraction + factor.fraction), attributes["bits"])
+
+
 PRIMITIVES = (
     Primitive("add", (2, 2), _sum, flow=Flow.SUM),
     Primitive("subtract", (2, 2), _sum, flow=Flow.SUM),
     Primitive("negate", (1, 1), same, flow=Flow.MOVE),
     Primitive("shift", (1, 1), _shift, {"bits": Int(0, 58)}, Flow.MOVE),
     Primitive("truncate", (1, 1), _truncate, {"bits": Int(1, 58)}, Flow.MOVE),
+    Primitive("rescale", (2, 2), _rescale, {"bits": Int(1, 62)}, Flow.MOVE, public=(1,)),
 )

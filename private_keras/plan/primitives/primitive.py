@@ -32,7 +32,7 @@ class Primitive:
             Attributes are in normal form. Takes time and memory of the order of the attributes, not of the tensors.
         attributes: reader of each attribute.
         flow: what the result shows of the inputs.
-        public: whether it takes public operands alone.
+        public: operands, by place, that must be public.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Primitive:
     type_rule: Callable[..., Any]
     attributes: dict[str, Field] = field(default_factory=dict)
     flow: Flow = Flow.COMPUTE
-    public: bool = False
+    public: tuple[int, ...] = ()
 
     def read_attributes(self, given: dict[str, Any]) -> Attributes:
         """Attributes in normal form: all there, plain ints, lists and strings, defaults filled in."""

@@ -37,6 +37,6 @@ PRIMITIVES = (
             "probability": Int(0, 1 << CHANCE_BITS, required=False, default=0),
             "stream": Int(0, limits.MAX_STEPS),
         },
-        public=True,
+        public=(0,),
     ),
 )

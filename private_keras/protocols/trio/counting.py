@@ -63,6 +63,9 @@ class CountingTrio(Protocol):
         self.mask(x)
         return self._result(x.shape, costs.carry(x.size, bits))
 
+    def rescale(self, x: TrioShare, factor: int, bits: int) -> TrioShare:
+        return self.truncate(x, bits)
+
     def relu_and_bits(self, x: TrioShare, bits: int = 0) -> tuple[TrioShare, TrioBits]:
         self.mask(x)
         self.cost += costs.compare(x.size, 1, OFFSET)

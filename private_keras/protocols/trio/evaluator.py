@@ -20,6 +20,11 @@ HELPER = 2
 BLOCK = 4096  # elements whose pieces are computed at one time, so that they stay in a core's cache
 
 
+
+def _word(value: int) -> np.uint64:
+    """value mod 2^64."""
+    return U(value & 0xFFFFFFFFFFFFFFFF)
+
 class Evaluator(Party):
     """See `Protocol` for the methods, docs/security.md for the simulation argument."""
 
@@ -124,6 +129,20 @@ class Evaluator(Party):
             z += public
         self.charge(costs.carry(n, bits))
         return TrioShare(x.shape, z=z.reshape(x.shape), masked=False)
+
+    def rescale(self, x: TrioShare, factor: int, bits: int) -> TrioShare:
+        # With c = x + 2^62 + r, less 2^64 where that wraps: x f / 2^b = (c - 2^62 - r + wrap 2^64) f / 2^b. The product
+        # with c is public, in 128 bits; that with r the helper deals, as it deals r >> b for a truncation.
+        self.mask(x)
+        n, size = x.size, abs(factor)
+        word, top = self._dealt(n, n if self.party == 0 else plane_words(n) * bits)
+        c = x.m.ravel() + U(1 << OFFSET)
+        wrap = (~c >> U(63)) * _word(size << (64 - bits))
+        z = self._dealt_shift(n, bits, word, top, wrap)
+        if self.party == 0:
+            z += self.kernel.multiply_shift(c, size, bits) - _word(size << (OFFSET - bits))
+        self.charge(costs.carry(n, bits))
+        return TrioShare(x.shape, z=(z if factor >= 0 else np.negative(z)).reshape(x.shape), masked=False)
 
     def _less(self, cs: list[np.ndarray], width: int, *, top: bool) -> list[np.ndarray]:
         """Masked planes [c mod 2^width < r mod 2^width] (xor the top bits, if asked), one per public c; 3 rounds.

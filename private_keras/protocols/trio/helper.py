@@ -91,6 +91,14 @@ class Helper(Party):
         self.charge(costs.carry(x.size, bits))
         return TrioShare(x.shape, masked=False)
 
+    def rescale(self, x: TrioShare, factor: int, bits: int) -> TrioShare:
+        self.mask(x)
+        r = x.l.ravel()
+        word0, top0 = self.draw_parts(0, [r.size] * 2)
+        self._send([self.kernel.multiply_shift(r, abs(factor), bits) - word0, self._carry(r >> U(63), bits, top0)])
+        self.charge(costs.carry(x.size, bits))
+        return TrioShare(x.shape, masked=False)
+
     def _less(self, r: np.ndarray, count: int, width: int, *, top: bool) -> list[np.ndarray]:
         """Deals for `count` comparisons of public words with r; returns the masks of their results, as planes."""
         self.charge(costs.compare(r.size, count, width))

@@ -24,7 +24,7 @@ namespace {
 const Table& ISA_TABLE() {
     static constexpr Table table = {
         ISA_NAME, TILE_ROWS, TILE_COLUMNS, matmul, conv, to_planes, from_planes, digits_deal, digits_compare, tree_deal,
-        tree_combine, select, exp2_public, truncate_public,
+        tree_combine, select, exp2_public, truncate_public, multiply_shift,
     };
     return table;
 }

@@ -72,3 +72,8 @@ inline void truncate_public(const u64* c, size_t n, int bits, u64* a, u64* b) {
         b[i] = (~c[i] >> 63) << (64 - bits);
     }
 }
+
+// floor(x factor / 2^bits) mod 2^64
+inline void multiply_shift(const u64* x, size_t n, u64 factor, int bits, u64* out) {
+    for (size_t i = 0; i < n; i++) out[i] = u64((unsigned __int128)x[i] * factor >> bits);
+}

@@ -152,6 +152,18 @@ void truncate_public(const Engine& engine, const In& c, int bits, const Out& a, 
     });
 }
 
+void multiply_shift(const Engine& engine, const In& x, u64 factor, int bits, const Out& out) {
+    expect(1 <= bits && bits <= 63, "a shift by 1 .. 63 bits expected");
+    size_t n = x.size();
+    expect_words(out, n, "products");
+    const u64* from = x.data();
+    u64* to = out.data();
+    nb::gil_scoped_release release;
+    parallel(engine.threads, n, 65536, [&](size_t first, size_t last) {
+        engine.table.multiply_shift(from + first, last - first, factor, bits, to + first);
+    });
+}
+
 }  // namespace
 
 void bind_bits(nb::class_<Engine>& engine) {
@@ -170,4 +182,5 @@ void bind_bits(nb::class_<Engine>& engine) {
     engine.def("exp2_public", &exp2_public, as_is("c"), as_is("coarse"), as_is("fine"), nb::arg("table_fraction"),
                nb::arg("fraction"), nb::arg("shift"), as_is("out"));
     engine.def("truncate_public", &truncate_public, as_is("c"), nb::arg("bits"), as_is("a"), as_is("b"));
+    engine.def("multiply_shift", &multiply_shift, as_is("x"), nb::arg("factor"), nb::arg("bits"), as_is("out"));
 }

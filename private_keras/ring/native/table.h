@@ -50,6 +50,7 @@ struct Table {
     // Element by element, elements 0 .. n-1.
     void (*exp2)(const u64* c, size_t n, const Exp2& how, u64* out);
     void (*truncate)(const u64* c, size_t n, int bits, u64* a, u64* b);
+    void (*multiply_shift)(const u64* x, size_t n, u64 factor, int bits, u64* out);
 };
 
 const Table& portable_table();

@@ -53,4 +53,15 @@ def truncate(p: Protocol, at: Operation, x: Value) -> Value:
     return p.truncate(as_share(p, x), at.attributes["bits"])
 
 
-OPERATIONS = {"add": add, "subtract": subtract, "negate": negate, "shift": shift, "truncate": elementwise(truncate)}
+def rescale(p: Protocol, at: Operation, x: Value, factor: Value) -> Value:
+    return p.rescale(as_share(p, x), factor.astype(np.int64).item(), at.attributes["bits"])
+
+
+OPERATIONS = {
+    "add": add,
+    "subtract": subtract,
+    "negate": negate,
+    "shift": shift,
+    "truncate": elementwise(truncate),
+    "rescale": elementwise(rescale),
+}

@@ -25,4 +25,15 @@ def _same(tape: Tape, step: Step, g: Gradient, wanted: Sequence[bool]) -> list[G
     return [g]
 
 
-RULES = {"add": _add, "subtract": _subtract, "negate": _negate, "shift": _same, "truncate": _same}
+def _rescale(tape: Tape, step: Step, g: Gradient, wanted: Sequence[bool]) -> list[Gradient | None]:
+    return [tape.multiply(g, step.inputs[1]), None]
+
+
+RULES = {
+    "add": _add,
+    "subtract": _subtract,
+    "negate": _negate,
+    "shift": _same,
+    "truncate": _same,
+    "rescale": _rescale,
+}
