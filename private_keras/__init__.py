@@ -26,6 +26,8 @@ _OWN = {
     "models": "private_keras.models",
     "convert": "private_keras.models",
     "Network": "private_keras.models",
+    "share": "private_keras.tensor",
+    "SecretTensor": "private_keras.tensor",
     "connect": "private_keras.cluster",
     "LocalCluster": "private_keras.cluster",
 }

@@ -21,6 +21,7 @@ RANK = {
     "protocols": 2,
     "server": 3,
     "cluster": 4,
+    "tensor": 5,
     "tracing": 5,
     "layers": 6,
     "converter": 6,

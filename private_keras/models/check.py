@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from private_keras.errors import PrivateKerasError
+from private_keras.errors import InputError, PrivateKerasError
 from private_keras.models import inputs
 from private_keras.models.execution import Execution
 from private_keras.models.guard import ADVICE, problems
@@ -84,6 +84,8 @@ class Check:
 def check(model: keras.Model, execution: Execution, x_sample: Any) -> Check:
     """See `PrivateModel.check`."""
     try:
+        if inputs.is_secret(x_sample):
+            raise InputError("ranges are computed in the clear, on this machine. Give a sample as arrays.")
         size = 1 if x_sample is None else len(inputs.flatten(model, x_sample)[0])
         if execution.jobs.holdings.secret:
             return _trained(model, execution, size, x_sample is not None)

@@ -80,8 +80,8 @@ class Execution:
                     "build on the layers of pk.convert(that_model.reveal())."
                 )
 
-    def arrays(self, x: Any, batch_size: int) -> list[np.ndarray]:
-        """Arrays of x in the order of the model's inputs, every row of them checked. Call `look` before."""
+    def arrays(self, x: Any, batch_size: int) -> list[inputs.Data]:
+        """What x holds, in the order of the model's inputs, every row checked. Call `look` before."""
         arrays = inputs.flatten(self._model, x)
         size = min(batch_size, len(arrays[0]))
         traced = self.jobs.steps.predict(size) if self.jobs.holdings.secret else self._plan_for(size)
@@ -96,18 +96,23 @@ class Execution:
         arrays = inputs.flatten(self._model, x)
         if self.jobs.holdings.secret:
             step = self.jobs.steps.predict(len(arrays[0]))
-            opened = self.jobs.run(current(), step, inputs.check(self._model, step.inputs, arrays))
+            values = inputs.check(self._model, step.inputs, arrays)
+            cluster = current()
+            opened = self.jobs.run(cluster, step, inputs.given(cluster, values))
             return _outputs(step, opened)
         traced = self._plan_for(len(arrays[0]))
         values = inputs.check(self._model, traced.inputs, arrays)
-        self._guards[len(arrays[0])].check(values)
+        if not inputs.is_secret(arrays):
+            self._guards[len(arrays[0])].check(values)
         cluster = current()
+        given = inputs.given(cluster, values)
         try:
-            results = cluster.run(traced.plan, self._weights(cluster, traced) | values)
+            results = cluster.run(traced.plan, self._weights(cluster, traced) | given)
         except HandleNotFound:
             # A server was started anew and knows nothing of before; nothing of this batch was computed.
             self._shares = None
-            results = cluster.run(traced.plan, self._weights(cluster, traced) | values)
+            given = inputs.given(cluster, values)
+            results = cluster.run(traced.plan, self._weights(cluster, traced) | given)
         return _outputs(traced, results)
 
     def _weights(self, cluster: Cluster, traced: Traced) -> dict[str, Handle]:

@@ -5,16 +5,20 @@ from typing import Any
 import keras
 import numpy as np
 
+from private_keras.cluster import Cluster, Rows
 from private_keras.errors import InputError
+from private_keras.tensor import Column, SecretTensor
 from private_keras.tracing import InputSpec
 
+Data = np.ndarray | SecretTensor
 
-def flatten(model: keras.Model, x: Any) -> list[np.ndarray]:
-    """The arrays of a batch, in the order of the model's inputs.
+
+def flatten(model: keras.Model, x: Any) -> list[Data]:
+    """The arrays and secret tensors of a batch, in the order of the model's inputs.
 
     Args:
         model: built; its inputs' names and structure decide the order.
-        x: one array, or a list, tuple or dict of arrays.
+        x: one array or secret tensor, or a list, tuple or dict of them.
 
     Raises:
         InputError: another number of arrays, other names, other types, no rows, or different numbers of rows.
@@ -46,9 +50,12 @@ def flatten(model: keras.Model, x: Any) -> list[np.ndarray]:
 
 
 def check(
-    model: keras.Model, specs: Sequence[InputSpec], arrays: Sequence[np.ndarray], noun: str = "input"
-) -> dict[str, np.ndarray]:
+    model: keras.Model, specs: Sequence[InputSpec], arrays: Sequence[Data], noun: str = "input"
+) -> dict[str, np.ndarray | Column]:
     """The plan's inputs by name: of the right rank and shape, finite, in range, integers where the model wants them.
+
+    What is not known of a secret tensor cannot be checked: whether indices and classes exist. It is finite, below 2^20
+    if it is real, and either of integers or not, since `share`.
 
     Args:
         model: for its name in errors.
@@ -60,6 +67,20 @@ def check(
         InputError: says what was expected and received; never quotes a value.
     """
     return {spec.name: _checked(model, spec, array, noun) for spec, array in zip(specs, arrays, strict=True)}
+
+
+def given(cluster: Cluster, values: Mapping[str, np.ndarray | Column]) -> dict[str, np.ndarray | Rows]:
+    """All rows of what `check` gave, as a job of one step takes them.
+
+    Raises:
+        HandleNotFound: secret tensors that are on another cluster, or were lost.
+    """
+    return {name: value.rows(cluster) if isinstance(value, Column) else value for name, value in values.items()}
+
+
+def is_secret(x: Any) -> bool:
+    """Whether there is a secret tensor in a structure of data."""
+    return any(isinstance(leaf, SecretTensor) for leaf in keras.tree.flatten(x))
 
 
 def input_names(model: keras.Model) -> list[str]:
@@ -94,15 +115,15 @@ def is_nested_numbers(x: Sequence) -> bool:
     return isinstance(x, int | float | np.generic)
 
 
-def as_array(model: keras.Model, name: str, part: Any, noun: str = "input") -> np.ndarray:
-    """The numbers of one input, target or argument, with an axis for rows.
+def as_array(model: keras.Model, name: str, part: Any, noun: str = "input") -> Data:
+    """The numbers of one input, target or argument, with an axis for rows; a secret tensor as it is.
 
     Raises:
         InputError: something else.
     """
     where = f"model {model.name!r}, {noun} {name!r}"
     try:
-        array = np.asarray(part)
+        array = part if isinstance(part, SecretTensor) else np.asarray(part)
     except (TypeError, ValueError) as error:
         raise InputError(
             f"{where}: expected an array of numbers. Received: {type(part).__name__} "
@@ -123,17 +144,23 @@ def _is_extended_float(dtype: np.dtype) -> bool:
     return dtype.name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")
 
 
-def _checked(model: keras.Model, spec: InputSpec, array: np.ndarray, noun: str) -> np.ndarray:
+def _checked(model: keras.Model, spec: InputSpec, array: Data, noun: str) -> np.ndarray | Column:
     where = f"model {model.name!r}, {noun} {spec.keras_name!r}"
     row = spec.shape[1:]
+    shape = array.shape
     # As Keras does: an axis of length 1 at the end may be left out, or be too many.
-    if array.ndim == len(row) and row and row[-1] == 1 and array.shape[1:] != row:
-        array = array[..., None]
-    elif array.ndim == len(row) + 2 and array.shape[-1] == 1:
-        array = array[..., 0]
-    if array.shape[1:] != row:
+    if len(shape) == len(row) and row and row[-1] == 1 and shape[1:] != row:
+        shape = (*shape, 1)
+    elif len(shape) == len(row) + 2 and shape[-1] == 1:
+        shape = shape[:-1]
+    if shape[1:] != row:
         expected = f"(rows, {', '.join(map(str, row))})" if row else "(rows,)"
         raise InputError(f"{where}: expected shape {expected}. Received: {array.shape}")
+    if isinstance(array, SecretTensor):
+        if spec.dtype == "bool" and array.dtype.kind != "b":
+            raise InputError(f"{where}: expected truth values. Received: {array!r}. Share it as dtype bool.")
+        return array.column(row, spec.fraction, where)
+    array = array.reshape(shape)
     values = real_numbers(where, array, spec.low, spec.high)
     if spec.fraction == 0 and (values != np.rint(values)).any():
         raise InputError(f"{where}: expected whole numbers (the layer takes indices). Received: dtype {array.dtype} "

@@ -1,5 +1,6 @@
 """The loop of `predict`: Keras' data adapters, callbacks and progress bar around batches that run on shares."""
 import types
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -8,6 +9,7 @@ from keras.src.trainers.epoch_iterator import EpochIterator
 
 from private_keras.errors import InputError
 from private_keras.models.execution import Execution
+from private_keras.models.inputs import Data, is_secret
 from private_keras.models.training.feeds import BATCH_SIZE, is_stream, tuples
 from private_keras.models.training.options import count
 
@@ -20,13 +22,17 @@ def predict(
     count("batch_size", batch_size)
     count("steps", steps)
     execution.look()
+    arrays: list[Data] = []
     if not is_stream(x):
         batch_size = batch_size or BATCH_SIZE
         arrays = execution.arrays(x, batch_size)  # all rows, before the first is shared
         x = arrays if len(arrays) > 1 else arrays[0]
     if isinstance(x, types.GeneratorType):
         x = tuples(model, x)
-    batches = EpochIterator(x=x, batch_size=batch_size, steps_per_epoch=steps, shuffle=False)
+    if arrays and is_secret(arrays):
+        batches = _Slices(arrays, batch_size, steps)
+    else:
+        batches = EpochIterator(x=x, batch_size=batch_size, steps_per_epoch=steps, shuffle=False)
     if not isinstance(callbacks, keras.callbacks.CallbackList):
         callbacks = keras.callbacks.CallbackList(
             callbacks, add_progbar=verbose != 0, verbose=verbose, epochs=1, steps=batches.num_batches, model=model
@@ -46,3 +52,18 @@ def predict(
     if not results:
         raise InputError(f"model {model.name!r}: expected at least one batch. Received: data without any")
     return keras.tree.map_structure(lambda *parts: np.concatenate(parts, axis=0), *results)
+
+
+class _Slices:
+    """Batches of data with secret tensors among them, which Keras' `EpochIterator` could not slice."""
+
+    def __init__(self, arrays: Sequence[Data], size: int, steps: int | None):
+        self._arrays = arrays
+        self._size = size
+        available = -(-len(arrays[0]) // size)
+        self.num_batches = available if steps is None else min(steps, available)
+
+    def __iter__(self) -> Iterator[tuple[int, int, tuple]]:
+        for i in range(self.num_batches):
+            parts = [array[i * self._size : (i + 1) * self._size] for array in self._arrays]
+            yield i, i, ((parts if len(parts) > 1 else parts[0],),)

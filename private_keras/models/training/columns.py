@@ -9,6 +9,7 @@ from keras.src.trainers.data_adapters import data_adapter_utils
 
 from private_keras.errors import InputError, UnsupportedError
 from private_keras.models import inputs
+from private_keras.tensor import SecretTensor
 from private_keras.tracing.training.traced import Target
 
 
@@ -17,16 +18,16 @@ class Columns:
     """Data of as many rows each.
 
     Attributes:
-        x: one array for each model input, in the order in which Keras flattens them.
+        x: one array or secret tensor for each model input, in the order in which Keras flattens them.
         y: one for each leaf of the targets.
         targets: structure of the targets with a `Target` for each leaf; None where there are none.
-        weight: sample weights of shape (rows,), or None.
+        weight: sample weights of shape (rows,), or None; a secret tensor may have shape (rows, 1).
     """
 
-    x: list[np.ndarray]
-    y: list[np.ndarray]
+    x: list[inputs.Data]
+    y: list[inputs.Data]
     targets: Any
-    weight: np.ndarray | None
+    weight: inputs.Data | None
 
     @property
     def rows(self) -> int:
@@ -90,19 +91,22 @@ def _structure(model: keras.Model, y: Any) -> Any:
     return keras.tree.map_structure(lambda part: inputs.as_array(model, "y", part, "target"), y)
 
 
-def _target(array: np.ndarray) -> Target:
+def _target(array: inputs.Data) -> Target:
     kind = array.dtype.name if array.dtype.kind in "iub" else "float32"
     return Target(tuple(array.shape[1:]), kind)
 
 
 def _weight(
     model: keras.Model, rows: int, y: Any, sample_weight: Any, class_weight: Mapping[int, float] | None
-) -> np.ndarray | None:
+) -> inputs.Data | None:
     where = f"model {model.name!r}"
     if class_weight is not None:
         if sample_weight is not None:
             raise InputError(f"{where}: class_weight and sample_weight cannot be given at the same time. Multiply the "
                              "sample weights by the weights of their classes")
+        if isinstance(y, SecretTensor):
+            raise InputError(f"{where}: class_weight needs targets that are known here. Received: {y!r}. Share the "
+                             "weight of each sample: sample_weight=pk.share(weights)")
         if y is None or not isinstance(y, np.ndarray):
             raise InputError(f"{where}: class_weight needs one array of targets. Received: "
                              f"{'none' if y is None else type(y).__name__}")
@@ -118,9 +122,10 @@ def _weight(
         raise UnsupportedError(f"{where}: weights for each output do not run on shares. Give one weight for each "
                                "sample, or use loss_weights in compile.")
     weight = inputs.as_array(model, "sample_weight", sample_weight, "argument")
-    if weight.ndim == 2 and weight.shape[1] == 1:
+    column = weight.ndim == 2 and weight.shape[1] == 1
+    if column and isinstance(weight, np.ndarray):
         weight = weight[:, 0]
-    if weight.ndim != 1:
+    if weight.ndim != 1 and not column:
         raise UnsupportedError(f"{where}: sample_weight: expected shape ({rows},), one weight for each sample. "
                                f"Received: {weight.shape}. Weights within a sample do not run on shares.")
     if len(weight) != rows:

@@ -6,6 +6,7 @@ import keras
 
 from private_keras.cluster import current
 from private_keras.errors import DivergenceError, InputError
+from private_keras.models import inputs
 from private_keras.models.training import columns as data
 from private_keras.models.training.feeds import ArrayFeed, Feed, feed
 from private_keras.models.training.jobs import Jobs, Logs
@@ -91,7 +92,7 @@ def on_batch(
     used = {item.name for item in traced.plan.inputs}
     before = jobs.snapshot()
     jobs.reset_metrics()
-    jobs.run(cluster, traced, {name: value for name, value in values.items() if name in used})
+    jobs.run(cluster, traced, inputs.given(cluster, {name: value for name, value in values.items() if name in used}))
     try:
         return jobs.open(cluster, guard=train)
     except DivergenceError:

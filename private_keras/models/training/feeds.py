@@ -13,9 +13,11 @@ from keras.src.trainers.epoch_iterator import EpochIterator
 from private_keras.cluster import Cluster, Rows
 from private_keras.cluster.shares import Share
 from private_keras.errors import InputError
+from private_keras.models.inputs import is_secret
 from private_keras.models.training import columns as data
 from private_keras.models.training.columns import Columns
 from private_keras.models.training.shuffle import Shuffle, batches
+from private_keras.tensor import Column
 from private_keras.tracing.training.traced import TracedStep
 
 BATCH_SIZE = 32  # Keras' default
@@ -27,7 +29,7 @@ INDICES = 1 << 24
 
 Batch = np.ndarray | Columns  # numbers of rows, or the rows
 # Of a traced step, the values of its data, checked.
-Check = Callable[[TracedStep, Columns], Mapping[str, np.ndarray]]
+Check = Callable[[TracedStep, Columns], Mapping[str, np.ndarray | Column]]
 
 
 @dataclass(frozen=True)
@@ -132,8 +134,8 @@ class ArrayFeed(Feed):
         self._check = check
         self._pass = number
         self._done = 0  # batches of this pass
-        self._shares: dict[str, Share] = {}
-        self._values: Mapping[str, np.ndarray] = {}
+        self._shares: dict[str, Share | Column] = {}
+        self._values: Mapping[str, np.ndarray | Column] = {}
         self._per_pass = -(-columns.rows // size)
         self.num_batches = steps or self._per_pass
 
@@ -176,7 +178,7 @@ class ArrayFeed(Feed):
             self._shares = _share(cluster, traced, self._values or self._check(traced, self._columns))
             self._values = {}
         indices = np.stack(segment.batches)
-        return {name: Rows(self._shares[name].handle, indices) for name in names}
+        return {name: self._shares[name].rows(cluster, indices) for name in names}
 
     def _limit(self) -> int:
         return max(1, INDICES // self.size)
@@ -211,7 +213,7 @@ class StreamFeed(Feed):
         shares = _share(cluster, traced, self._check(traced, data.joined(segment.batches)))
         indices = np.arange(segment.steps * segment.rows).reshape(segment.steps, segment.rows)
         self._shares = shares  # until the next piece: the job needs them
-        return {name: Rows(share.handle, indices) for name, share in shares.items()}
+        return {name: share.rows(cluster, indices) for name, share in shares.items()}
 
 
 def feed(
@@ -239,6 +241,9 @@ def feed(
     )
 
     def read(batch: Any) -> Columns:
+        if is_secret(batch):
+            raise InputError(f"model {model.name!r}: expected arrays from {type(x).__name__}. Received: secret "
+                             "tensors, which are on the servers already; give them as x and y")
         inputs, targets, weight = keras.utils.unpack_x_y_sample_weight(batch)
         return data.read(model, inputs, targets, weight, None)
 
@@ -269,12 +274,18 @@ def _names(traced: TracedStep) -> list[str]:
     return [name for name in names if name in used]
 
 
-def _share(cluster: Cluster, traced: TracedStep, values: Mapping[str, np.ndarray]) -> dict[str, Share]:
+def _share(
+    cluster: Cluster, traced: TracedStep, values: Mapping[str, np.ndarray | Column]
+) -> dict[str, Share | Column]:
     items = {item.name: item for item in traced.plan.inputs}
-    return {
-        name: Share(cluster, cluster.share(values[name], items[name].type.fraction, items[name].label or name))
-        for name in _names(traced)
-    }
+    result: dict[str, Share | Column] = {}
+    for name in _names(traced):
+        value, item = values[name], items[name]
+        if isinstance(value, Column):
+            result[name] = value
+        else:
+            result[name] = Share(cluster, cluster.share(value, item.type.fraction, item.label or name))
+    return result
 
 
 def _rows(batch: Batch) -> int:

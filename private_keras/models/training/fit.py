@@ -1,12 +1,15 @@
 """The loop of `fit`: Keras' callbacks and progress bar around jobs in which servers run many steps by themselves."""
+import math
 from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras.src.trainers.data_adapters import array_slicing
 
 from private_keras.cluster import Cluster, current
 from private_keras.errors import ClusterError, DivergenceError, InputError
+from private_keras.models import inputs
 from private_keras.models.training import averages, checkpoint
 from private_keras.models.training.evaluate import evaluation_feed, require_compiled, run_evaluation
 from private_keras.models.training.feeds import ArrayFeed, Feed, Segment, feed, is_stream
@@ -172,10 +175,33 @@ def _split(model: keras.Model, x: Any, y: Any, sample_weight: Any, share: float)
     if is_stream(x):
         raise InputError(f"model {model.name!r}: validation_split needs arrays. Received: {type(x).__name__}; give "
                          "validation_data")
+    if inputs.is_secret((x, y, sample_weight)):
+        return _split_rows(model, (x, y, sample_weight), share)
     try:
         return array_slicing.train_validation_split((x, y, sample_weight), validation_split=share)
     except ValueError as error:
         raise InputError(f"model {model.name!r}: validation_split: {str(error).splitlines()[0][:200]}") from None
+
+
+def _split_rows(model: keras.Model, data: Any, share: float) -> tuple[Any, Any]:
+    """As Keras does, of data with secret tensors among them: public rows, the first and the last."""
+    x, y, sample_weight = (
+        np.asarray(part) if isinstance(part, list | tuple) and inputs.is_nested_numbers(part) else part for part in data
+    )
+    data = keras.tree.map_structure(
+        lambda leaf: leaf if leaf is None else inputs.as_array(model, "validation_split", leaf, "argument"),
+        (x, y, sample_weight),
+    )
+    rows = len(next(leaf for leaf in keras.tree.flatten(data) if leaf is not None))
+    first = math.floor(rows * (1.0 - share))
+    if first in (0, rows):
+        raise InputError(f"model {model.name!r}: validation_split: expected at least one row on each side. Received: "
+                         f"{share} of {rows} rows")
+
+    def part(rows: slice) -> Any:
+        return keras.tree.map_structure(lambda leaf: None if leaf is None else leaf[rows], data)
+
+    return part(slice(first)), part(slice(first, None))
 
 
 def _unpacked(model: keras.Model, validation_data: Any) -> tuple:

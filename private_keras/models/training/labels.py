@@ -7,11 +7,13 @@ import numpy as np
 
 from private_keras.models import inputs
 from private_keras.models.training.columns import Columns
+from private_keras.ring.fixedpoint import DEFAULT_FRACTION
+from private_keras.tensor import Column, SecretTensor
 from private_keras.tracing.training.losses import check_shapes, labels
 from private_keras.tracing.training.traced import TracedStep
 
 
-def checked(model: keras.Model, traced: TracedStep, columns: Columns) -> dict[str, np.ndarray]:
+def checked(model: keras.Model, traced: TracedStep, columns: Columns) -> dict[str, np.ndarray | Column]:
     """Values of all rows by name of the plan's input: right shapes, finite, in range, labels of classes that exist.
 
     Raises:
@@ -22,12 +24,16 @@ def checked(model: keras.Model, traced: TracedStep, columns: Columns) -> dict[st
     values |= inputs.check(model, traced.targets, columns.y, "target")
     if traced.sample_weight is not None:
         where = f"model {model.name!r}, sample weights"
-        values[traced.sample_weight] = inputs.real_numbers(where, columns.weight, -(2.0**20), 2.0**20)
+        weight = columns.weight
+        if isinstance(weight, SecretTensor):
+            values[traced.sample_weight] = weight.column((), DEFAULT_FRACTION, where)
+        else:
+            values[traced.sample_weight] = inputs.real_numbers(where, weight, -(2.0**20), 2.0**20)
     return values
 
 
 def check_targets(model: keras.Model, columns: Columns) -> None:
-    """Passes targets that the compiled losses are made for.
+    """Passes targets that the compiled losses are made for. Of secret tensors shapes alone are known.
 
     Raises:
         InputError: shapes that do not fit the output, classes that do not exist, numbers out of range; quotes no value.
@@ -35,7 +41,9 @@ def check_targets(model: keras.Model, columns: Columns) -> None:
     """
     for name, loss, shape, array in _pairs(model, columns):
         check_shapes(loss, (None, *array.shape[1:]), (None, *shape[1:]), name)
-        labels(loss, shape).check(array, f"model {model.name!r}, target of output {name!r}")
+        expected = labels(loss, shape)
+        if not isinstance(array, SecretTensor):
+            expected.check(array, f"model {model.name!r}, target of output {name!r}")
 
 
 def _pairs(model: keras.Model, columns: Columns) -> Iterator[tuple[str, Any, tuple, np.ndarray]]:
