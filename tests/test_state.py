@@ -8,7 +8,7 @@ import pytest
 
 import private_keras as pk
 from private_keras import cluster as clusters
-from private_keras.errors import FileError, HandleNotFound, InputError, UnsupportedError
+from private_keras.errors import DivergenceError, FileError, HandleNotFound, InputError, UnsupportedError
 from private_keras.models.training import checkpoint
 from tests.training import Events, distance, logistic, pair, two_classes
 
@@ -419,6 +419,57 @@ def test_lost_shares_put_back_what_the_client_knew():
     np.testing.assert_allclose(private.predict(X, verbose=0), plain.predict(X, verbose=0), atol=1e-3)
     assert int(private.optimizer.iterations) == 0
     private.fit(X, Y, verbose=0)
+
+
+def test_values_on_another_cluster_stay_there():
+    private, _ = logistic(optimizer=adam)
+    private.fit(X, Y, verbose=0)
+    trained = private.get_weights()
+    with clusters.SimulatedCluster():
+        for use in (lambda: private.predict(X, verbose=0), lambda: private.fit(X, Y, verbose=0), private.get_weights):
+            with pytest.raises(HandleNotFound, match="another cluster"):
+                use()
+    close(private.get_weights(), trained, 0)
+    private.fit(X, Y, verbose=0)
+
+
+def counters(model):
+    return {v.path: float(v) for v in model.optimizer.variables[1:] if not len(v.shape)}
+
+
+def test_a_run_that_is_dropped_leaves_the_optimisers_counters_as_they_were(monkeypatch):
+    private, plain = logistic(optimizer=lambda: keras.optimizers.Nadam(0.01))
+    first = dict(verbose=0, batch_size=25, shuffle=False)
+    private.fit(X, Y, **first)
+    before = counters(private)
+    with monkeypatch.context() as patched:
+        patched.setattr("private_keras.models.training.jobs.LIMIT_BITS", -60)
+        with pytest.raises(DivergenceError):
+            private.fit(X, Y, **first)
+    assert counters(private) == before and int(private.optimizer.iterations) == 2
+    # The rate is so much smaller that the step is traced anew, from these counters.
+    for model in (private, plain):
+        if model is plain:
+            model.fit(X, Y, **first)
+        model.optimizer.learning_rate = 1e-3
+        model.fit(X, Y, **first)
+    assert distance(private, plain) < 1e-3
+    pk.connect(protocol="simulate")
+    with pytest.raises(HandleNotFound):
+        private.predict(X, verbose=0)
+    assert sorted(counters(private).values()) == [pytest.approx(1e-3), 1] and int(private.optimizer.iterations) == 0
+
+
+def test_an_optimiser_that_is_set_back_begins_anew():
+    """What users do between two runs; its slots on the servers count no longer."""
+    private, plain = logistic(optimizer=adam)
+    for model in (private, plain):
+        model.fit(X, Y, verbose=0, shuffle=False)
+        for variable in model.optimizer.variables:
+            if "learning_rate" not in variable.path:
+                variable.assign(np.zeros(variable.shape))
+        model.fit(X, Y, verbose=0, shuffle=False)
+    assert distance(private, plain) < 1e-3
 
 
 def test_progress_is_read_strictly():

@@ -13,14 +13,18 @@ import numpy as np
 
 from private_keras.cluster import Cluster, Handle
 from private_keras.cluster.shares import Share, delete_abandoned
-from private_keras.errors import HandleNotFound
+from private_keras.errors import ClusterError, HandleNotFound
 from private_keras.tracing.training.traced import State
 from private_keras.tracing.training.weights import sanitised
 
 LOST = (
     "the values that training gave to {count} variables of model {model!r} are gone, because a server was started anew "
-    "or another cluster is in use. The model has the values again that it had before. Go on from a checkpoint: "
+    "or their cluster was closed. The model has the values again that it had before. Go on from a checkpoint: "
     "fit(..., checkpoint=name, resume=True), or private_keras.models.load_shares(name)."
+)
+ELSEWHERE = (
+    "the values that training gave to {count} variables of model {model!r} are on another cluster than the one in use, "
+    "and stay there. Use that one; or call set_weights(get_weights()) there, which opens them to you, and come back."
 )
 
 
@@ -46,6 +50,8 @@ class Held:
 
 
 Snapshot = Mapping[str, Held]
+# Public numbers of an optimiser that steps change: the iteration, products of momenta.
+Counters = list[tuple[keras.Variable, np.ndarray]]
 
 
 class Holdings:
@@ -55,6 +61,7 @@ class Holdings:
         self._model = model
         self._held: dict[str, Held] = {}
         self._offered: dict[str, Share] = {}
+        self._origin: Counters = []
 
     @property
     def secret(self) -> bool:
@@ -86,13 +93,14 @@ class Holdings:
 
     def put(self, cluster: Cluster, handles: Mapping[str, Handle]) -> None:
         """New values that a job has computed, by name of the state, which `handles` gave before."""
+        self._note_origin()
         for name, handle in handles.items():
             self.place(name, Share(cluster, handle))
 
     def place(self, name: str, share: Share) -> None:
         """A new value of a state that is held already."""
         held = self._held[name]
-        if held.state.kind == "weight" and not held.secret:
+        if held.state.kind != "metric" and not held.secret:
             veil(held.state.variable)
         self._held[name] = replace(held, share=share, secret=True, digest=digest(held.state.variable))
 
@@ -111,10 +119,11 @@ class Holdings:
 
         Weights are taken at once.
         """
-        for held in self.current().values():
-            if held.secret and held.state.kind == "weight":
-                held.state.variable.assign(held.known)
+        secret = [held for held in self.current().values() if held.secret and held.state.kind != "metric"]
+        if secret:
+            self._put_back(secret)
         self._held.clear()
+        self._note_origin()
         self._offered = dict(shares)
         for i, variable in enumerate(self._model.weights):
             share = self._offered.pop(f"weight/{i}", None)
@@ -158,7 +167,7 @@ class Holdings:
         """Takes values back, of weights also what the client knew."""
         since = {name: held for name, held in self._held.items() if name not in snapshot}
         for held in (*since.values(), *snapshot.values()):
-            if held.state.kind == "weight" and (held.state.name in since or not held.secret):
+            if held.state.kind != "metric" and (held.state.name in since or not held.secret):
                 held.state.variable.assign(held.known)
         self._held = {
             name: replace(held, digest=digest(held.state.variable)) for name, held in snapshot.items()
@@ -167,6 +176,30 @@ class Holdings:
     def current(self) -> dict[str, Held]:
         """All that is held and counts, by name."""
         return {name: held for name, held in self._held.items() if self._counts(held)}
+
+    def _note_origin(self) -> None:
+        """Called before values become secret: the counters that go with what the client knows."""
+        if not any(held.secret and held.state.kind != "metric" for held in self.current().values()):
+            self._origin = self.counters()
+
+    def _put_back(self, secret: Iterable[Held]) -> None:
+        """The client's last values, and the counters that go with them."""
+        for held in secret:
+            held.state.variable.assign(held.known)
+        for variable, value in self._origin:
+            variable.assign(value)
+
+    def counters(self) -> Counters:
+        """The optimiser's, as they are; the learning rate is its user's and none of them."""
+        optimizer = getattr(self._model, "optimizer", None)
+        if optimizer is None:
+            return []
+        states = {id(held.state.variable) for held in self._held.values()}
+        states.add(id(optimizer._learning_rate))
+        return [
+            (v, keras.ops.convert_to_numpy(v).copy())
+            for v in optimizer.variables if not len(v.shape) and id(v) not in states
+        ]  # fmt: skip
 
     def _counts(self, held: Held) -> bool:
         return held.digest == digest(held.state.variable)
@@ -182,20 +215,27 @@ class Holdings:
         """Secret values are on this cluster.
 
         Raises:
-            HandleNotFound: they were lost with their servers. The client's last values are put back.
+            HandleNotFound: they were lost with their servers, and the client's last values are put back; or they are on
+                another cluster, and nothing changes.
         """
         lost = [h for h in self.current().values() if h.secret and not h.share.live(cluster)]
         if not any(held.state.kind != "metric" for held in lost):
             for held in lost:
                 del self._held[held.state.name]
             return
-        for held in lost:
-            held.state.variable.assign(held.known)
+        if any(held.state.kind != "metric" and _lives(held.share) for held in lost):
+            raise HandleNotFound(ELSEWHERE.format(count=len(lost), model=self._model.name))
+        self._put_back(lost)
         self._held.clear()
-        optimizer = getattr(self._model, "optimizer", None)
-        if optimizer is not None and optimizer.built:
-            optimizer._iterations.assign(0)
         raise HandleNotFound(LOST.format(count=len(lost), model=self._model.name))
+
+
+def _lives(share: Share) -> bool:
+    """Whether it is on the cluster where it was put."""
+    try:
+        return share.cluster is not None and share.live(share.cluster)
+    except ClusterError:  # closed, or cannot be reached
+        return False
 
 
 def place_of(name: str) -> str:

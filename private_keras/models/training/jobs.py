@@ -7,7 +7,7 @@ import numpy as np
 from private_keras.cluster import Cluster, Handle, Loop, PublicValue, Rows
 from private_keras.cluster.shares import Share
 from private_keras.errors import DivergenceError, InputError
-from private_keras.models.training.holdings import Holdings, Snapshot, place_of
+from private_keras.models.training.holdings import Counters, Holdings, Snapshot, place_of
 from private_keras.models.training.results import DIVERGED, LIMIT_BITS, guard_plan, guarded, guarded_states
 from private_keras.models.training.steps import Steps
 from private_keras.server import limits
@@ -122,16 +122,15 @@ class Jobs:
         self.tallies = {}
         self._begun = dict(tallies)
 
-    def snapshot(self) -> tuple[Snapshot, int]:
-        """Values and iterations as they are."""
-        optimizer = self._model.optimizer
-        return self.holdings.snapshot(), int(optimizer._iterations) if optimizer is not None else 0
+    def snapshot(self) -> tuple[Snapshot, Counters]:
+        """Values and the optimiser's counters as they are."""
+        return self.holdings.snapshot(), self.holdings.counters()
 
-    def restore(self, snapshot: tuple[Snapshot, int]) -> None:
+    def restore(self, snapshot: tuple[Snapshot, Counters]) -> None:
         """Takes a snapshot back."""
         self.holdings.restore(snapshot[0])
-        if self._model.optimizer is not None:
-            self._model.optimizer._iterations.assign(snapshot[1])
+        for variable, value in snapshot[1]:
+            variable.assign(value)
 
     def _public(self, traced: TracedStep, first: int, steps: int) -> dict[str, PublicValue]:
         values = traced.schedule(first, steps)
