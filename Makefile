@@ -8,7 +8,7 @@ BUILT  := pyproject.toml CMakeLists.txt $(wildcard private_keras/ring/native/*)
 .PHONY: demo test test-long lint clean help
 
 help:
-	@echo "make demo       train a small Keras model, then predict with it on encrypted handwritten digits"
+	@echo "make demo       predict encrypted handwritten digits with a Keras model, then train a logistic regression on shares"
 	@echo "make test       all tests that are not marked long"
 	@echo "make test-long  the long ones: 10^8 truncations and the like"
 	@echo "make lint       ruff over the whole tree"
@@ -16,6 +16,7 @@ help:
 
 demo: $(VENV)/demo.stamp
 	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python examples/predict_digits.py
+	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python examples/logistic_regression.py
 
 test: $(VENV)/test.stamp
 	$(BIN)/pytest -m "not long"
