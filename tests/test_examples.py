@@ -36,3 +36,25 @@ def test_labels_are_spread_over_the_test_set(example):
     train_images, images, _, labels = example.digits()
     assert train_images.shape[1:] == images.shape[1:] == (8, 8, 1) and set(labels) == set(range(10))
     assert images.min() == 0 and images.max() == 1
+
+
+TRAINING = {"logistic_regression": 2, "train_digits_cnn": 1, "transfer_learning": 1}
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_training_examples_follow_plain_keras(name, tmp_path, monkeypatch, capsys):
+    """Each in few epochs, on the simulated cluster: the same arithmetic as on servers."""
+    monkeypatch.syspath_prepend(str(EXAMPLE.parent))
+    spec = importlib.util.spec_from_file_location(name, EXAMPLE.parent / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    connect = module.pk.connect
+    opened = []
+    monkeypatch.setattr(module.pk, "connect", lambda: opened.append(connect(protocol="simulate")) or opened[-1])
+    try:
+        module.main(tmp_path, epochs=TRAINING[name])
+    finally:
+        opened[-1].close()
+    printed = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.startswith("acc"))
+    assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert abs(float(printed["accuracy in the clear"]) - float(printed["accuracy encrypted"])) < 0.05
