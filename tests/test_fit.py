@@ -308,6 +308,21 @@ def test_a_diverging_run_is_reported_and_undone():
     assert np.isfinite(history.history["loss"]).all()
 
 
+@pytest.mark.parametrize("make, size", [
+    (lambda: keras.optimizers.Adam(0.01), 4000.0), (lambda: keras.optimizers.Adagrad(0.01), 600.0),
+    (lambda: keras.optimizers.RMSprop(0.01), 4000.0),
+])  # fmt: skip
+def test_squares_of_gradients_that_wrap_are_reported(make, size):
+    """The loss and the weights stay small: it is only the averages of squares that have wrapped."""
+    x, y = two_classes(64)
+    private, _ = pair(("Dense", 8, "relu"), ("Dense", 1), loss="mae", metrics=(), optimizer=make)
+    before = private.get_weights()
+    with pytest.raises(DivergenceError, match="optimizer squares"):
+        private.fit(size * x, y, batch_size=16, epochs=3, verbose=0, shuffle=False)
+    for a, b in zip(before, private.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
 def test_divergence_keeps_finished_epochs():
     x, y = two_classes(64)
     private, _ = pair(("Dense", 8), ("Dense", 1), loss="mse", metrics=())

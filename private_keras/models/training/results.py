@@ -1,7 +1,8 @@
 """The plan at the end of an epoch: opens metrics, and one bit that says whether values left the range.
 
     opened to the client    every result of a metric; "diverged": whether any weight or optimiser slot is 2^20 or more
-                            in size (a wrapped value is, but for one in 2^24)
+                            in size (a wrapped value is, but for one in 2^24), or an average of squares 2^16 or more, or
+                            negative (seven of eight that have wrapped are)
 """
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -11,9 +12,12 @@ import numpy as np
 from private_keras.plan.builder import PlanBuilder
 from private_keras.plan.plan import Plan
 from private_keras.tracing.training.traced import State
+from private_keras.tracing.training.updating.scaled import SIZE, SQUARE
 
 DIVERGED = "diverged"
 LIMIT_BITS = 20
+# Averages of squares are long: see `tracing/training/updating/scaled.py`. Rounding may take them a little below 0.
+SQUARE_LIMIT_BITS, _BELOW_BITS = SIZE, -20
 _PREFIX = "check."
 
 
@@ -42,8 +46,9 @@ def guard_plan(name: str, states: Sequence[State]) -> Plan:
         if state.fraction == 0:
             continue
         x = b.input(state.name, state.shape, state.fraction, "model-owner", state.variable.path[-200:])
-        limit = b.constant(np.full((), 1 << (LIMIT_BITS + state.fraction), np.int64), state.fraction)
-        for side in (x, b.add("negate", x)):
+        above, below = (SQUARE_LIMIT_BITS, _BELOW_BITS) if _squares(state) else (LIMIT_BITS, LIMIT_BITS)
+        for side, bits in ((x, above), (b.add("negate", x), below)):
+            limit = b.constant(np.full((), 1 << (bits + state.fraction), np.int64), state.fraction)
             large = b.add("greater_equal", side, limit)
             rank = len(state.shape)
             counts.append(b.add("reduce_sum", large, axes=list(range(rank))) if rank else large)
@@ -56,5 +61,11 @@ def guard_plan(name: str, states: Sequence[State]) -> Plan:
 
 
 def guarded_states(states: Mapping[str, State]) -> list[State]:
-    """Those that a diverging run shows in: real numbers with room for 2^20 beside their fraction."""
-    return [s for s in states.values() if s.kind != "metric" and 0 < s.fraction <= 61 - LIMIT_BITS]
+    """Those that a diverging run shows in: real numbers with room for the limit beside their fraction."""
+    return [
+        s for s in states.values() if s.kind != "metric" and (0 < s.fraction <= 61 - LIMIT_BITS or _squares(s))
+    ]
+
+
+def _squares(state: State) -> bool:
+    return state.kind == "optimizer" and state.fraction == SQUARE
