@@ -74,8 +74,6 @@ class SecretTensor:
         owner: the party that it belongs to.
     """
 
-    # Operators of NumPy must not take it for an array of objects.
-    __array_ufunc__ = None
     __iter__ = None
     __hash__ = object.__hash__
 
@@ -114,6 +112,8 @@ class SecretTensor:
         """
         if isinstance(key, SecretTensor):
             raise InputError(f"{self!r}: expected public rows. Received: {key!r}")
+        if isinstance(key, tuple):
+            raise InputError(f"{self!r}: expected rows, all of each. Received: an index of {len(key)} axes")
         if not isinstance(key, slice):
             key = np.asarray(key)
         try:
@@ -189,7 +189,7 @@ class SecretTensor:
         )
 
     # An object without these would be true, equal to nothing, and an array of one object.
-    __array__ = __bool__ = __float__ = __int__ = __index__ = __complex__ = _unknown
+    __array__ = __array_ufunc__ = __bool__ = __float__ = __int__ = __index__ = __complex__ = _unknown
     __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __contains__ = _unknown
 
     def __reduce__(self) -> NoReturn:

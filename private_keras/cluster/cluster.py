@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from private_keras.cluster import display
 from private_keras.cluster.active import Active
 from private_keras.cluster.client import CallFailed, ServerClient
 from private_keras.cluster.handle import Handle, Stats
@@ -131,6 +132,16 @@ class Cluster(ABC):
     @abstractmethod
     def close(self) -> None:
         """Ends the connection; idempotent."""
+
+    @abstractmethod
+    def _facts(self) -> display.Facts:
+        """What it is and in what state, without asking a server."""
+
+    def __repr__(self) -> str:
+        return display.as_text(type(self).__name__, self._facts())
+
+    def _repr_html_(self) -> str:
+        return display.as_html(type(self).__name__, self._facts(), self.stats)
 
     def __enter__(self) -> "Cluster":
         """Makes this cluster the current one for a `with` block."""
@@ -339,6 +350,13 @@ class NetworkCluster(Cluster):
         self._ready()
         with self._noticed():
             self._snapshots.forget(name)
+
+    def _facts(self) -> display.Facts:
+        state = "closed" if self._closed else "a server was lost, to be reached again at the next use"
+        if not self._closed and not self._stale:
+            state = "connected" if all(self._incarnations) else "not connected yet"
+        addresses = ((client.name, client.address) for client in self._clients)
+        return [("protocol", self.protocol), ("state", state), *addresses]
 
     @contextmanager
     def _noticed(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from private_keras.cluster.cluster import NetworkCluster
+from private_keras.cluster.display import Facts
 from private_keras.errors import ClusterError, InputError, ServerUnavailable
 from private_keras.server.config import PROTOCOLS, parse_config
 from private_keras.server.process import READY
@@ -180,6 +181,11 @@ class LocalCluster(NetworkCluster):
             self._start()
             self._stale = False
         super()._check()
+
+    def _facts(self) -> Facts:
+        dead = [] if self._closed else self._dead()
+        ended = [("ended", f"{process.name}; all are started anew at the next use") for process in dead]
+        return [*super()._facts(), *ended]
 
     def close(self) -> None:
         if self._closed:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from private_keras.cluster.cluster import ACTIVE, RUN_SECONDS, Cluster, decoded, kept_handles
+from private_keras.cluster.display import Facts
 from private_keras.cluster.handle import Handle, Stats, Traffic
 from private_keras.cluster.loop import Given, Loop, bind
 from private_keras.cluster.saving import check_save
@@ -133,6 +134,10 @@ class SimulatedCluster(Cluster):
     def forget(self, name: str) -> None:
         self.incarnation  # noqa: B018  raises when closed
         self._saved.pop(check_name(name), None)
+
+    def _facts(self) -> Facts:
+        state = "closed" if self._closed else "in this process, without secrecy"
+        return [("protocol", self.protocol), ("state", state)]
 
     def close(self) -> None:
         self._closed = True

@@ -4,6 +4,7 @@ from typing import Any
 from private_keras.forecast import Forecast, Network, forecast
 from private_keras.layers.secure import PUBLIC
 from private_keras.models.check import Check, check
+from private_keras.models.display import as_html
 from private_keras.models.execution import Execution
 from private_keras.models.predict import predict
 from private_keras.models.trainable import TrainableModel
@@ -27,7 +28,9 @@ class PrivateModel(TrainableModel):
         """Predictions for x, computed on shares; arguments and result as in Keras.
 
         Args:
-            x: array, list or dict of arrays, `tf.data.Dataset`, `keras.utils.PyDataset` or generator of batches.
+            x: array, list or dict of arrays, `tf.data.Dataset`, `keras.utils.PyDataset` or generator of batches. Or
+                secret tensors (`private_keras.share`), also mixed with arrays: what they hold cannot be looked at, so
+                that values which fixed point cannot hold on their way are not noticed.
             batch_size: samples computed together, 32 by default; for arrays only. The last batch may be smaller.
             verbose: 0 for no progress bar.
             steps: batches to draw, for data without an end.
@@ -81,6 +84,10 @@ class PrivateModel(TrainableModel):
             A report that prints. Nothing that is wrong with the model or the sample is raised.
         """
         return check(self, self._on_shares(), x_sample)
+
+    def _repr_html_(self) -> str:
+        execution = self._execution_on_shares
+        return as_html(self, None if execution is None else execution.jobs)
 
     def _on_shares(self) -> Execution:
         if self._execution_on_shares is None:

@@ -69,6 +69,8 @@ class TrainableModel:
         Args:
             x, y, sample_weight: arrays, lists and dicts of arrays, `tf.data.Dataset`, `keras.utils.PyDataset` or a
                 generator of batches. Arrays are shared once; batches in pieces of 64 MB. One weight for each sample.
+                Or secret tensors (`private_keras.share`), also mixed with arrays of as many rows: of those, shapes are
+                checked, and not whether classes and indices exist, or targets suit the loss.
             callbacks: Keras callbacks. One that acts at batches makes each batch a job of its own.
             shuffle: True: another public order in each epoch.
             open_metrics: when loss and metrics are opened: "epoch", at the end of each, or every so many steps besides.
