@@ -317,10 +317,25 @@ def test_squares_of_gradients_that_wrap_are_reported(make, size):
     x, y = two_classes(64)
     private, _ = pair(("Dense", 8, "relu"), ("Dense", 1), loss="mae", metrics=(), optimizer=make)
     before = private.get_weights()
+    x[16:] *= size  # not in the first step, which is looked at in the clear
     with pytest.raises(DivergenceError, match="optimizer squares"):
-        private.fit(size * x, y, batch_size=16, epochs=3, verbose=0, shuffle=False)
+        private.fit(x, y, batch_size=16, epochs=3, verbose=0, shuffle=False)
     for a, b in zip(before, private.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("targets", [1e3, 3e4])
+@pytest.mark.parametrize("make", [lambda: keras.optimizers.Adam(0.01), lambda: keras.optimizers.SGD(1e-7)])
+def test_data_whose_first_step_would_wrap_are_refused_before_they_are_shared(events, make, targets):
+    x, y = two_classes(32)
+    private, _ = pair(("Dense", 8, "relu"), ("Dense", 1), loss="mse", metrics=(), optimizer=make)
+    if targets < 2e3 and isinstance(private.optimizer, keras.optimizers.SGD):
+        x = 3e3 * x  # it takes gradients that Adam could not square
+    for train in (private.fit, private.train_on_batch):
+        with pytest.raises(InputError, match="first step.*nothing was shared.*Scale inputs and targets"):
+            train(x, targets * y)
+    assert not events.names
+    private.fit(x / np.abs(x).max(), y, verbose=0)
 
 
 def test_divergence_keeps_finished_epochs():

@@ -77,15 +77,21 @@ class Guard:
 
 def problems(seen: Shadow) -> list[Problem]:
     """What is wrong, one for each layer; empty if nothing is. Quotes no value of the data."""
-    found: dict[str, Problem] = {}
-    for item in seen.overflows:
-        layer = item.step.layer or "-"
-        text = f"expected values below {item.limit:.4g} in size. Received: values beyond."
-        found.setdefault(layer, Problem(layer, item.step.op, text))
+    found = {problem.layer: problem for problem in wrapping(seen)}
     for item in seen.exits if seen.matters else ():
         layer = item.step.layer or "-"
         least = "" if math.isinf(item.low) else f"from {item.low:.3g} "
         text = f"expected operands {least}up to {item.high:.4g}. Received: operands outside."
+        found.setdefault(layer, Problem(layer, item.step.op, text))
+    return list(found.values())
+
+
+def wrapping(seen: Shadow) -> list[Problem]:
+    """Layers where values would wrap, once each."""
+    found: dict[str, Problem] = {}
+    for item in seen.overflows:
+        layer = item.step.layer or "-"
+        text = f"expected values below {item.limit:.4g} in size. Received: values beyond."
         found.setdefault(layer, Problem(layer, item.step.op, text))
     return list(found.values())
 

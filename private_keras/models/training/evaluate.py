@@ -8,6 +8,7 @@ from private_keras.cluster import current
 from private_keras.errors import DivergenceError, InputError
 from private_keras.models import inputs
 from private_keras.models.training import columns as data
+from private_keras.models.training import outset
 from private_keras.models.training.feeds import ArrayFeed, Feed, feed
 from private_keras.models.training.jobs import Jobs, Logs
 from private_keras.models.training.labels import checked
@@ -88,6 +89,8 @@ def on_batch(
     columns = data.read(model, x, y, sample_weight, class_weight)
     traced = jobs.steps.train(columns, columns.rows, seed) if train else jobs.steps.evaluate(columns, columns.rows)
     values = checked(model, traced, columns)
+    if train:
+        outset.check(model, jobs.holdings, traced, values)
     cluster = current()
     used = {item.name for item in traced.plan.inputs}
     before = jobs.snapshot()

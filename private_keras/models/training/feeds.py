@@ -157,9 +157,10 @@ class ArrayFeed(Feed):
         """Of the largest batch."""
         return min(self._size, self._columns.rows)
 
-    def prepare(self, traced: TracedStep) -> None:
+    def prepare(self, traced: TracedStep) -> Mapping[str, np.ndarray | Column]:
         """Checks all rows, before anything is shared."""
         self._values = self._check(traced, self._columns)
+        return self._values
 
     def begin_epoch(self) -> Iterator[Batch]:
         order = batches(self._columns.rows, self._size, self._shuffle, self._seed, self._pass)

@@ -10,7 +10,7 @@ from keras.src.trainers.data_adapters import array_slicing
 from private_keras.cluster import Cluster, current
 from private_keras.errors import ClusterError, DivergenceError, InputError
 from private_keras.models import inputs
-from private_keras.models.training import averages, checkpoint
+from private_keras.models.training import averages, checkpoint, outset
 from private_keras.models.training.evaluate import evaluation_feed, require_compiled, run_evaluation
 from private_keras.models.training.feeds import ArrayFeed, Feed, Segment, feed, is_stream
 from private_keras.models.training.jobs import Jobs, Logs
@@ -36,7 +36,10 @@ def fit(
         check=lambda traced, columns: checked(model, traced, columns), number=options.initial_epoch,
     )  # fmt: skip
     if isinstance(train, ArrayFeed):
-        train.prepare(jobs.steps.train(train.columns, train.size, options.seed))
+        traced = jobs.steps.train(train.columns, train.size, options.seed)
+        values = train.prepare(traced)
+        if resumed is None:
+            outset.check(model, jobs.holdings, traced, values)
     validation = None
     if validation_data is not None:
         val_x, val_y, val_weight = _unpacked(model, validation_data)

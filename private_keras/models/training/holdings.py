@@ -68,6 +68,11 @@ class Holdings:
         """Whether a weight has a value that the client does not know."""
         return any(held.secret and held.state.kind == "weight" and self._counts(held) for held in self._held.values())
 
+    @property
+    def known(self) -> bool:
+        """Whether the client knows the values of all weights and of the optimiser."""
+        return not self._offered and not any(h.secret and h.state.kind != "metric" for h in self.current().values())
+
     def handles(self, cluster: Cluster, states: Iterable[State]) -> dict[str, Handle]:
         """Handles of states by name; shares the client's value of those that are not there or were assigned since.
 
@@ -123,6 +128,7 @@ class Holdings:
         if secret:
             self._put_back(secret)
         self._held.clear()
+        self._offered.clear()
         self._note_origin()
         self._offered = dict(shares)
         for i, variable in enumerate(self._model.weights):
@@ -179,7 +185,7 @@ class Holdings:
 
     def _note_origin(self) -> None:
         """Called before values become secret: the counters that go with what the client knows."""
-        if not any(held.secret and held.state.kind != "metric" for held in self.current().values()):
+        if self.known:
             self._origin = self.counters()
 
     def _put_back(self, secret: Iterable[Held]) -> None:

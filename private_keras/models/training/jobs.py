@@ -107,7 +107,8 @@ class Jobs:
         return DivergenceError(
             f"model {self._model.name!r}: values left the range of fixed point (2^{LIMIT_BITS}; 2^8 for gradients "
             "that an optimizer squares); what the last steps computed is worthless and was dropped. Use a smaller "
-            "learning rate, scale inputs and targets to about -1 to 1, or limit gradients: clipnorm, global_clipnorm or clipvalue of the optimizer."
+            "learning rate, scale inputs and targets to about -1 to 1, or limit gradients: clipnorm, "
+            "global_clipnorm or clipvalue of the optimizer."
         )
 
     def reset_metrics(self) -> None:
