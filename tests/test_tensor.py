@@ -393,6 +393,7 @@ def test_html_of_a_model_says_where_weights_are():
     model.layers[0].public = True
     model.compile("sgd", "mse")
     text = model._repr_html_()
+    assert text.count("<td>(None, 1)</td>") == 2, "of the last layer, and of the model"
     assert "(None, 4)" in text and "at the client" in text and "on the servers" not in text and "compiled" in text
     assert ">2 public<" not in text and ">public<" in text
     x, _ = two_classes(8)

@@ -43,7 +43,7 @@ def _count(weights: list[keras.Variable]) -> str:
 def _shapes(layer: keras.Layer) -> str:
     """Of its outputs; "?" for one that was not called on symbolic tensors."""
     try:
-        outputs = layer.output
+        outputs = getattr(layer, "outputs", None) or layer.output  # models do not have both
     except (AttributeError, ValueError):
         return "?"
     return ", ".join(str(tuple(tensor.shape)) for tensor in keras.tree.flatten(outputs))
