@@ -42,11 +42,12 @@ class Share:
 
     def live(self, cluster: Cluster) -> bool:
         """Whether it is on this cluster, whose servers have not been started anew since."""
-        return self.at(cluster) and self.handle.incarnation == cluster.incarnation
+        return self.cluster is cluster and self.handle.incarnation == cluster.incarnation
 
-    def at(self, cluster: Cluster) -> bool:
-        """Whether it was put on this cluster, of which a server may have been started anew since."""
-        return self._cluster() is cluster
+    @property
+    def cluster(self) -> Cluster | None:
+        """Where it was put; a server may have been started anew since. None if nothing refers to the cluster."""
+        return self._cluster()
 
     def rows(self, cluster: Cluster, indices: np.ndarray) -> Rows:
         """Rows of it for the steps of a job on this cluster."""
