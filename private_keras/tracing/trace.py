@@ -38,7 +38,7 @@ class Traced:
     """
 
     plan: Plan
-    weights: dict[str, np.ndarray]
+    weights: dict[str, np.ndarray] = field(repr=False)
     inputs: list[InputSpec]
     outputs: Any
     output_dtypes: dict[str, str]

@@ -1,6 +1,6 @@
 """Inputs, targets and sample weights as arrays of equal length."""
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -24,10 +24,10 @@ class Columns:
         weight: sample weights of shape (rows,), or None; a secret tensor may have shape (rows, 1).
     """
 
-    x: list[inputs.Data]
-    y: list[inputs.Data]
+    x: list[inputs.Data] = field(repr=False)
+    y: list[inputs.Data] = field(repr=False)
     targets: Any
-    weight: inputs.Data | None
+    weight: inputs.Data | None = field(repr=False)
 
     @property
     def rows(self) -> int:

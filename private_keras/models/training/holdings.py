@@ -6,7 +6,7 @@ digest, whatever way it came in.
 """
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import keras
 import numpy as np
@@ -44,7 +44,7 @@ class Held:
     state: State
     digest: bytes
     share: Share
-    known: np.ndarray
+    known: np.ndarray = field(repr=False)
     secret: bool = False
     start: Share | None = None
 

@@ -47,7 +47,7 @@ class State:
     kind: Kind
     shape: tuple[int, ...]
     fraction: int
-    variable: keras.Variable
+    variable: keras.Variable = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class PublicInput:
     name: str
     shape: tuple[int, ...]
     fraction: int
-    variable: keras.Variable | None = None
+    variable: keras.Variable | None = field(default=None, repr=False)
 
 
 # (first iteration, number of steps) -> by name of the public input, an array of (steps, *shape), in real numbers
@@ -103,7 +103,7 @@ class TracedStep:
     carried: Mapping[str, str]
     public: Mapping[str, PublicInput]
     schedule: ScheduleValues
-    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
     tallies: Mapping[str, np.ndarray] = field(default_factory=dict)
     outputs: Any = None
     output_dtypes: Mapping[str, str] = field(default_factory=dict)
