@@ -121,7 +121,7 @@ def build(seed_public=True, seed_shape=(), **changed):
 
 def test_plans_take_public_seeds_alone():
     assert Plan.from_json(build().to_json()) == build()
-    with pytest.raises(PlanError, match="step 0 .random -> v0.: expected public operands alone"):
+    with pytest.raises(PlanError, match="step 0 .random -> v0.: expected a public value as operand 0"):
         build(seed_public=False)
     with pytest.raises(PlanError, match=r"seed: expected one integer"):
         build(seed_shape=(1,))
