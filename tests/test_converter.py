@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+import private_keras as pk
 from private_keras.converter import check_weights, model_from_json, read_model
 from private_keras.errors import FileError
 from tests import keras2
@@ -255,10 +256,17 @@ def test_the_original_file_is_not_changed(tmp_path):
     assert (tmp_path / "m.h5").read_bytes() == before
 
 
-def test_optimizer_of_keras_3_archives_is_rebuilt_without_its_state(tmp_path):
+def test_the_optimizer_of_a_keras_3_archive_goes_on_where_it_was(tmp_path):
     model = cnn()
     model.compile(keras.optimizers.SGD(0.25, momentum=0.5), "mse")
+    model.optimizer.build(model.trainable_variables)
+    for i, variable in enumerate(model.optimizer.variables):
+        variable.assign(np.full(variable.shape, i + 1, variable.dtype))
     model.save(tmp_path / "m.keras")
     assert "compile_config" in json.loads(zipfile.ZipFile(tmp_path / "m.keras").read("config.json"))
-    read = read_model(tmp_path / "m.keras")
-    assert read.optimizer.momentum == 0.5 and float(read.optimizer.iterations.numpy()) == 0
+    read = pk.models.load_model(tmp_path / "m.keras")
+    assert read.optimizer.momentum == 0.5 and int(read.optimizer.iterations) == 1
+    assert len(read.optimizer.variables) == len(model.optimizer.variables) > 3
+    for i, variable in enumerate(read.optimizer.variables):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), i + 1)
+    assert not read_model(tmp_path / "m.keras", compile=False).compiled

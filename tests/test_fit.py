@@ -399,7 +399,7 @@ BAD = {
     "name": (dict(x=X, y=Y, checkpoint="../x y"), InputError, "checkpoint"),
     "validation": (dict(x=X, y=Y, validation_data=(X, Y[:3])), InputError, "as many targets"),
     "validation parts": (dict(x=X, y=Y, validation_data=(X, Y, Y, Y)), InputError, "validation_data"),
-    "no targets": (dict(x=X), UnsupportedError, "loss"),
+    "no targets": (dict(x=X), InputError, "expected targets y"),
     "stream and y": (
         dict(x=tf.data.Dataset.from_tensor_slices((X, Y)).batch(5), y=Y), InputError, "part of what"
     ),

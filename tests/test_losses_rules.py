@@ -283,8 +283,8 @@ def test_labels_are_checked_without_showing_them():
     with pytest.raises(InputError, match="expected numbers from 0 to 1") as caught:
         Labels(0, 1).check(np.array([0.5, 731.25]), "y")
     assert "731" not in str(caught.value)
-    with pytest.raises(InputError):
-        Labels().check(np.array([np.nan]), "y")
+    with pytest.raises(InputError, match="^y: expected finite numbers. Received: NaN or infinity in 1 of 2 elements"):
+        Labels().check(np.array([np.nan, 1]), "y")
 
 
 @pytest.mark.parametrize(("given", "target", "output"), [
@@ -294,7 +294,8 @@ def test_labels_are_checked_without_showing_them():
     ("categorical_crossentropy", (8, 10), (8, 10)),
     ("binary_crossentropy", (8,), (8, 1)),
     ("binary_crossentropy", (8, 3, 1), (8, 3)),
-    ("mse", (8,), (8, 3)),
+    ("mse", (8,), (8, 1)),
+    ("mse", (8, 1), (8, 3)),
     ("circle", (8,), (8, 3)),
 ])
 def test_shapes_that_fit(given, target, output):
@@ -308,6 +309,8 @@ def test_shapes_that_fit(given, target, output):
     ("categorical_crossentropy", (8, 1), (8, 10), "sparse_categorical_crossentropy"),
     ("categorical_crossentropy", (8, 9), (8, 10), r"targets of shape \(8, 10\)"),
     ("binary_crossentropy", (8, 2), (8, 1), r"targets of shape \(8, 1\)"),
+    ("binary_crossentropy", (8,), (8, 2), "one output with a sigmoid"),
+    ("mse", (8,), (8, 3), r"Dense\(1\)"),
     (losses.Dice(), (8, 4, 4), (8, 4, 4, 2), r"targets of shape \(8, 4, 4, 2\)"),
 ])
 def test_shapes_that_do_not_fit(given, target, output, advice):

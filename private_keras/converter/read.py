@@ -27,7 +27,8 @@ def read_model(
     Args:
         path: of an `.h5`, `.hdf5` or `.keras` file. What it is, is decided by its first bytes, not by its name.
         custom_objects: classes and functions by name that the model uses and the caller vouches for.
-        compile: compile the model as the file says; the optimizer begins anew.
+        compile: compile the model as the file says. With `.keras` the optimizer goes on where it was, as in Keras; with
+            `.h5` it begins anew.
 
     Raises:
         FileError: missing, damaged or hostile file, or one that needs code which Keras does not have.
@@ -102,7 +103,20 @@ def _read_keras(path: Path, custom_objects: dict[str, Any], compile: bool) -> ke
             if compile and compiled:
                 with keras.saving.custom_object_scope(custom_objects):
                     _compile(path, lambda: model.compile_from_config(compiled))
+                with hdf5.opened(parts.weights, str(path)) as (file, _):
+                    _restore(model, file)
     return model
+
+
+def _restore(model: keras.Model, file: h5py.File) -> None:
+    """Puts the state of an optimiser back. One that was saved before it was trained has none, and begins anew."""
+    optimizer, group = model.optimizer, file.get("optimizer/vars")
+    if optimizer is None or not isinstance(group, h5py.Group):
+        return
+    stored = [group.get(str(i)) for i in range(len(group))]
+    if [getattr(item, "shape", None) for item in stored] == [tuple(v.shape) for v in optimizer.variables]:
+        for variable, item in zip(optimizer.variables, stored, strict=True):
+            variable.assign(item[()])
 
 
 def _read_hdf5(path: Path, custom_objects: dict[str, Any], compile: bool) -> keras.Model:

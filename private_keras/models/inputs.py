@@ -122,6 +122,8 @@ def as_array(model: keras.Model, name: str, part: Any, noun: str = "input") -> D
         InputError: something else.
     """
     where = f"model {model.name!r}, {noun} {name!r}"
+    if part is None:
+        raise InputError(f"{where}: expected an array of numbers. Received: None")
     try:
         array = part if isinstance(part, SecretTensor) else np.asarray(part)
     except (TypeError, ValueError) as error:
@@ -130,13 +132,13 @@ def as_array(model: keras.Model, name: str, part: Any, noun: str = "input") -> D
             f"({error})"
         ) from None
     if array.dtype.kind not in "fiub" and not _is_extended_float(array.dtype):
-        raise InputError(
-            f"{where}: expected numbers. Received: dtype {array.dtype}. Encode text and "
-            "categories "
-            "as numbers first."
-        )
+        advice = "Encode text and categories as numbers first."
+        if array.dtype == object:
+            advice += " Mixed columns: astype('float32')."
+        raise InputError(f"{where}: expected numbers. Received: dtype {array.dtype}. {advice}")
     if array.ndim == 0:
-        raise InputError(f"{where}: expected a batch of rows. Received: a single number")
+        raise InputError(f"{where}: expected a batch of rows. Received: a single number. A tf.data.Dataset has to be "
+                         "batched: dataset.batch(32).")
     return array
 
 
@@ -161,18 +163,22 @@ def _checked(model: keras.Model, spec: InputSpec, array: Data, noun: str) -> np.
             raise InputError(f"{where}: expected truth values. Received: {array!r}. Share it as dtype bool.")
         return array.column(row, spec.fraction, where)
     array = array.reshape(shape)
-    values = real_numbers(where, array, spec.low, spec.high)
+    indices = spec.fraction == 0 and spec.low == 0 and noun == "input"
+    advice = ("These are indices, as of words: the layer knows no others.",) if indices else ()
+    values = real_numbers(where, array, spec.low, spec.high, *advice)
     if spec.fraction == 0 and (values != np.rint(values)).any():
         raise InputError(f"{where}: expected whole numbers (the layer takes indices). Received: dtype {array.dtype} "
                          "with fractions")
     return values
 
 
-def real_numbers(where: str, array: np.ndarray, low: float, high: float) -> np.ndarray:
+def real_numbers(
+    where: str, array: np.ndarray, low: float, high: float, advice: str = "Scale the data to about -1 to 1."
+) -> np.ndarray:
     """As float64; finite and in low <= x < high.
 
     Raises:
-        InputError: says `where`; quotes no value.
+        InputError: says `where` and gives `advice` about the range; quotes no value.
     """
     values = array.astype(np.float64)
     finite = np.isfinite(values)
@@ -180,6 +186,7 @@ def real_numbers(where: str, array: np.ndarray, low: float, high: float) -> np.n
         raise InputError(f"{where}: expected finite numbers. Received: NaN or infinity in {int((~finite).sum())} of "
                          f"{values.size} elements. Replace them before.")
     if (values < low).any() or (values >= high).any():
-        raise InputError(f"{where}: expected values from {low:g} to below {high:g}. Received: values outside. "
-                         "Scale the data, as for training.")
+        outside = int(((values < low) | (values >= high)).sum())
+        raise InputError(f"{where}: expected values from {low:.10g} to below {high:.10g}. Received: {outside} of "
+                         f"{values.size} outside. {advice}")
     return values

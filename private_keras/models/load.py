@@ -22,7 +22,8 @@ def load_model(
         filepath: `.h5` of Keras 2 or 3, or `.keras`.
         custom_objects: classes and functions by name that the model uses. Names registered with
             `keras.saving.register_keras_serializable` are known too; nothing is imported because a file says so.
-        compile: compile the model as the file says, as Keras does. The state of the optimizer is not loaded.
+        compile: compile the model as the file says, as Keras does. From `.keras` the optimizer goes on where it was;
+            from `.h5` it begins anew.
         safe_mode: must be True: code from files never runs here.
 
     Raises:

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from private_keras.errors import InputError
 from private_keras.models import inputs
 from private_keras.models.training.columns import Columns
 from private_keras.ring.fixedpoint import DEFAULT_FRACTION
@@ -39,11 +40,31 @@ def check_targets(model: keras.Model, columns: Columns) -> None:
         InputError: shapes that do not fit the output, classes that do not exist, numbers out of range; quotes no value.
         UnsupportedError: a loss that cannot run on shares.
     """
+    _check_names(model, columns)
     for name, loss, shape, array in _pairs(model, columns):
         check_shapes(loss, (None, *array.shape[1:]), (None, *shape[1:]), name)
         expected = labels(loss, shape)
         if not isinstance(array, SecretTensor):
             expected.check(array, f"model {model.name!r}, target of output {name!r}")
+
+
+def _check_names(model: keras.Model, columns: Columns) -> None:
+    """Passes data with targets for every output that has a loss, where it is plain which these are."""
+    given = None if model._compile_loss is None else model._compile_loss._user_loss
+    if all(loss is None for loss in keras.tree.flatten(given)):
+        return
+    if not columns.y:
+        raise InputError(f"model {model.name!r}: expected targets y, which the loss is computed of. Received: none")
+    functional = getattr(model, "_functional", None) or model
+    outputs = getattr(functional, "_outputs_struct", None)
+    names = sorted(outputs) if isinstance(outputs, dict) else list(getattr(model, "output_names", None) or [])
+    if not isinstance(columns.targets, dict) or not names:
+        return
+    wanted = [n for n in names if not isinstance(given, dict) or given.get(n) is not None]
+    other = list(getattr(model, "output_names", None) or [])  # Keras takes either
+    if set(wanted) - set(columns.targets) and set(other) - set(columns.targets):
+        raise InputError(f"model {model.name!r}: expected targets of outputs {wanted}. Received: "
+                         f"{sorted(columns.targets)}")
 
 
 def _pairs(model: keras.Model, columns: Columns) -> Iterator[tuple[str, Any, tuple, np.ndarray]]:
@@ -53,9 +74,9 @@ def _pairs(model: keras.Model, columns: Columns) -> Iterator[tuple[str, Any, tup
     names = list(getattr(model, "output_names", None) or [])
     if len(names) != len(shapes):
         names = [f"output{i}" for i in range(len(shapes))]
-    losses = _by_output(compiled._user_loss if compiled is not None else None, names)
+    losses = by_output(compiled._user_loss if compiled is not None else None, names)
     keys = sorted(columns.targets) if isinstance(columns.targets, dict) else []
-    targets = _by_output(dict(zip(keys, columns.y, strict=True)) if keys else columns.y, names)
+    targets = by_output(dict(zip(keys, columns.y, strict=True)) if keys else columns.y, names)
     if losses is None or targets is None:
         return
     for name, loss, shape, target in zip(names, losses, shapes, targets, strict=True):
@@ -63,7 +84,7 @@ def _pairs(model: keras.Model, columns: Columns) -> Iterator[tuple[str, Any, tup
             yield name, loss, shape, target
 
 
-def _by_output(given: Any, names: list[str]) -> list[Any] | None:
+def by_output(given: Any, names: list[str]) -> list[Any] | None:
     """One for each output, from one for all, a list or a dict by name."""
     if isinstance(given, dict):
         return [given.get(name) for name in names] if set(given) <= set(names) else None

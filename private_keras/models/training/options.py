@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from keras.src.random.seed_generator import make_default_seed
+from keras.src.utils.rng_utils import get_random_seed
 
 from private_keras.errors import InputError
 from private_keras.models.training.shuffle import Shuffle
@@ -79,9 +81,9 @@ def options(given: Mapping[str, Any]) -> Options:
 
 
 def checked_seed(seed: int | None) -> int:
-    """The seed, or a fresh one."""
+    """The seed, or another one: after `keras.utils.set_random_seed` the same in each run of a program, as in Keras."""
     if seed is None:
-        return secrets.randbits(SEED_BITS)
+        return secrets.randbits(SEED_BITS) if get_random_seed() is None else make_default_seed()
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 1 << SEED_BITS:
         raise InputError(f"seed: expected None or an integer from 0 to below 2^{SEED_BITS}. Received: {seed!r}")
     return int(seed)

@@ -57,7 +57,7 @@ class Steps:
             raise InputError(f"model {self._model.name!r} is not compiled. Call compile(optimizer, loss) before.")
         refuse_own_steps(self._model)
         if not self._model.built:
-            raise _unbuilt(self._model)
+            _build(self._model, columns)
         weighted = columns.weight is not None
 
         def trace() -> TracedStep:
@@ -94,6 +94,23 @@ class Steps:
         # The objects themselves, so that another one at the same address is not taken for them.
         parts = (model.optimizer, model._compile_loss, model._compile_metrics)
         return (flags, *map(_Same, parts), _settings(model.optimizer))
+
+
+def _build(model: keras.Model, columns: Columns) -> None:
+    """Builds a model of one input for the shape of the data, as Keras does in the first fit."""
+    if len(columns.x) != 1:
+        raise _unbuilt(model)
+    shape = (None, *columns.x[0].shape[1:])
+    try:
+        if isinstance(model, keras.Sequential):
+            model.build(shape)
+        else:
+            model(keras.KerasTensor(shape))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"model {model.name!r} cannot be built for data of shape {columns.x[0].shape}: {error}. Begin "
+                         "it with keras.Input(shape).") from error
+    if not model.built:
+        raise _unbuilt(model)
 
 
 def _unbuilt(model: keras.Model) -> InputError:

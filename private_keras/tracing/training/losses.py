@@ -50,6 +50,9 @@ class Labels:
         if wrong:
             kind = "classes" if self.integer else "numbers"
             more = "".join(f" or {n}" for n in self.besides)
+            if self.low == -math.inf:
+                raise InputError(f"{name}: expected finite numbers. Received: NaN or infinity in {wrong} of "
+                                 f"{values.size} elements. Replace them, or leave out their rows.")
             raise InputError(
                 f"{name}: expected {kind} from {self.low:g} to {self.high:g}{more}. Received: {wrong} of {values.size} "
                 f"that are not. {'Number classes from 0.' if self.integer else 'Scale them, or choose another loss.'}"
@@ -94,6 +97,12 @@ def labels(loss: Any, output_shape: Sequence[int | None]) -> Labels:
     return Labels(-1, 1) if name in _SIGNS else Labels()
 
 
+def wants_probabilities(loss: Any) -> bool:
+    """Whether a loss is a cross-entropy of Keras that was not told to expect logits."""
+    name, options = _named(loss)
+    return name.endswith("crossentropy") and not options.get("from_logits", False)
+
+
 def check_shapes(loss: Any, target_shape: Sequence[int], output_shape: Sequence[int], output: str) -> None:
     """Refuses targets whose shape does not fit a loss of Keras and an output, or would be repeated to fit it.
 
@@ -120,7 +129,13 @@ def check_shapes(loss: Any, target_shape: Sequence[int], output_shape: Sequence[
         advice = f"targets of shape {outputs}."
         if name.startswith("categorical") and target in (outputs[:-1], (*outputs[:-1], 1)):
             advice += " For numbers of classes use 'sparse_categorical_crossentropy', or keras.utils.to_categorical."
+        elif name.startswith("binary") and target in (outputs[:-1], (*outputs[:-1], 1)):
+            advice += (" For two classes use one output with a sigmoid, or, after a softmax, "
+                       "'sparse_categorical_crossentropy'.")
         raise _misfit(output, name, target, outputs, advice)
+    if name and name != "circle" and target == outputs[:-1] and outputs[-1:] != (1,):
+        raise _misfit(output, name, target, outputs, f"targets of shape {outputs}. A number for each row goes with one "
+                      "output, Dense(1); classes with 'sparse_categorical_crossentropy'.")
 
 
 def _misfit(output: str, name: str, target: tuple[int, ...], outputs: tuple[int, ...], advice: str) -> InputError:

@@ -32,7 +32,8 @@ WEIGHT_SIZE = VALUE_SIZE = 20
 
 REFUSED = {
     keras.optimizers.LossScaleOptimizer: "whether gradients are finite is not known on shares, and fixed point "
-    "needs no loss scale. Use the inner optimizer itself.",
+    "needs no loss scale. Use the inner optimizer itself; where the policy mixed_float16 put it there, leave out the "
+    "policy: shares are fixed point in any case.",
     keras.optimizers.Adafactor: "it divides averages of squares by each other, which needs more range than 64 bits "
     "have. Use Adam, or RMSprop for less memory.",
 }

@@ -269,4 +269,6 @@ def _reason(error: Exception) -> str:
     text = re.sub(r"\s+", " ", str(error)).strip()
     if isinstance(error, PrivateKerasError):
         return text
+    if "cannot be used as input to a TensorFlow function" in text:
+        return "it calls TensorFlow's functions, which cannot be followed on shares. Write it in `keras.ops`."
     return f"it does not fit outputs and targets ({type(error).__name__}: {text[:400]})."
