@@ -76,7 +76,7 @@ class _Process:
             text = self._errors.read_text(errors="replace").strip()
         except OSError:
             text = ""
-        return text[-1500:] or "its log is empty"
+        return text[-1500:] or "(the log is empty)"
 
     def ended(self) -> int | None:
         """Exit code of a process that has ended."""
