@@ -149,3 +149,27 @@ def test_fine_tuning_goes_on_with_the_optimizer_of_the_file(tmp_path):
     plain.fit(X, Y, shuffle=False, verbose=0)
     for ours, theirs in zip(model.get_weights(), plain.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+class Dense(keras.layers.Embedding):
+    """An embedding whose gradient Keras computes as one array, instead of a list of places that Adam squares each."""
+
+    def call(self, inputs):
+        return keras.ops.one_hot(keras.ops.cast(inputs, "int32"), self.input_dim) @ self.embeddings
+
+
+def test_adam_takes_the_whole_gradient_of_a_word():
+    x = RNG.integers(0, 6, (40, 5))
+    models = []
+    for library, kind in ((pk, pk.layers.Embedding), (keras, Dense)):
+        layers = library.layers
+        model = library.Sequential([
+            keras.Input((5,)), kind(6, 3), layers.GlobalAveragePooling1D(), layers.Dense(1, activation="sigmoid"),
+        ])
+        models.append(model)
+    models[1].set_weights(models[0].get_weights())
+    for model in models:
+        model.compile(keras.optimizers.Adam(0.01), "binary_crossentropy")
+        model.fit(x, Y, epochs=5, batch_size=8, shuffle=False, verbose=0)
+    for ours, theirs in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-3)
