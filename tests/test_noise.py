@@ -129,7 +129,7 @@ def test_plans_take_public_seeds_alone():
     b.input("seed", (), 0, "client", public=True)
     b.input("x", (), 0, "client")
     b.output(b.add("random", b.add("add", "seed", "x"), **attributes()), "y", ["client"])
-    with pytest.raises(PlanError, match="step 1 .*public operands alone"):
+    with pytest.raises(PlanError, match="step 1 .*a public value as operand 0"):
         b.build("noise", "train")
 
 
