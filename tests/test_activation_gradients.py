@@ -75,7 +75,7 @@ def test_on_three_parties(name):
     _, found = lower(function, arrays).run_on_three(arrays)
     _, expected = plain(function, arrays)
     # Of 600: a sum of gradients of different scales brings them to one, by a factor of 17 bits.
-    assert np.max(np.abs(found - expected)) <= 1e-5 * np.max(np.abs(expected))
+    assert np.max(np.abs(found - expected)) <= 1e-3 + 1e-5 * np.max(np.abs(expected))
 
 
 @pytest.mark.parametrize("name", DERIVATIVES)

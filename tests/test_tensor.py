@@ -294,7 +294,7 @@ def test_embedding_takes_integers_alone():
 
 
 def test_large_integers_are_no_real_numbers():
-    model, _ = pair(("Dense", 1), shape=(2,))
+    model, _ = pair(("Dense", 1), shape=(2,), loss="mse", metrics=())
     with pytest.raises(InputError, match="larger integers"):
         model.predict(pk.share([[1, 2**20]]), verbose=0)
 
@@ -388,7 +388,7 @@ def test_text_of_a_tensor():
 
 
 def test_html_of_a_model_says_where_weights_are():
-    model, _ = pair(("Dense", 4), ("BatchNormalization",), ("Dense", 1))
+    model, _ = pair(("Dense", 4), ("BatchNormalization",), ("Dense", 1), loss="mse", metrics=())
     model.layers[0].trainable = False
     model.layers[0].public = True
     model.compile("sgd", "mse")
