@@ -3,9 +3,9 @@
     python benchmarks/accuracy.py [name of a network, "MLP" for instance] [--picture docs/figures/training.png]
 
 Both runs start from the same weights and see the same batches, at a rate that falls to 0. (Plain Keras itself, started
-from weights that differ by 1e-4, ends up to two points apart in single runs of these networks.) Prints the test accuracy of both for each seed, their
-difference in points and its mean, the largest difference of a loss in any epoch, and seconds on shares. About half an hour on two
-cores for all.
+from weights that differ by 1e-4, ends up to two points apart in single runs of these networks.) Prints the test
+accuracy of both for each seed, their difference in points and its mean, the largest difference of a loss in any epoch,
+and seconds on shares. About half an hour on two cores for all.
 """
 import argparse
 import time
