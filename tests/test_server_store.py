@@ -12,10 +12,12 @@ from private_keras.errors import HandleNotFound, InputError, SecurityError
 from private_keras.plan.builder import PlanBuilder
 from private_keras.protocols.simulate import Simulate, SimulatedShare
 from private_keras.ring.numpy_kernel import NumpyKernel
+from private_keras.server.collect import Collector
 from private_keras.server.jobs import PlanNotPrepared
 from private_keras.server.material import Material, Receiver, material_bytes, split, stored_bytes
 from private_keras.server.plans import Plans
 from private_keras.server.store import Kept, Store, StoreFull
+from private_keras.server.wire import messages_pb2 as wire
 from tests.clusters import dense_plan
 
 KERNEL = NumpyKernel()
@@ -217,3 +219,33 @@ def test_a_plan_that_is_known_is_not_read_again(monkeypatch):
     assert plans.prepare(text_of("a")) == first and plans.get(first, "alice") is prepared
     with pytest.raises(TypeError):
         plans.prepare(text_of("a") + b" ")  # another text has to be read, and cannot here
+
+
+@pytest.mark.parametrize("receivers", [("client",), ()])
+def test_room_is_taken_for_each_output_of_one_value(receivers):
+    """A thousand outputs of one value are a thousand arrays: opened or kept, a small plan must not fill the memory."""
+    b = PlanBuilder()
+    x = b.input("x", (1 << 10,), 0, "client", public=True)
+    y = b.add("negate", x)
+    for index in range(1000):
+        b.output(y, f"y{index}", receivers)
+    plans = Plans("trio")
+    prepared = plans.get(plans.prepare(b.build("many", "train").to_json().encode()), "alice")
+    first = wire.RunRequest(job=bytes(16), digest=prepared.program.plan.digest, steps=1)
+    first.inputs.add(name="x", values=1)
+    for index in range(0 if receivers else 1000):
+        first.kept.add(output=index, handle=index.to_bytes(16, "big"))
+    least = 1000 * (1 << 10) * 8
+    for quota in (least, 100 * least):
+        collector = Collector(0, NumpyKernel(), Store(quota=quota))
+        # With room enough, what is missing is the material.
+        expected = StoreFull if quota == least else InputError
+        with pytest.raises(expected), collector.collect(_Job(), prepared, first, iter(())):
+            pass
+
+
+class _Job:
+    owner = "alice"
+
+    def check(self) -> None:
+        """Never cancelled."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from private_keras.errors import InputError
+from private_keras.plan.plan import Plan
 from private_keras.plan.records import PlanInput
 from private_keras.ring.kernel import Kernel
 from private_keras.server import limits
@@ -70,9 +71,11 @@ class Collector:
         shares = [specs[item.name].type.size for item in first.inputs if not item.handle and not item.values]
         # Rows are copied at each step; what is carried is held beside what it came from.
         shares += [specs[item.name].type.size for item in first.inputs if item.rows or item.name in carried]
-        shares += [plan.types[item.value].size for item in plan.outputs if item.name in kept]
+        # Each output has words of its own, even where many are of one value.
+        shares += [plan.types[item.value].size for item in plan.outputs]
         shares.append(prepared.program.live_elements)
-        nbytes = sum(stored_bytes(self._party, size) for size in shares) + prepared.working_bytes
+        nbytes = sum(stored_bytes(self._party, size) for size in shares)
+        nbytes += max(prepared.working_bytes, _masking_bytes(plan))
         nbytes += sum(_table_bytes(item, specs[item.name], first.steps) for item in first.inputs)
         with self._store.room(nbytes) as room:
             receivers: dict[int, Receiver | Table] = {}
@@ -138,6 +141,12 @@ def _check(item: wire.Input, spec: PlanInput, steps: int, carried: set[str]) -> 
         raise InputError(f"{what} is secret: expected shares. Received: public values")
     elif item.rows and (not item.handle or not spec.type.shape or item.name in carried):
         raise InputError(f"{what}: expected rows of a stored tensor, for an input that has rows and is not carried")
+
+
+def _masking_bytes(plan: Plan) -> int:
+    """What it takes to mask all that is kept, or all that is carried, in one go: drawn, sent, received and added up."""
+    kept = sum(plan.types[item.value].size for item in plan.outputs if not item.receivers)
+    return 4 * WORD.itemsize * kept
 
 
 def _table_bytes(item: wire.Input, spec: PlanInput, steps: int) -> int:
