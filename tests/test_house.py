@@ -34,7 +34,10 @@ FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_MODULES = {"pickle", "marshal", "dill", "cloudpickle", "shelve", "random"}
 # May be imported inside functions: heavy, optional, or (the extension) missing on a machine where it was not built.
 HEAVY = {"keras", "tensorflow", "h5py", "matplotlib"}
-ON_DEMAND = {"private_keras.ring.native_kernel", "private_keras.ring.native_kernel.NativeKernel"}
+ON_DEMAND = {
+    f"private_keras.ring.{name}"
+    for name in ("native_kernel", "native_kernel.NativeKernel", "memory", "memory.ArrayMemory")
+}
 
 
 def room(path: Path) -> str:

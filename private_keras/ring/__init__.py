@@ -1,5 +1,10 @@
 """Integers mod 2^64: kernels, fixed point, randomness. Knows no secrets and no network."""
+from typing import TYPE_CHECKING
+
 from private_keras.ring.kernel import Kernel
+
+if TYPE_CHECKING:
+    from private_keras.ring.memory import ArrayMemory
 
 
 def default_kernel(threads: int = 1) -> Kernel:
@@ -16,3 +21,14 @@ def default_kernel(threads: int = 1) -> Kernel:
     from private_keras.ring.native_kernel import NativeKernel
 
     return NativeKernel(threads=threads)
+
+
+def array_memory() -> "ArrayMemory":
+    """Memory for the arrays of a process that makes many large ones.
+
+    Raises:
+        KernelError: the extension is not built or does not load.
+    """
+    from private_keras.ring.memory import ArrayMemory
+
+    return ArrayMemory()

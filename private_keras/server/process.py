@@ -17,7 +17,7 @@ import grpc
 
 from private_keras import TLS_FLOOR
 from private_keras.errors import ClusterError, InputError, SecurityError
-from private_keras.ring import default_kernel
+from private_keras.ring import array_memory, default_kernel
 from private_keras.server import limits
 from private_keras.server.collect import Collector
 from private_keras.server.config import ClusterConfig, read_config
@@ -38,6 +38,7 @@ from private_keras.version import VERSION
 # Calls beyond the jobs: uploads, plans, cancellations, questions.
 OTHER_CALLS = 16
 READY = b"ready\n"
+TEND_SECONDS = 0.5
 OPTIONS = (
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", limits.MESSAGE_BYTES),
@@ -74,6 +75,7 @@ class ServerProcess:
         self._own = config.servers[party]
         self.log = Log(self._own.name, log_level)
         kernel = default_kernel(threads)
+        self._memory = array_memory()
         endpoint = UnixEndpoint() if config.local else _tls(config.credentials(self._own.name))
         names = [server.name for server in config.servers]
         self._lanes = Lanes(party, names, [_plain(s.data) for s in config.servers], endpoint, config.protocol, self.log)
@@ -86,7 +88,9 @@ class ServerProcess:
         )  # fmt: skip
         collector = Collector(party, kernel, store)
         saving = Saving(Storage(storage, config.protocol, party), store)
-        service = Service(about, Identities(config), store, self._jobs, collector, runner, saving, kernel, self.log)
+        service = Service(
+            about, Identities(config), store, self._jobs, collector, runner, saving, kernel, self._memory.use, self.log
+        )
         workers = limits.MAX_JOBS + OTHER_CALLS
         pool = futures.ThreadPoolExecutor(workers, thread_name_prefix="call")
         self._server = grpc.server(
@@ -120,6 +124,10 @@ class ServerProcess:
         )
         self._server.add_secure_port(address, credentials)
 
+    def tend(self) -> None:
+        """To be called about every `TEND_SECONDS`: gives back memory that has not been used since the last call."""
+        self._memory.tend()
+
     def stop(self) -> None:
         """Ends all jobs and connections and removes the sockets."""
         self._jobs.cancel_all()
@@ -152,9 +160,10 @@ def serve(
     threads = cores if lifeline is None else max(1, cores // len(description.servers))
     process = ServerProcess(description, party, bind, log_level, threads, storage)
     if lifeline is None:
-        ended.wait()
+        while not ended.wait(TEND_SECONDS):
+            process.tend()
     else:
-        _hold(socket.socket(fileno=lifeline), ended.is_set)
+        _hold(socket.socket(fileno=lifeline), ended.is_set, process.tend)
     process.stop()
     if lifeline is not None:
         _remove(config)
@@ -163,7 +172,7 @@ def serve(
     os._exit(0)
 
 
-def _hold(line: socket.socket, ended: Callable[[], bool]) -> None:
+def _hold(line: socket.socket, ended: Callable[[], bool], tend: Callable[[], None]) -> None:
     """Says that the server is ready; returns when the client is gone.
 
     A forked child of the client may keep the line open, so the parent is watched as well.
@@ -174,8 +183,9 @@ def _hold(line: socket.socket, ended: Callable[[], bool]) -> None:
         poll = select.poll()
         poll.register(line.fileno(), select.POLLIN)
         while not ended() and os.getppid() == parent:
-            if poll.poll(500) and not line.recv(64):
+            if poll.poll(TEND_SECONDS * 1000) and not line.recv(64):
                 return
+            tend()
 
 
 def _remove(config: Path) -> None:

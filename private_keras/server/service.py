@@ -46,6 +46,7 @@ class Service:
 
     Args:
         about: what `Hello` replies, apart from the identity.
+        use_memory: called at the start of each call: lets the arrays of its context come from the server's memory.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Service:
         runner: Runner,
         saving: Saving,
         kernel: Kernel,
+        use_memory: Callable[[], None],
         log: Log,
     ):
         self._about = about
@@ -68,6 +70,7 @@ class Service:
         self._runner = runner
         self._saving = saving
         self._kernel = kernel
+        self._use_memory = use_memory
         self._log = log
         self._plans = Plans(about.protocol)
         self._began = time.monotonic()
@@ -206,6 +209,7 @@ class Service:
         left = context.time_remaining()
         if left is None or left > 2 * limits.MAX_SECONDS:
             raise InputError("a call needs a deadline of at most two days, so that none can hold the server for ever")
+        self._use_memory()  # gRPC gives every call a context of its own
         return self._identities.of(context)
 
     def _guard(self, call: Callable[..., Any]) -> Callable[..., Any]:

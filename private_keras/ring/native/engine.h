@@ -49,3 +49,4 @@ inline void expect(bool holds, const char* message) {
 }
 
 void bind_bits(nb::class_<Engine>& engine);
+void bind_memory(nb::module_& module);

@@ -1,4 +1,5 @@
-// The Python module: kernels by name, matrix products, convolutions and the generator. Bit steps: module_bits.cpp.
+// The Python module: kernels by name, matrix products, convolutions and the generator. Bit steps: module_bits.cpp; memory:
+// module_memory.cpp.
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -181,4 +182,5 @@ NB_MODULE(_native, module) {
     engine.def("random", &random_words, nb::arg("key"), nb::arg("nonce"), nb::arg("first_block"), as_is("out"));
     engine.def("mask", &mask, nb::arg("key"), nb::arg("nonce"), nb::arg("add"), as_is("x"), as_is("out"));
     bind_bits(engine);
+    bind_memory(module);
 }
