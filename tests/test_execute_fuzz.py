@@ -77,6 +77,8 @@ def plans(draw) -> Plan:
             drawn = draw(VALUES[name])
             attributes[name] = (drawn * 4)[:count] if name in LENGTHS else drawn
         operands = [value, *draw(st.lists(st.sampled_from(["y", *made, c]), min_size=3, max_size=3))]
+        for index in TABLE[op].public:
+            operands[index] = "seed"
         try:
             made.append(b.add(op, *operands[: TABLE[op].arity[0]], **attributes))
         except PlanError:

@@ -208,7 +208,7 @@ def test_room_is_taken_for_what_is_computed_in_public(op, distribution, fraction
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 8 * prepared.program.live_elements + prepared.working_bytes
+    assert peak < 8 * prepared.room.elements + prepared.working_bytes
 
 
 def test_a_plan_that_is_known_is_not_read_again(monkeypatch):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from private_keras.protocols.rounds import Rounds
 from private_keras.ring.kernel import Kernel
 
 Bilinear = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -86,6 +87,7 @@ class Protocol(ABC):
         party: this server's index.
         kernel: ring arithmetic.
         cost: what the steps so far have declared; tests hold the channels' counters to it.
+        rounds: what this party opens together with others; see `Rounds.together` for branches of a function.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Protocol(ABC):
     party: int
     kernel: Kernel
     cost: Cost
+    rounds: Rounds
 
     # --- in and out -----------------------------------------------------------------------------------------------
     @abstractmethod
@@ -136,6 +139,13 @@ class Protocol(ABC):
         Methods below do this by themselves; calling it on several tensors first saves rounds. Costs nothing for
         tensors that are in this form already. Changes the representation in place, not the value.
         """
+
+    def settle(self, *xs: Share) -> None:
+        """Waits for those that another branch is masking just now: what is computed from them is masked then, too.
+
+        For a step's operands, before it begins. Costs nothing by itself.
+        """
+        return None
 
     @abstractmethod
     def bilinear(self, op: Bilinear, shape: tuple[int, ...], x: Share, y: Share) -> Share:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from private_keras.protocols.protocol import Bilinear, Bits, Cost, Kept, Linear, Protocol, Share
+from private_keras.protocols.rounds import Rounds
 from private_keras.ring.kernel import Kernel
 
 U = np.uint64
@@ -41,6 +42,7 @@ class Simulate(Protocol):
     def __init__(self, kernel: Kernel):
         self.kernel = kernel
         self.cost = Cost()
+        self.rounds = Rounds()
         self._key = secrets.token_bytes(16)
         self._draws = 0
 

@@ -73,7 +73,7 @@ class Collector:
         shares += [specs[item.name].type.size for item in first.inputs if item.rows or item.name in carried]
         # Each output has words of its own, even where many are of one value.
         shares += [plan.types[item.value].size for item in plan.outputs]
-        shares.append(prepared.program.live_elements)
+        shares.append(prepared.room.elements)
         nbytes = sum(stored_bytes(self._party, size) for size in shares)
         nbytes += max(prepared.working_bytes, _masking_bytes(plan))
         nbytes += sum(_table_bytes(item, specs[item.name], first.steps) for item in first.inputs)

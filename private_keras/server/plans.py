@@ -9,7 +9,7 @@ from private_keras.errors import SecurityError
 from private_keras.plan.plan import Plan
 from private_keras.server import limits
 from private_keras.server.execute import Program
-from private_keras.server.execute.account import largest_step
+from private_keras.server.execute.account import Room, room
 from private_keras.server.jobs import PlanNotPrepared
 
 # In a plan, the name of whoever runs it.
@@ -21,12 +21,18 @@ class Prepared:
     """A plan that can run.
 
     Attributes:
-        working_bytes: what its largest step needs beside its inputs and result, at most: what it sends and receives,
-            once as it travels and once as it is made or taken apart; as much for a step that is public.
+        room: what a run of it needs.
     """
 
     program: Program
-    working_bytes: int
+    room: Room
+
+    @property
+    def working_bytes(self) -> int:
+        """What steps need beside their inputs and results, at most: what they send and receive, once as it travels and
+        once as it is made or taken apart.
+        """
+        return 2 * self.room.moved
 
 
 class Plans:
@@ -55,9 +61,9 @@ class Plans:
                     return known
             plan = Plan.from_json(text)
             program = Program(plan)
-            largest = largest_step(program, self._protocol)
+            needed = room(program, self._protocol)
         with self._lock:
-            self._programs[plan.digest] = Prepared(program, 2 * largest)
+            self._programs[plan.digest] = Prepared(program, needed)
             self._sizes[plan.digest] = len(text)
             self._programs.move_to_end(plan.digest)
             while len(self._programs) > 1 and (

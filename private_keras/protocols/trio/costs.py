@@ -1,4 +1,7 @@
-"""What each step of `trio` sends: rounds between the evaluators, and payload bytes. Tests hold the wire to this."""
+"""What each step of `trio` sends, payload bytes; rounds are counted where they take place, since steps share them.
+
+Tests hold the wire to this.
+"""
 
 from functools import lru_cache
 
@@ -12,9 +15,9 @@ KEPT = 1024
 
 
 @lru_cache(KEPT)
-def exchange(words: int, rounds: int = 1) -> Cost:
+def exchange(words: int) -> Cost:
     """Both evaluators send `words` to each other."""
-    return Cost(rounds, (((0, 1), WORD * words), ((1, 0), WORD * words)), 0)
+    return Cost(0, (((0, 1), WORD * words), ((1, 0), WORD * words)), 0)
 
 
 @lru_cache(KEPT)
@@ -25,14 +28,19 @@ def dealt(words: int) -> Cost:
 
 @lru_cache(KEPT)
 def compare(n: int, thresholds: int, width: int) -> Cost:
-    """All thresholds together: two levels of the tree and the masked result (62 bits: 3 rounds)."""
+    """All thresholds together: what `openings` opens, and what is dealt for it."""
     words = plane_words(n)
     depth = len(tree.levels(width))
     products = sum(tree.product_planes(width, i) for i in range(depth))
     cost = dealt(words * (tree.digit_planes(width) + thresholds * products))
-    for level in range(depth):
-        cost += exchange(words * thresholds * tree.opened_planes(width, level))
-    return cost + exchange(words * thresholds)
+    return cost + exchange(sum(openings(n, thresholds, width)))
+
+
+@lru_cache(KEPT)
+def openings(n: int, thresholds: int, width: int) -> tuple[int, ...]:
+    """Words that a comparison opens, one round after the other: the levels of the tree, then the masked result."""
+    words = thresholds * plane_words(n)
+    return (*(words * tree.opened_planes(width, level) for level in range(len(tree.levels(width)))), words)
 
 
 @lru_cache(KEPT)

@@ -6,26 +6,43 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from private_keras.protocols.protocol import Bilinear, Cost, Kept, Linear, Protocol
+from private_keras.protocols.protocol import Bilinear, Cost, Kept, Linear
+from private_keras.protocols.rounds import Opened, Rounds, Settle, Ticket
 from private_keras.protocols.trio import costs
+from private_keras.protocols.trio.masking import Masking
 from private_keras.protocols.trio.party import OFFSET, conjunction_groups
 from private_keras.protocols.trio.shares import TrioBits, TrioShare
 from private_keras.ring.kernel import Kernel, plane_words
 
 
-class CountingTrio(Protocol):
-    """See `Protocol`. `cost` after a step minus `cost` before it is what the step costs."""
+class CountingTrio(Masking):
+    """See `Protocol`.
 
-    name = "trio"
-    parties = 3
+    Attributes:
+        costs: by number of the branch that runs (a step of a plan; -1 outside of all), what it costs. A round of
+            several branches is of the one with the smallest number.
+    """
+
     party = 2
 
     def __init__(self, kernel: Kernel):
-        self.kernel = kernel
-        self.cost = Cost()
+        super().__init__(kernel)
+        self.rounds = Rounds(told=self._count)
+        self.costs: dict[int, Cost] = {}
+
+    def charge(self, *costs: Cost) -> None:
+        super().charge(*costs)
+        for cost in costs:
+            self._add(self.rounds.current, cost)
+
+    def _add(self, number: int, cost: Cost) -> None:
+        self.costs[number] = self.costs.get(number, Cost()) + cost
+
+    def _count(self, tickets: Sequence[Ticket]) -> None:
+        self._add(min(ticket.owner for ticket in tickets), Cost(1))
 
     def _result(self, shape: tuple[int, ...], cost: Cost) -> TrioShare:
-        self.cost += cost
+        self.charge(cost)
         return TrioShare(shape, masked=False)
 
     def input(self, shape: tuple[int, ...]) -> TrioShare:
@@ -48,12 +65,17 @@ class CountingTrio(Protocol):
     def add_public(self, x: TrioShare, values: np.ndarray) -> TrioShare:
         return TrioShare(x.shape, masked=x.masked)
 
-    def mask(self, *xs: TrioShare) -> None:
-        todo = list({id(x): x for x in xs if not x.masked}.values())
-        for x in todo:
-            x.masked = True
-        if todo:
-            self.cost += costs.exchange(sum(x.size for x in todo))
+    def _cover(self, xs: list[TrioShare], total: int) -> tuple[Opened, Settle]:
+        def settle(_: None) -> None:
+            for x in xs:
+                x.masked, x.opening = True, None
+
+        return total, settle
+
+    def _compare(self, n: int, thresholds: int, width: int) -> None:
+        self.charge(costs.compare(n, thresholds, width))
+        for opened in costs.openings(n, thresholds, width):
+            self.rounds.open(opened)
 
     def bilinear(self, op: Bilinear, shape: tuple[int, ...], x: TrioShare, y: TrioShare) -> TrioShare:
         self.mask(x, y)
@@ -68,7 +90,7 @@ class CountingTrio(Protocol):
 
     def relu_and_bits(self, x: TrioShare, bits: int = 0) -> tuple[TrioShare, TrioBits]:
         self.mask(x)
-        self.cost += costs.compare(x.size, 1, OFFSET)
+        self._compare(x.size, 1, OFFSET)
         return self._kept(x, bits), _bits(x.shape)
 
     def gate(self, gates: TrioBits, x: TrioShare, bits: int) -> TrioShare:
@@ -82,12 +104,13 @@ class CountingTrio(Protocol):
 
     def compare(self, x: TrioShare, thresholds: Sequence[int], width: int = OFFSET) -> TrioBits:
         self.mask(x)
-        self.cost += costs.compare(x.size, len(thresholds), width)
+        self._compare(x.size, len(thresholds), width)
         return _bits((len(thresholds), *x.shape))
 
     def exp2_masked(self, x: TrioShare, fraction: int, integer_bits: int, offset: int, scale: int) -> TrioShare:
         self.mask(x)
-        return self._result(x.shape, costs.compare(x.size, 1, fraction + integer_bits) + costs.dealt(2 * x.size))
+        self._compare(x.size, 1, fraction + integer_bits)
+        return self._result(x.shape, costs.dealt(2 * x.size))
 
     def multiply_bits(self, bits: TrioBits, x: TrioShare) -> TrioShare:
         self.mask(x)
@@ -106,7 +129,8 @@ class CountingTrio(Protocol):
         words = plane_words(int(np.prod(shape, dtype=np.int64)))
         for groups in conjunction_groups(bits.shape[axis]):
             real = [g for g in groups if len(g) > 1]
-            self.cost += costs.dealt(words * sum((1 << len(g)) - 1 for g in real)) + costs.exchange(words * len(real))
+            self.charge(costs.dealt(words * sum((1 << len(g)) - 1 for g in real)), costs.exchange(words * len(real)))
+            self.rounds.open(words * len(real))
         return _bits(shape)
 
     def bits_not(self, bits: TrioBits) -> TrioBits:

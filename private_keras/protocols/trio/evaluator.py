@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from private_keras.protocols.protocol import Bilinear, Kept, Linear
+from private_keras.protocols.rounds import Opened, Rounds, Settle
 from private_keras.protocols.simulate import exp2_scale
 from private_keras.protocols.trio import costs
 from private_keras.protocols.trio.party import OFFSET, Party, U, compared_together, conjunction_groups, cut, subsets
@@ -31,6 +32,7 @@ class Evaluator(Party):
     def __init__(self, party, kernel, channels, keys):
         super().__init__(party, kernel, channels, keys)
         self.other = 1 - party
+        self.rounds = Rounds(self._exchange)
 
     # --- messages -------------------------------------------------------------------------------------------------
     def _exchange(self, mine: np.ndarray) -> np.ndarray:
@@ -80,21 +82,20 @@ class Evaluator(Party):
             return TrioShare(x.shape, m=x.m + values, l=x.l, masked=True)
         return TrioShare(x.shape, z=x.z + values if self.party == 0 else x.z, masked=False)
 
-    def mask(self, *xs: TrioShare) -> None:
-        todo = list({id(x): x for x in xs if not x.masked}.values())
-        total = sum(x.size for x in todo)
-        if not todo:
-            return
+    def _cover(self, xs: list[TrioShare], total: int) -> tuple[Opened, Settle]:
         fresh = self.draw(HELPER, total)
-        mine = np.concatenate([x.z.ravel() for x in todo]) + fresh if len(todo) > 1 else todo[0].z.ravel() + fresh
-        opened = mine + self._exchange(mine)
-        at = 0
-        for x in todo:
-            x.m = opened[at : at + x.size].reshape(x.shape)
-            x.l = fresh[at : at + x.size].reshape(x.shape)
-            x.z, x.masked = None, True
-            at += x.size
-        self.charge(costs.exchange(total))
+        mine = np.concatenate([x.z.ravel() for x in xs]) + fresh if len(xs) > 1 else xs[0].z.ravel() + fresh
+
+        def settle(theirs: np.ndarray) -> None:
+            opened = mine + theirs
+            at = 0
+            for x in xs:
+                x.m = opened[at : at + x.size].reshape(x.shape)
+                x.l = fresh[at : at + x.size].reshape(x.shape)
+                x.z, x.masked, x.opening = None, True, None
+                at += x.size
+
+        return mine, settle
 
     # --- products -------------------------------------------------------------------------------------------------
     def bilinear(self, op: Bilinear, shape: tuple[int, ...], x: TrioShare, y: TrioShare) -> TrioShare:
@@ -169,7 +170,7 @@ class Evaluator(Party):
         ]
         for level in range(depth):
             mine = [opened for opened, _ in state]
-            theirs = self._exchange(np.concatenate(mine)).reshape(len(cs), -1)
+            theirs = self.rounds.open(np.concatenate(mine)).reshape(len(cs), -1)
             state = [
                 self.kernel.tree_combine(
                     mine[t] ^ theirs[t], state[t][1], products[t * depth + level], masks[t][level],
@@ -181,7 +182,7 @@ class Evaluator(Party):
         if self.party == 0 and top:
             for t, c in enumerate(cs):
                 mine[t] ^= self.kernel.to_planes(c, 1, width)
-        return list((mine ^ self._exchange(mine)).reshape(count, -1))
+        return list((mine ^ self.rounds.open(mine.ravel()).reshape(mine.shape)).reshape(count, -1))
 
     def relu_and_bits(self, x: TrioShare, bits: int = 0) -> tuple[TrioShare, TrioBits]:
         self.mask(x)
@@ -308,7 +309,7 @@ class Evaluator(Party):
                 rows[index] = self._and_group(current[group], message.reshape(-1, words))
             own = self.draw(HELPER, words * len(rows)).reshape(len(rows), words)
             mine = np.stack([rows[i] for i in range(len(rows))]) ^ own
-            opened = mine ^ self._exchange(mine)
+            opened = mine ^ self.rounds.open(mine.ravel()).reshape(mine.shape)
             passed = [current[g[0]] for g in groups if len(g) == 1]
             current = np.concatenate([opened, np.stack(passed)]) if passed else opened
             self.charge(costs.dealt(sum(map(len, dealt))), costs.exchange(words * len(rows)))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from private_keras.protocols.protocol import Bilinear, Kept, Linear
+from private_keras.protocols.rounds import Opened, Settle
 from private_keras.protocols.simulate import exp2_scale
 from private_keras.protocols.trio import costs
 from private_keras.protocols.trio.party import OFFSET, Party, U, compared_together, conjunction_groups, cut, subsets
@@ -61,18 +62,17 @@ class Helper(Party):
         # A share of its own, as at the evaluators: masking the sum must not mask x here alone.
         return TrioShare(x.shape, l=x.l, masked=x.masked)
 
-    def mask(self, *xs: TrioShare) -> None:
-        todo = list({id(x): x for x in xs if not x.masked}.values())
-        total = sum(x.size for x in todo)
-        if not todo:
-            return
+    def _cover(self, xs: list[TrioShare], total: int) -> tuple[Opened, Settle]:
         fresh = self.draw(0, total)
         fresh += self.draw(1, total)
-        at = 0
-        for x in todo:
-            x.l, x.masked = fresh[at : at + x.size].reshape(x.shape), True
-            at += x.size
-        self.charge(costs.exchange(total))
+
+        def settle(_: None) -> None:
+            at = 0
+            for x in xs:
+                x.l, x.masked, x.opening = fresh[at : at + x.size].reshape(x.shape), True, None
+                at += x.size
+
+        return total, settle
 
     # --- products -------------------------------------------------------------------------------------------------
     def bilinear(self, op: Bilinear, shape: tuple[int, ...], x: TrioShare, y: TrioShare) -> TrioShare:
@@ -121,6 +121,8 @@ class Helper(Party):
                 message.append(self.kernel.tree_deal(masks[level], width, n, level, dealt))
             results += list(masks[-1].reshape(repeats, -1))
         self._send(message)
+        for opened in costs.openings(r.size, repeats * count, width):
+            self.rounds.open(opened)
         top_bits = self.kernel.to_planes(r, 1, width) if top else U(0)
         return [mask ^ top_bits for mask in results]
 
@@ -212,6 +214,7 @@ class Helper(Party):
             fresh = (self.draw(0, size) ^ self.draw(1, size)).reshape(len(message), words)
             passed = [current[g[0]] for g in groups if len(g) == 1]
             current = np.concatenate([fresh, np.stack(passed)]) if passed else fresh
+            self.rounds.open(size)
             self.charge(costs.dealt(sum(map(len, message))), costs.exchange(size))
         return TrioBits(planes.unpack_bits(current[0], n).reshape(shape))
 

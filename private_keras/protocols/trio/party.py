@@ -1,11 +1,11 @@
-"""What evaluators and helper have in common: numbered randomness, numbered messages, the declared cost."""
+"""What evaluators and helper have in common: numbered randomness, numbered messages."""
 from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
 
 from private_keras.errors import SecurityError
-from private_keras.protocols.protocol import Cost, Protocol
+from private_keras.protocols.trio.masking import Masking
 from private_keras.ring.kernel import Kernel
 from private_keras.transport.channel import Channel
 
@@ -15,37 +15,23 @@ OFFSET = 62
 TOGETHER = 1 << 17  # the most elements of comparisons that are computed as one
 
 
-class Party(Protocol):
+class Party(Masking):
     """One server of `trio` in one job.
 
     Randomness: draw number d from the key shared with a peer is the AES-CTR stream with nonce d. Both ends draw in the
     order of the plan, so numbers agree, and no (key, number) is ever used twice because a key lives for one job.
     """
 
-    name = "trio"
-    parties = 3
-
     def __init__(self, party: int, kernel: Kernel, channels: dict[int, Channel], keys: dict[int, bytes]):
         peers = {0, 1, 2} - {party}
         if set(keys) != peers or any(len(k) != 16 for k in keys.values()) or len(set(keys.values())) != 2:
             raise SecurityError("trio needs one fresh 16-byte key per peer, and different ones")
+        super().__init__(kernel)
         self.party = party
-        self.kernel = kernel
-        self._charges: dict[Cost, int] = {}
         self._channels = channels
         self._keys = keys
         self._draws = dict.fromkeys(peers, 0)
         self._steps = dict.fromkeys(peers, 0)
-
-    @property
-    def cost(self) -> Cost:
-        """What the steps so far have declared."""
-        return sum((cost * times for cost, times in self._charges.items()), Cost())
-
-    def charge(self, *costs: Cost) -> None:
-        """Declares what a step costs. Counted, since jobs repeat steps; added up only when somebody asks."""
-        for cost in costs:
-            self._charges[cost] = self._charges.get(cost, 0) + 1
 
     @property
     def draws(self) -> dict[int, int]:

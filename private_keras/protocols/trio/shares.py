@@ -9,6 +9,7 @@ A secret bit is s = hat xor lam: both evaluators hold hat, the helper holds lam.
 import numpy as np
 
 from private_keras.protocols.protocol import Bits, Share
+from private_keras.protocols.rounds import Ticket
 from private_keras.ring import planes
 
 
@@ -21,6 +22,7 @@ class TrioShare(Share):
         # NumPy turns results of rank 0 into scalars, whose arithmetic warns where arrays wrap as a ring should.
         self.m, self.l, self.z = (None if a is None else np.asarray(a) for a in (m, l, z))
         self.masked = masked
+        self.opening: Ticket | None = None  # in which it will become masked
 
     def __repr__(self) -> str:
         return f"<share of shape {self.shape}, {'masked' if self.masked else 'additive'}>"

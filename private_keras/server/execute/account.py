@@ -1,12 +1,14 @@
 """What a plan costs, known before it runs: the same steps on a protocol that only counts."""
+from dataclasses import dataclass
+
 import numpy as np
 
 from private_keras.errors import PlanError
-from private_keras.plan.plan import Plan, Step
+from private_keras.plan.plan import Plan
 from private_keras.protocols.protocol import Cost, Protocol
 from private_keras.protocols.trio.counting import CountingTrio
 from private_keras.ring.numpy_kernel import NumpyKernel
-from private_keras.server.execute.program import OPERATIONS, Program
+from private_keras.server.execute.program import OPERATIONS, InPublic, Program
 from private_keras.server.execute.values import Operation
 
 COUNTING = {"trio": CountingTrio}
@@ -17,7 +19,8 @@ RANDOM_BYTES = 128  # for each element of a `random` step: several words are dra
 def account(plan: Plan, protocol_name: str) -> list[Cost]:
     """Rounds and bytes of every step, in the order of `plan.steps`.
 
-    Sharing inputs and opening outputs is not in it: that is 8 bytes an element and evaluator each.
+    A round that several steps share is counted at the first of them. Sharing inputs and opening outputs is not in it:
+    that is 8 bytes an element and evaluator each.
 
     Args:
         plan: a valid plan.
@@ -36,50 +39,64 @@ def account_program(program: Program, protocol_name: str) -> list[Cost]:
     if protocol_name not in COUNTING:
         known = ", ".join((*COUNTING, *FREE))
         raise PlanError(f"cost of a plan: expected one of the protocols {known}. Received: {protocol_name!r}")
-    counting = COUNTING[protocol_name](NumpyKernel())
-    costs: list[Cost] = []
-    before = Cost()
-
-    def note(index: int, step: Step) -> None:
-        nonlocal before
-        costs.append(counting.cost - before)
-        before = counting.cost
-
-    inputs = {
-        item.name: _zeros(item.type.shape) if item.public else counting.input(item.type.shape)
-        for item in program.plan.inputs
-    }
-    program.compute(counting, inputs, note, _uncomputed)
-    return costs
+    counting, _, _ = _counted(program, protocol_name, _uncomputed)
+    return [counting.costs.get(index, Cost()) for index in range(len(program.plan.steps))]
 
 
-def largest_step(program: Program, protocol_name: str) -> int:
-    """Bytes that a step needs beside its operands and result, at most: what it would send if nothing were public.
+@dataclass(frozen=True)
+class Room:
+    """What a run needs beside its inputs, at most.
 
-    What is public costs nothing to send, but takes memory on the way as what is secret does.
+    Attributes:
+        elements: that results of steps hold at one time.
+        moved: bytes that the steps which are under way at one time send, all servers together. What is public is
+            counted as if it were secret: it costs nothing to send, but takes memory on the way as what is secret does.
     """
-    counting = COUNTING[protocol_name](NumpyKernel())
-    largest = before = 0
 
-    def note(index: int, step: Step) -> None:
-        nonlocal largest, before
-        total = counting.cost.bytes
-        largest, before = max(largest, total - before), total
+    elements: int
+    moved: int
+
+
+def room(program: Program, protocol_name: str) -> Room:
+    """See `Room`; the protocol must be one that is counted."""
+    _, elements, _ = _counted(program, protocol_name, _uncomputed)
+    random_bytes: dict[int, int] = {}
 
     def as_if_secret(p: CountingTrio, at: Operation, *operands: np.ndarray) -> np.ndarray:
-        nonlocal largest
         if at.step.op == "random":
-            largest = max(largest, RANDOM_BYTES * at.result.size)
+            random_bytes[p.rounds.current] = RANDOM_BYTES * at.result.size
         elif operands:
             OPERATIONS[at.step.op](p, at, *(p.input(x.shape) for x in operands))
         return _zeros(at.shape)
 
+    counting, _, events = _counted(program, protocol_name, as_if_secret)
+    moving = most = 0
+    for index in events:
+        step = index if index >= 0 else ~index
+        nbytes = counting.costs[step].bytes if step in counting.costs else 0
+        nbytes = max(nbytes, random_bytes.get(step, 0))
+        moving += nbytes if index >= 0 else -nbytes
+        most = max(most, moving)
+    return Room(elements, most)
+
+
+def _counted(program: Program, protocol_name: str, in_public: InPublic) -> tuple[CountingTrio, int, list[int]]:
+    """A run that only counts: the protocol, `Room.elements`, and the steps as they begin (i) and end (~i)."""
+    counting = COUNTING[protocol_name](NumpyKernel())
     inputs = {
         item.name: _zeros(item.type.shape) if item.public else counting.input(item.type.shape)
         for item in program.plan.inputs
     }
-    program.compute(counting, inputs, note, as_if_secret)
-    return largest
+    walk = program.walk(counting, inputs, in_public)
+    events: list[int] = []
+
+    def work(index: int) -> None:
+        events.append(index)
+        walk.work(index)
+        events.append(~index)
+
+    counting.rounds.run(program.graph.first, work, walk.after)
+    return counting, walk.most, events
 
 
 def _uncomputed(p: Protocol, at: Operation, *operands: np.ndarray) -> np.ndarray:

@@ -1,5 +1,5 @@
 """Runs a plan on one party's shares: the only place where a plan and a protocol meet."""
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from private_keras.protocols.protocol import Protocol, Share
 from private_keras.protocols.public import Public
 from private_keras.server.execute import bilinear, compare, linear, nonlinear, random, reduce, shape
 from private_keras.server.execute.gates import kept_bits
+from private_keras.server.execute.graph import Graph, Walk
 from private_keras.server.execute.values import Operation, Value, as_public, as_share
 
 OPERATIONS: dict[str, Callable[..., Value]] = {
@@ -32,23 +33,19 @@ def computed(p: Protocol, at: Operation, *operands: np.ndarray) -> np.ndarray:
 
 
 class Program:
-    """A plan made ready to run any number of times: constants decoded, last uses and repeated comparisons found.
+    """A plan made ready to run any number of times: constants decoded, uses and repeated comparisons found.
 
-    Holds nothing of a run, so that several may share it.
+    Holds nothing of a run, so that several may share it. Steps that do not need each other's results share their rounds
+    (`protocols.rounds`).
 
     Args:
         plan: a valid plan; `plan.types` is computed here if it was not yet.
-
-    Attributes:
-        live_elements: the most elements that results of steps hold at one time, beside the inputs.
     """
 
     def __init__(self, plan: Plan):
         self.plan = plan
-        self._operations = _operations(plan)
+        self.graph = Graph(plan, _operations(plan))
         self._results = {item.value for item in plan.outputs}
-        self._free = _last_uses(plan, self._operations, self._results)
-        self.live_elements = _live_elements(plan, self._operations, self._free)
 
     def run(
         self, p: Protocol, inputs: Mapping[str, Share | np.ndarray], on_step: OnStep | None = None
@@ -76,7 +73,8 @@ class Program:
             p: this party's protocol; it sends and receives what the steps cost (see `account`).
             inputs: by name, this party's share of every secret input of the plan, and the value of every public one:
                 ring elements, uint64, the same at all parties.
-            on_step: called after each step with its number and the step; what it raises ends the run.
+            on_step: called after each step with its number and the step, but for steps that only rearrange a value,
+                which are part of the step that uses them; what it raises ends the run.
             in_public: computes steps whose operands are all public.
 
         Returns:
@@ -86,19 +84,32 @@ class Program:
             InputError: inputs that are missing, not in the plan, or of another shape.
             PrivateKerasError: whatever goes wrong in a step, naming layer and step.
         """
-        values: dict[str, Value] = self._checked(inputs)
-        for name in self._free[0]:
-            del values[name]
-        for index, at in enumerate(self._operations):
+        walk = self.walk(p, inputs, in_public)
+
+        def after(index: int) -> list[int]:
+            ready = walk.after(index)
+            if on_step is not None:
+                on_step(index, self.plan.steps[index])
+            return ready
+
+        p.rounds.run(self.graph.first, walk.work, after)
+        return {item.name: as_share(p, walk.values[item.value]) for item in self.plan.outputs}
+
+    def walk(self, p: Protocol, inputs: Mapping[str, Share | np.ndarray], in_public: InPublic) -> Walk:
+        """A run that has not begun; see `compute`."""
+
+        def results(index: int, operands: list[Value]) -> Sequence[Value]:
+            at = self.graph.operations[index]
             try:
                 run = in_public if at.public else OPERATIONS[at.step.op]
-                result = run(p, at, *(values[name] for name in at.inputs))
+                result = run(p, at, *operands)
+                kept = ()
                 if at.keeps:
-                    result, values[at.keeps] = result
+                    result, *kept = result
                 if tuple(result.shape) != at.shape:
                     raise PlanError(f"expected a result of shape {list(at.shape)}. Received: {list(result.shape)}")
                 # A result of the plan is made a share here, so that the cost falls on the step.
-                values[at.step.output] = as_share(p, result) if at.step.output in self._results else result
+                return (as_share(p, result) if at.step.output in self._results else result, *kept)
             except PrivateKerasError as error:
                 error.args = (f"{place(index, at.step)}: {error}",)
                 raise
@@ -106,11 +117,11 @@ class Program:
                 # Its text may quote what arrays hold, so only its kind is told.
                 where = place(index, at.step)
                 raise PrivateKerasError(f"{where}: the step failed with {type(error).__name__}") from error
-            for name in self._free[index + 1]:
-                del values[name]
-            if on_step is not None:
-                on_step(index, at.step)
-        return {item.name: as_share(p, values[item.value]) for item in self.plan.outputs}
+
+        def settle(operands: list[Value]) -> None:
+            p.settle(*(value for value in operands if isinstance(value, Share)))
+
+        return Walk(self.graph, self._checked(inputs), settle, results)
 
     def _checked(self, inputs: Mapping[str, Share | np.ndarray]) -> dict[str, Value]:
         names = {item.name for item in self.plan.inputs}
@@ -145,33 +156,3 @@ def _operations(plan: Plan) -> list[Operation]:
         inputs = (*step.inputs, uses) if uses else step.inputs
         operations.append(Operation(step, ready, operands, types[step.output], inputs, keeps, step.output in public))
     return operations
-
-
-def _results(at: Operation) -> tuple[str, ...]:
-    return (at.step.output, at.keeps) if at.keeps else (at.step.output,)
-
-
-def _last_uses(plan: Plan, operations: list[Operation], results: set[str]) -> list[tuple[str, ...]]:
-    """Names to forget before the first step (entry 0) and after each step i (entry i + 1)."""
-    last = {item.name: 0 for item in plan.inputs}
-    for index, at in enumerate(operations, start=1):
-        for name in (*at.inputs, *_results(at)):
-            last[name] = index
-    free: list[list[str]] = [[] for _ in range(len(operations) + 1)]
-    for name, index in last.items():
-        if name not in results:
-            free[index].append(name)
-    return [tuple(names) for names in free]
-
-
-def _live_elements(plan: Plan, operations: list[Operation], free: list[tuple[str, ...]]) -> int:
-    """The most elements of steps' results that there are at the end of a step; kept bits are counted as elements."""
-    sizes: dict[str, int] = {}
-    live = most = 0
-    for at, forgotten in zip(operations, free[1:], strict=True):
-        for name in _results(at):
-            sizes[name] = at.result.size if name == at.step.output else at.operands[0].size
-            live += sizes[name]
-        most = max(most, live)
-        live -= sum(sizes.pop(name, 0) for name in forgotten)
-    return most

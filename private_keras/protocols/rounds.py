@@ -1,0 +1,183 @@
+"""Rounds that independent branches share: who waits for the other evaluator at the same time sends one message.
+
+A branch is a step of a plan, or a part of one, in a greenlet of its own. It *posts* what it opens and *waits*; when
+every branch waits, all that was posted goes in one message, and all go on. So a plan has the rounds of its longest
+chain, not those of all its steps. Which branch runs when depends on the plan alone, never on a value or on time: both
+evaluators send the same messages, and all three servers draw randomness in the same order.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from heapq import heapify, heappop, heappush
+from typing import Any
+
+import numpy as np
+from greenlet import GreenletExit, getcurrent, greenlet
+
+from private_keras.errors import PrivateKerasError
+
+# A message of more words than this goes by itself, at once: to copy it would take longer than the round that it saves.
+ALONE_WORDS = 1 << 17
+
+# What is opened: words, or their number where a party only keeps in step with the evaluators.
+Opened = np.ndarray | int
+Settle = Callable[[Any], None]
+
+
+class _Branch(greenlet):
+    """A greenlet that switches to its parent when it waits."""
+
+
+class Ticket:
+    """A message that was posted.
+
+    Attributes:
+        size: its words.
+        owner: number of the outermost branch that posted it, -1 outside of all.
+        done: whether it went.
+        reply: what the other evaluator sent for it; None where nothing is sent.
+    """
+
+    __slots__ = ("message", "size", "owner", "done", "reply", "_then")
+
+    def __init__(self, message: Opened, owner: int, then: Settle | None):
+        self.message: Opened | None = message
+        self.size = message if isinstance(message, int) else message.size
+        self.owner = owner
+        self.done = False
+        self.reply: np.ndarray | None = None
+        self._then = then
+
+    def settle(self, reply: np.ndarray | None) -> None:
+        """The message went, and this came back."""
+        self.message, self.reply, self.done = None, reply, True
+        if self._then is not None:
+            self._then(reply)
+
+
+class Rounds:
+    """One party's rounds in one job. One thread at a time.
+
+    Args:
+        exchange: sends words to the other evaluator and returns its words of the same number; None for a party that
+            does not take part and only keeps in step.
+        told: called with the tickets of each round after it.
+
+    Attributes:
+        count: rounds so far.
+        current: number of the outermost branch that runs, -1 outside of all.
+    """
+
+    def __init__(
+        self,
+        exchange: Callable[[np.ndarray], np.ndarray] | None = None,
+        told: Callable[[Sequence[Ticket]], None] | None = None,
+    ):
+        self._exchange = exchange
+        self._told = told
+        self._posted: list[Ticket] = []
+        self.count = 0
+        self.current = -1
+
+    def post(self, message: Opened, then: Settle | None = None) -> Ticket:
+        """Hands over what is to be opened; it goes with the next round, or at once if it is large.
+
+        Args:
+            message: words, uint64, one axis; not to be changed until the ticket is done.
+            then: called with the other evaluator's words before any branch goes on.
+        """
+        ticket = Ticket(message, self.current, then)
+        if ticket.size > ALONE_WORDS:
+            self._round([ticket])
+        else:
+            self._posted.append(ticket)
+        return ticket
+
+    def wait(self, ticket: Ticket) -> np.ndarray | None:
+        """The other evaluator's words, when the round is over. Other branches run meanwhile."""
+        while not ticket.done:
+            self._next()
+        return ticket.reply
+
+    def open(self, message: Opened) -> np.ndarray | None:
+        """`post` and `wait`."""
+        return self.wait(self.post(message))
+
+    def together(self, *branches: Callable[[], Any]) -> list[Any]:
+        """Runs independent branches, which share their rounds; their results."""
+        results: list[Any] = [None] * len(branches)
+
+        def work(number: int) -> None:
+            results[number] = branches[number]()
+
+        self.run(range(len(branches)), work, lambda number: ())
+        return results
+
+    def run(
+        self, ready: Iterable[int], work: Callable[[int], None], after: Callable[[int], Iterable[int]]
+    ) -> None:
+        """Runs numbered branches, the smallest number that can go on first.
+
+        Args:
+            ready: branches that can start.
+            work: does the work of a branch.
+            after: called when a branch has ended; which others can start now.
+
+        Raises:
+            Whatever a branch raises; no other goes on then.
+        """
+        here = getcurrent()
+        outermost = not isinstance(here, _Branch)
+        heap = list(ready)
+        heapify(heap)
+        waiting: dict[int, _Branch] = {}
+        try:
+            while heap or waiting:
+                while heap:
+                    number = heappop(heap)
+                    branch = waiting.pop(number, None) or _Branch(partial(work, number), here)
+                    if outermost:
+                        self.current = number
+                    branch.switch()
+                    if branch.dead:
+                        for other in after(number):
+                            heappush(heap, other)
+                    else:
+                        waiting[number] = branch
+                if waiting:
+                    self._next()
+                    heap = sorted(waiting)
+        finally:
+            if outermost:
+                self.current = -1
+            for branch in waiting.values():
+                branch.throw(GreenletExit)
+
+    def _next(self) -> None:
+        """Until the next round is over: in a branch others run meanwhile, outside of all the round takes place now."""
+        here = getcurrent()
+        if isinstance(here, _Branch):
+            here.parent.switch()
+        else:
+            self._flush()
+
+    def _flush(self) -> None:
+        tickets, self._posted = self._posted, []
+        if not tickets:
+            raise PrivateKerasError("a step waits for a round in which nothing is sent; this is a fault, report it")
+        self._round(tickets)
+
+    def _round(self, tickets: list[Ticket]) -> None:
+        self.count += 1
+        replies: Iterable[np.ndarray | None]
+        if self._exchange is None:
+            replies = [None] * len(tickets)
+        elif len(tickets) == 1:
+            replies = [self._exchange(tickets[0].message)]
+        else:
+            theirs = self._exchange(np.concatenate([ticket.message for ticket in tickets]))
+            replies = np.split(theirs, np.cumsum([ticket.size for ticket in tickets[:-1]]))
+        for ticket, reply in zip(tickets, replies, strict=True):
+            ticket.settle(reply)
+        if self._told is not None:
+            self._told(tickets)
