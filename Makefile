@@ -5,12 +5,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 BUILT  := pyproject.toml CMakeLists.txt $(wildcard private_keras/ring/native/*)
 
-.PHONY: demo test test-long lint clean help
+.PHONY: demo test test-long bench lint clean help
 
 help:
 	@echo "make demo       predict encrypted handwritten digits with a Keras model, then train a logistic regression on shares"
 	@echo "make test       all tests that are not marked long"
 	@echo "make test-long  the long ones: 10^8 truncations and the like"
+	@echo "make bench      how fast everything is, about 20 minutes; make bench ARGS='--quick --only relu,A-' for a part"
 	@echo "make lint       ruff over the whole tree"
 	@echo "make clean      remove the environment and what was built"
 
@@ -23,6 +24,9 @@ test: $(VENV)/test.stamp
 
 test-long: $(VENV)/test.stamp
 	$(BIN)/pytest -m long --timeout 3600
+
+bench: $(VENV)/demo.stamp
+	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m benchmarks run $(ARGS)
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

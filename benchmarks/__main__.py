@@ -1,0 +1,73 @@
+"""Measures everything: `python -m benchmarks run`, and what is done with results. See docs/performance.md.
+
+    python -m benchmarks run [--only NAMES] [--quick] [--networks embedded,tcp,lan,wan] [--peer spu=/path/to/python]
+    python -m benchmarks table RESULTS.json
+    python -m benchmarks compare BEFORE.json AFTER.json
+"""
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.suite import report, results
+from benchmarks.suite.measure import QUICK, Effort, Record
+from benchmarks.suite.table import chosen
+
+DIRECTORY = Path(__file__).parent / "results"
+
+
+def _run(given: argparse.Namespace) -> None:
+    workloads = chosen(given.only)
+    effort = QUICK if given.quick else Effort()
+    records: list[Record] = []
+    peers: list[Record] = []
+
+    def after(record: Record) -> None:
+        # After each workload, so that a run that is stopped leaves what it has.
+        records.append(record)
+        results.write(given.out / "results.json", records, peers)
+        seconds = report.number(record.get("seconds")) or "failed"
+        print(f"{record['network']:9s} {record['title']:70s} {seconds}", flush=True)
+
+    results.collect([[workload] for workload in workloads], results.EMBEDDED, results.embedded, effort, after)
+    content = results.read(given.out / "results.json")
+    (given.out / "results.md").write_text(report.markdown(content))
+    report.picture(content, given.out / "results.png")
+    print(report.markdown(content))
+    print(f"written: {given.out}/results.json, results.md, results.png")
+
+
+def _table(given: argparse.Namespace) -> None:
+    print(report.markdown(results.read(given.results)))
+
+
+def _compare(given: argparse.Namespace) -> None:
+    print(report.compare(results.read(given.before), results.read(given.after)))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one command."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="How fast it is, and beside what.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    command = commands.add_parser("run", help="measure workloads; write a table, JSON and a picture")
+    command.add_argument("--only", default="", help="names of workloads or how they begin, separated by commas")
+    command.add_argument("--quick", action="store_true", help="few runs of each")
+    command.add_argument("--out", type=Path, default=DIRECTORY, help="directory (default: benchmarks/results)")
+    command.set_defaults(command=_run)
+
+    command = commands.add_parser("table", help="the tables of a run, as Markdown")
+    command.add_argument("results", type=Path)
+    command.set_defaults(command=_table)
+
+    command = commands.add_parser("compare", help="two runs side by side")
+    command.add_argument("before", type=Path)
+    command.add_argument("after", type=Path)
+    command.set_defaults(command=_compare)
+
+    given = parser.parse_args(arguments)
+    given.command(given)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

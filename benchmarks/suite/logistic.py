@@ -1,0 +1,120 @@
+"""Logistic regression on 100 features: predictions, a bare step of gradient descent, and `fit`."""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from benchmarks.suite import data
+from benchmarks.suite.work import FitWork, PlanWork, PredictWork, Workload
+from private_keras.cluster import Cluster, Loop, Rows
+from private_keras.plan.builder import PlanBuilder
+from private_keras.plan.passes import optimise
+from private_keras.plan.plan import Plan
+from private_keras.ring import fixedpoint
+from private_keras.tracing.approximation import fit
+from private_keras.tracing.curves import Activation, activation
+
+FRACTION = 18
+STEPS = 20
+
+
+def accurate(b: PlanBuilder, z: str) -> str:
+    """The sigmoid of a product within 1e-3, in quadratic pieces."""
+    return b.add("spline", b.add("truncate", z, bits=FRACTION), **activation("sigmoid", "fast").attributes(FRACTION))
+
+
+def coarse(b: PlanBuilder, z: str) -> str:
+    """A sigmoid of five linear pieces, within 0.02, of a product as it is: one opening truncates and compares."""
+    pieces = fit(data.sigmoid, -20.0, 20.0, 0.02, degree=1, left=[0.02], right=[0.98])
+    made = Activation("sigmoid, 5 pieces", pieces).attributes(2 * FRACTION)
+    return b.add("spline", z, **made | {"fraction": FRACTION})
+
+
+SIGMOIDS = {"": accurate, "-5piece": coarse}
+
+
+def model() -> keras.Model:
+    """One unit with a sigmoid, and the weights for predictions."""
+    made = keras.Sequential([keras.Input((data.FEATURES,)), keras.layers.Dense(1, activation="sigmoid")])
+    made.set_weights(data.logistic()[2:])
+    return made
+
+
+def step_plan(batch: int, sigmoid: Callable[[PlanBuilder, str], str], features: int = data.FEATURES) -> Plan:
+    """w, b -= rate / batch * gradient of the cross-entropy. Opens the last w and b; neither loss nor metrics."""
+    b = PlanBuilder()
+    x = b.input("x", (batch, features), FRACTION, "client", "features")
+    y = b.input("y", (batch, 1), FRACTION, "client", "labels")
+    # Weights with the bias below them, so that one opening updates both.
+    w = b.input("w", (features + 1, 1), FRACTION, "client", "weights and bias")
+    slopes = b.add("slice", w, start=[0, 0], stop=[features, 1], step=[1, 1])
+    bias = b.add("slice", w, start=[features, 0], stop=[features + 1, 1], step=[1, 1])
+    z = b.add("add", b.add("matmul", x, slopes), b.add("shift", bias, bits=FRACTION))
+    error = b.add("subtract", sigmoid(b, z), y)
+    by_slopes = b.add("matmul", b.add("transpose", x, axes=[1, 0]), error)
+    by_bias = b.add("shift", b.add("reduce_sum", error, axes=[0], keepdims=True), bits=FRACTION)
+    gradient = b.add("concatenate", by_slopes, by_bias, axis=0)
+    rate = b.constant(fixedpoint.encode(np.float64(data.RATE / batch), 2 * FRACTION, "rate"), 2 * FRACTION)
+    change = b.add("rescale", gradient, rate, bits=3 * FRACTION)
+    new = b.add("subtract", w, change)
+    b.output(new, "w/new", [], carry="w")
+    b.output(new, "opened", ["client"])
+    return optimise(b.build(f"logistic regression, {batch} rows a step", "train"))
+
+
+def step(batch: int, kind: str) -> Callable[[Cluster, bool], PlanWork]:
+    """Work of an iteration: STEPS of them in one job, from 0."""
+
+    def make(cluster: Cluster, tiny: bool) -> PlanWork:
+        rows_a_step, steps = (8, 2) if tiny else (batch, STEPS)
+        x, y, _, _ = data.logistic()
+        rows = data.logistic_rows(rows_a_step, steps)
+        start = np.zeros((data.FEATURES + 1, 1))
+        return PlanWork(
+            cluster, step_plan(rows_a_step, SIGMOIDS[kind]), {"x": x, "y": y, "w": start},
+            {"opened": data.logistic_fit(x, y, rows)}, lambda: data.logistic_fit(x, y, rows), Loop(steps),
+            {name: lambda handle: Rows(handle, rows) for name in "xy"},
+        )  # fmt: skip
+
+    return make
+
+
+def predict(rows: int) -> Callable[[Cluster, bool], PredictWork]:
+    """Work of a prediction."""
+    return lambda _, tiny: PredictWork(model(), data.logistic()[0][: min(rows, 4) if tiny else rows])
+
+
+def fit_step(batch: int) -> Callable[[Cluster, bool], FitWork]:
+    """Work of a step of `fit`, with its loss."""
+
+    def make(_: Cluster, tiny: bool) -> FitWork:
+        x, y, _, _ = data.logistic()
+        rows = (8, 16) if tiny else (batch, data.ROWS)
+        return FitWork(
+            model(), lambda: keras.optimizers.SGD(data.RATE), "binary_crossentropy", x[: rows[1]], y[: rows[1]], rows[0]
+        )
+
+    return make
+
+
+WORKLOADS = [
+    *(
+        Workload(
+            f"logistic-predict-{rows}", f"logistic regression, predict {rows:,}", predict(rows), networked=True
+        )
+        for rows in (1, 100, 10_000)
+    ),
+    *(
+        Workload(
+            f"logistic-step-{batch}{kind}",
+            f"logistic regression, iteration, {batch}, {'5-piece sigmoid' if kind else 'sigmoid to 1e-3'}",
+            step(batch, kind), networked=True,
+        )
+        for kind in SIGMOIDS for batch in (128, 1024)
+    ),
+    *(
+        Workload(f"logistic-fit-{batch}", f"logistic regression, step of `fit`, {batch}", fit_step(batch))
+        for batch in (128, 1024)
+    ),
+]  # fmt: skip

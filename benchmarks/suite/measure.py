@@ -1,0 +1,105 @@
+"""Measures workloads: seconds of servers and of whole calls, bytes, rounds, memory, errors; the same in the clear."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from benchmarks.suite import machine
+from benchmarks.suite.work import Work, Workload
+from private_keras.cluster import Stats, Traffic
+from private_keras.cluster.cluster import Cluster
+
+Record = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure a workload: at least `least` runs, more until `seconds` are over, at most `most`."""
+
+    least: int = 5
+    most: int = 40
+    seconds: float = 3.0
+
+    def of(self, workload: Workload) -> "Effort":
+        """Fewer runs for what takes seconds each."""
+        return Effort(min(self.least, 3), self.most, self.seconds) if workload.heavy else self
+
+
+QUICK = Effort(3, 10, 0.5)
+
+
+class Jobs(Stats):
+    """A cluster's counters that remember every job."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Traffic] = []
+
+    def add(self, run: Traffic) -> None:
+        """Counts a job."""
+        super().add(run)
+        self.seen.append(run)
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Wall-clock seconds of a call."""
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def measure(workload: Workload, cluster: Cluster, pids: Sequence[int], effort: Effort, tiny: bool = False) -> Record:
+    """One line of the results.
+
+    Args:
+        cluster: current, with servers that this process may look at.
+        pids: of the servers.
+
+    Returns:
+        Seconds are medians, with the least of all beside them. `seconds`: of the slowest server, from shares in place
+        to shares of the result in place. `call`: the whole call. `plain`: the same in the clear. `first`: the first
+        call. For what has several steps a run, figures are those of a step.
+    """
+    cluster.stats = jobs = Jobs()
+    work = workload.make(cluster, tiny)
+    try:
+        first = timed(work.first)
+        work.plain()
+        for pid in pids:
+            machine.forget_peak(pid)
+        before = max((machine.memory(pid, "VmRSS") for pid in pids), default=0.0)
+        return {
+            "workload": workload.name, "title": workload.title, "first": first,
+            **_runs(work, jobs, effort.of(workload), pids),
+            "memory_before_mb": before, "peak_mb": max((machine.memory(pid, "VmHWM") for pid in pids), default=0.0),
+        }  # fmt: skip
+    finally:
+        work.close()
+
+
+def _runs(work: Work, jobs: Jobs, effort: Effort, pids: Sequence[int]) -> Record:
+    """Runs on shares and in the clear in turns, so that both have the same machine."""
+    calls: list[float] = []
+    plain: list[float] = []
+    traffic: list[Traffic] = []
+    others = machine.Others(pids)
+    end = time.perf_counter() + effort.seconds
+    work.run()
+    work.plain()
+    while len(calls) < effort.least or (len(calls) < effort.most and time.perf_counter() < end):
+        jobs.seen.clear()
+        calls.append(timed(work.run) / work.steps)
+        traffic.append(work.traffic(jobs.seen))
+        plain.append(timed(work.plain) / work.steps)
+    busy = others.cores()
+    seconds = [run.computing / work.steps for run in traffic]
+    error, largest = work.error()
+    return {
+        "seconds": statistics.median(seconds), "seconds_least": min(seconds),
+        "call": statistics.median(calls), "call_least": min(calls),
+        "plain": statistics.median(plain), "plain_least": min(plain),
+        "runs": len(calls),
+        "rounds": traffic[-1].rounds / work.steps, "sent": [sent / work.steps for sent in traffic[-1].sent],
+        "error": error, "largest": largest, "others": round(busy, 2),
+    }  # fmt: skip

@@ -1,0 +1,145 @@
+"""Results for people: tables in Markdown, a picture, two runs side by side."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+
+from benchmarks.suite.measure import Record
+from benchmarks.suite.table import targets
+
+matplotlib.use("Agg")
+from matplotlib import pyplot  # noqa: E402 - the backend is chosen first
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Three significant digits without an exponent where people can read them."""
+    if value is None or isinstance(value, float) and math.isnan(value):
+        return ""
+    if value == 0:
+        return "0"
+    if abs(value) < 1e-3 or abs(value) >= 1e6:
+        return f"{value:.{digits - 1}e}".replace("e-0", "e-").replace("e+0", "e")
+    places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:.{places}f}"
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [heads, ["---"] + ["---:"] * (len(heads) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _times(a: float | None, b: float | None) -> str:
+    return "" if not a or not b else f"{number(a / b, 2)}x"
+
+
+def speed(records: Sequence[Record], peers: Sequence[Record]) -> str:
+    """Seconds beside what is asked for, the best peer's, whole calls, and the same in the clear."""
+    goals = targets()
+    beside = sorted({peer["peer"] for peer in peers})
+    heads = [
+        "workload", "servers, s", "least", "asked for", "best peer", "ahead of it",
+        *(f"{peer}, this run" for peer in beside), "whole call", "first call", "in the clear", "times that",
+    ]  # fmt: skip
+    rows = []
+    for record in records:
+        goal = goals[record["workload"]]
+        if "failed" in record:
+            rows.append([record["title"], "failed", *[""] * (len(heads) - 2)])
+            continue
+        seconds = record["seconds"]
+        asked = goal.get("target") if record["network"] == "embedded" else goal.get(record["network"])
+        peer = f"{number(goal['peer'])} {goal['peer_name']}" if "peer" in goal else ""
+        now = {p["peer"]: p for p in peers if p["workload"] == record["workload"]}
+        rows.append([
+            record["title"], number(seconds), number(record["seconds_least"]),
+            "" if asked is None else f"{asked:g} {'yes' if seconds <= asked else 'no'}",
+            peer, _times(goal.get("peer"), seconds),
+            *(number(now[p].get("seconds")) if p in now else "" for p in beside),
+            number(record["call"]), number(record["first"]), number(record["plain"]), _times(seconds, record["plain"]),
+        ])  # fmt: skip
+    return table(heads, rows)
+
+
+def costs(records: Sequence[Record]) -> str:
+    """Rounds, bytes of each server, memory, errors beside the best peer's."""
+    goals = targets()
+    heads = [
+        "workload", "rounds", "sent by server 0", "server 1", "server 2", "peak MB", "largest error", "best peer's",
+        "largest value", "runs", "others' cores",
+    ]  # fmt: skip
+    rows = []
+    for record in records:
+        if "failed" in record:
+            continue
+        goal = goals[record["workload"]]
+        peer = f"{number(goal['peer_error'])} {goal['peer_error_name']}" if "peer_error" in goal else ""
+        rows.append([
+            record["title"], f"{record['rounds']:.0f}", *(f"{sent:,.0f}" for sent in record["sent"]),
+            f"{record['peak_mb']:.0f}", number(record["error"], 2), peer, number(record["largest"]),
+            str(record["runs"]), f"{record['others']:.1f}",
+        ])  # fmt: skip
+    return table(heads, rows)
+
+
+def markdown(content: Mapping) -> str:
+    """Everything that `results.write` has kept."""
+    facts = content["machine"]
+    parts = [
+        f"{facts['processor']}, {facts['cores']} cores, {facts['memory_gb']:g} GB; {facts['kernel']}; "
+        f"{facts['system']}, Python {facts['python']}, "
+        f"{', '.join(f'{name} {version}' for name, version in facts['versions'].items())}; revision "
+        f"{content['revision']}; {facts['date'][:10]}, load {facts['load'][0]:g} at the end."
+    ]
+    for network in dict.fromkeys(record["network"] for record in content["results"]):
+        records = [record for record in content["results"] if record["network"] == network]
+        peers = content["peers"] if network == "embedded" else []
+        parts += [f"### {network}", speed(records, peers), costs(records)]
+    return "\n\n".join(parts) + "\n"
+
+
+def picture(content: Mapping, path: Path) -> None:
+    """How many times faster than asked for, and than the best peer, for each workload."""
+    goals = targets()
+    records = [r for r in content["results"] if r["network"] == "embedded" and "seconds" in r and goals[r["workload"]]]
+    figure, axis = pyplot.subplots(figsize=(9, 1.2 + 0.34 * len(records)), layout="constrained")
+    bars = ((0.2, "peer", "best peer", "tab:blue"), (-0.2, "target", "asked for", "tab:orange"))
+    for shift, key, label, colour in bars:
+        places = [i for i, record in enumerate(records) if key in goals[record["workload"]]]
+        ratios = [goals[records[i]["workload"]][key] / records[i]["seconds"] for i in places]
+        axis.barh([i + shift for i in places], ratios, 0.38, label=f"times faster than {label}", color=colour)
+    axis.axvline(1, color="black", linewidth=1)
+    axis.set_xscale("log")
+    axis.set_yticks(range(len(records)), [record["title"] for record in records])
+    axis.invert_yaxis()
+    axis.set_xlabel("times faster (right of 1: faster)")
+    axis.legend(loc="lower right")
+    figure.savefig(path, dpi=90)
+    pyplot.close(figure)
+
+
+def compare(before: Mapping, after: Mapping) -> str:
+    """Two results side by side, workloads that both have."""
+    old = {(record["network"], record["workload"]): record for record in before["results"] if "seconds" in record}
+    heads = [
+        "workload", "network", "s before", "after", "faster", "call before", "after", "faster",
+        "rounds before", "after", "MB sent before", "after", "peak MB before", "after",
+    ]  # fmt: skip
+    rows = []
+    for new in after["results"]:
+        was = old.get((new["network"], new["workload"]))
+        if was is None or "seconds" not in new:
+            continue
+        pair = (was, new)
+        rows.append([
+            new["title"], new["network"],
+            *(number(r["seconds"]) for r in pair), _times(was["seconds"], new["seconds"]),
+            *(number(r["call"]) for r in pair), _times(was["call"], new["call"]),
+            *(f"{r['rounds']:.0f}" for r in pair),
+            *(number(sum(r["sent"]) / 1e6) for r in pair),
+            *(f"{r['peak_mb']:.0f}" for r in pair),
+        ])  # fmt: skip
+    named = (f"{name}: {c['revision']}, {c['machine']['date']}." for name, c in (("Before", before), ("After", after)))
+    return " ".join(named) + "\n\n" + table(heads, rows)
