@@ -11,6 +11,7 @@ import numpy as np
 from private_keras.ring import tree
 from private_keras.ring.kernel import plane_words
 from private_keras.ring.native_kernel import NativeKernel
+from private_keras.ring.steps import Draw
 
 WIDTH = 62
 ELEMENTS = 10**6
@@ -68,7 +69,7 @@ def streams(kernel: NativeKernel, rng: np.random.Generator, seconds: float) -> N
         for label, call in [
             (f"random, {count} words", lambda n=count: kernel.random(key, 0, n)),
             (f"random into an array, {count}", lambda o=out: kernel._engine.random(key, 0, 0, o)),
-            (f"add_random, {count} words", lambda x=x: kernel.add_random(x, key, 0)),
+            (f"add a draw, {count} words", lambda x=x: kernel.add(x, Draw(key, 0, 0, x.size))),
         ]:
             print(f"  {label}".ljust(34), f"{8 * count / best(call, seconds) / 1e9:12.2f}")
 
@@ -97,17 +98,20 @@ def steps(kernel: NativeKernel, rng: np.random.Generator, n: int) -> list[tuple[
         ("to_planes, 1 bit", lambda: kernel.to_planes(x, 1, 63)),
         ("bit_words", lambda: kernel.bit_words(plane, n)),
         ("digits_deal", lambda: kernel.digits_deal(x, WIDTH, digits)),
-        ("digits_compare", lambda: kernel.digits_compare(x, WIDTH, digits, 0, masks[0])),
-        ("tree_deal level 1", lambda: kernel.tree_deal(masks[0], WIDTH, n, 0, products[0])),
+        ("digits_compare", lambda: kernel.digits_compare(x, [0], WIDTH, digits, 0, masks[0], top=True)),
+        ("tree_deal level 1", lambda: kernel.tree_deal(masks[0], masks[0], WIDTH, n, 0, products[0])),
         ("tree_combine level 1", lambda: kernel.tree_combine(
-            masks[0], kept[0], products[0], masks[0], WIDTH, n, 0, 0, masks[1])),
-        ("tree_deal level 2", lambda: kernel.tree_deal(masks[1], WIDTH, n, 1, products[1])),
+            masks[0], masks[0], kept[0], products[0], masks[0], WIDTH, n, 0, 0, masks[1])),
+        ("tree_deal level 2", lambda: kernel.tree_deal(masks[1], masks[1], WIDTH, n, 1, products[1])),
         ("tree_combine level 2", lambda: kernel.tree_combine(
-            masks[1], kept[1], products[1], masks[1], WIDTH, n, 1, 0, plane)),
+            masks[1], masks[1], kept[1], products[1], masks[1], WIDTH, n, 1, 0, plane)),
         ("select", lambda: kernel.select(plane, x, y)),
-        ("truncate_public", lambda: kernel.truncate_public(x, 18)),
         ("exp2_public", lambda: kernel.exp2_public(x >> np.uint64(41), 18, 0, 0)),
-        ("add_random", lambda: kernel.add_random(x, key, 0)),
+        ("rescale, drawn", lambda: kernel.rescale(x, Draw(key, 0, 0, 2 * n), 1, 18, 0)),
+        ("rescale_deal", lambda: kernel.rescale_deal(x, Draw(key, 0, 0, 2 * n), 1, 18)),
+        ("gate_rescaled, drawn", lambda: kernel.gate_rescaled(plane, x, Draw(key, 0, 0, 5 * n), 18, 0)),
+        ("gate_rescaled_deal", lambda: kernel.gate_rescaled_deal(plane, x, Draw(key, 0, 0, 5 * n), 18)),
+        ("add a draw", lambda: kernel.add(x, Draw(key, 0, 0, n))),
     ]  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from private_keras.ring import planes, tree
 from private_keras.ring.kernel import plane_words
 from private_keras.ring.native_kernel import NativeKernel, isa_names
 from private_keras.ring.numpy_kernel import NumpyKernel
+from private_keras.ring.steps import Draw
 
 REFERENCE = NumpyKernel()
 NATIVE = [*(NativeKernel(isa=name) for name in isa_names()), NativeKernel(threads=2)]
@@ -75,18 +76,18 @@ def run_steps(kernel, rng, n: int, width: int, c: np.ndarray, r: np.ndarray):
 
     def deal(level, both):
         share0 = words(rng, tree.product_planes(width, level) * row)
-        return share0, kernel.tree_deal(both[0] ^ both[1], width, n, level, share0)
+        return share0, kernel.tree_deal(*both, width, n, level, share0)
 
     digits0 = words(rng, tree.digit_planes(width) * row)
     shares = digits0, kernel.digits_deal(r, width, digits0)
     mask = masks(0), masks(0)
-    sent = [kernel.digits_compare(c, width, shares[party], party, mask[party]) for party in (0, 1)]
+    sent = [kernel.digits_compare(c, [0], width, shares[party], party, mask[party], top=False) for party in (0, 1)]
     messages = [shares[1], *sent[0], *sent[1]]
     for level in range(levels):
         products, next_mask = deal(level, mask), (masks(level + 1), masks(level + 1))
-        opened = sent[0][0] ^ sent[1][0]
+        opened = [part[0] for part in sent]
         sent = [
-            kernel.tree_combine(opened, sent[party][1], products[party], mask[party], width, n, level, party,
+            kernel.tree_combine(*opened, sent[party][1], products[party], mask[party], width, n, level, party,
                                 next_mask[party])
             for party in (0, 1)
         ]  # fmt: skip
@@ -125,34 +126,61 @@ def test_comparison_is_less_than_and_messages_agree(width):
 
 
 @settings(max_examples=40, deadline=None)
-@given(n=LENGTHS, width=WIDTHS, party=st.integers(0, 1), seed=SEEDS)
-def test_steps_on_arbitrary_messages(n, width, party, seed):
+@given(n=LENGTHS, width=WIDTHS, party=st.integers(0, 1), count=st.integers(1, 3), top=st.booleans(), seed=SEEDS)
+def test_steps_on_arbitrary_messages(n, width, party, count, top, seed):
     rng = np.random.default_rng(seed)
     row, groups = plane_words(n), tree.levels(width)
 
-    def message(count):
-        return words(rng, count * row)
+    def message(each):
+        return words(rng, count * each * row)
 
     def opened(level):
         return message(tree.opened_planes(width, level) if level < len(groups) else 1)
 
-    x, digits, first = words(rng, n), message(tree.digit_planes(width)), opened(0)
+    x, offsets = words(rng, n), [int(offset) for offset in words(rng, count)]
+    digits, first = words(rng, tree.digit_planes(width) * row), opened(0)
     level_inputs = [
-        (opened(level), message(sum(2 if g.size == 1 and g.need_equal else 1 for g in level_groups)),
+        (opened(level), opened(level), message(sum(2 if g.size == 1 and g.need_equal else 1 for g in level_groups)),
          message(tree.product_planes(width, level)), opened(level), opened(level + 1))
         for level, level_groups in enumerate(groups)
     ]  # fmt: skip
 
     def results(kernel):
-        made = [kernel.digits_deal(x, width, digits), *kernel.digits_compare(x, width, digits, party, first)]
-        for level, (hat, kept, products, own, following) in enumerate(level_inputs):
-            made.append(kernel.tree_deal(own, width, n, level, products))
-            made += kernel.tree_combine(hat, kept, products, own, width, n, level, party, following)
+        made = [kernel.digits_deal(x, width, digits)]
+        made += kernel.digits_compare(x, offsets, width, digits, party, first, top=top)
+        for level, (mine, theirs, kept, products, own, following) in enumerate(level_inputs):
+            made.append(kernel.tree_deal(own, mine, width, n, level, products, count=count))
+            made += kernel.tree_combine(
+                mine, theirs, kept, products, own, width, n, level, party, following, count=count
+            )  # fmt: skip
         return tuple(made)
 
     expected = results(REFERENCE)
     for kernel in NATIVE:
         same(results(kernel), expected)
+
+
+@pytest.mark.parametrize("width", [3, 22, 62])
+@pytest.mark.parametrize("n", [70, 3000])
+def test_several_comparisons_in_one_message_are_each_their_own(n, width):
+    rng = np.random.default_rng(n)
+    c, r = edge_values(rng, n, width)
+    offsets, row = [0, 5, (1 << width) - 1, 1 << 63], plane_words(n)
+
+    def planes_of(count):
+        return words(rng, count * row)
+
+    digits = planes_of(tree.digit_planes(width))
+    masks = planes_of(len(offsets) * (tree.opened_planes(width, 0) if tree.levels(width) else 1))
+    for kernel in [REFERENCE, *NATIVE]:
+        opened, _ = kernel.digits_compare(c, offsets, width, digits, 0, masks, top=True)
+        each = masks.size // row // len(offsets)
+        rows = planes.to_rows(opened, 4 * each, n).reshape(4, each, row)
+        mask_rows = planes.to_rows(masks, 4 * each, n).reshape(4, each, row)
+        for t, offset in enumerate(offsets):
+            mask = planes.from_rows(mask_rows[t])
+            alone, _ = kernel.digits_compare(c + U(offset), [0], width, digits, 0, mask, top=True)
+            same(planes.from_rows(rows[t]), alone)
 
 
 @pytest.mark.parametrize("width", [3, 30, 62])
@@ -181,20 +209,24 @@ def calls(kernel, n=70):
         lambda: kernel.digits_deal(z(n), 0, z(0)),
         lambda: kernel.digits_deal(z(n), 62, z(full - 1)),
         lambda: kernel.digits_deal(z(n), 62, z(full).astype(np.int64)),
-        lambda: kernel.digits_compare(z(n), 62, z(full + 1), 0, z(first)),
-        lambda: kernel.digits_compare(z(n), 62, z(full), 0, z(first + 1)),
-        lambda: kernel.digits_compare(z(n), 62, z(full), 2, z(first)),
-        lambda: kernel.tree_deal(z(first), 62, n, 2, z(products)),
-        lambda: kernel.tree_deal(z(first), 62, big, 0, z(products)),
-        lambda: kernel.tree_deal(z(first), 62, n, 0, z(products - 1)),
-        lambda: kernel.tree_combine(z(first), z(4 * row), z(products), z(first), 62, n, 0, 0, z(second - 1)),
-        lambda: kernel.tree_combine(z(first), z(3 * row), z(products), z(first), 62, n, 0, 0, z(second)),
-        lambda: kernel.tree_combine(z(first), z(4 * row), z(products), z(first), 62, n, -1, 0, z(second)),
-        lambda: kernel.tree_combine(z(first), z(4 * row), z(products), z(first), 62, n, 0, 5, z(second)),
+        lambda: kernel.digits_compare(z(n), [0], 62, z(full + 1), 0, z(first), top=True),
+        lambda: kernel.digits_compare(z(n), [0], 62, z(full), 0, z(first + 1), top=True),
+        lambda: kernel.digits_compare(z(n), [0], 62, z(full), 2, z(first), top=True),
+        lambda: kernel.tree_deal(z(first), z(first), 62, n, 2, z(products)),
+        lambda: kernel.tree_deal(z(first), z(first), 62, big, 0, z(products)),
+        lambda: kernel.tree_deal(z(first), z(first), 62, n, 0, z(products - 1)),
+        lambda: kernel.tree_combine(z(first), z(first), z(4 * row), z(products), z(first), 62, n, 0, 0, z(second - 1)),
+        lambda: kernel.tree_combine(z(first), z(first), z(3 * row), z(products), z(first), 62, n, 0, 0, z(second)),
+        lambda: kernel.tree_combine(z(first), z(first), z(4 * row), z(products), z(first), 62, n, -1, 0, z(second)),
+        lambda: kernel.tree_combine(z(first), z(first), z(4 * row), z(products), z(first), 62, n, 0, 5, z(second)),
+        lambda: kernel.tree_deal(z(first), z(first - 1), 62, n, 0, z(products)),
+        lambda: kernel.tree_deal(z(first), z(first), 62, n, 0, z(products), count=2),
+        lambda: kernel.digits_compare(z(n), [0, 1], 62, z(full), 0, z(first), top=True),
+        lambda: kernel.digits_compare(z(n), [0], 62, Draw(bytes(16), 0, 0, full - 1), 0, z(first), top=True),
     ]
 
 
-@pytest.mark.parametrize("number", range(22))
+@pytest.mark.parametrize("number", range(26))
 def test_refuses_lengths_that_do_not_fit(number):
     for kernel in NATIVE:
         with pytest.raises(KernelError):

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from private_keras.errors import KernelError
 from private_keras.ring.native_kernel import NativeKernel, generator_names
 from private_keras.ring.numpy_kernel import NumpyKernel
+from private_keras.ring.steps import Draw, part
 
 REFERENCE = NumpyKernel()
 NATIVE = [NativeKernel(generator=name) for name in [*generator_names(), "openssl"]]
@@ -56,21 +57,38 @@ def test_same_bits_as_openssl(key, nonce, count, first):
         np.testing.assert_array_equal(kernel.random(key, nonce, count, first_block=first), expected)
 
 
+@settings(deadline=None, max_examples=60)
+@given(nonce=NONCES, first=st.integers(0, 1 << 62), x=st.integers(0, 3000), size=st.integers(0, 3000))
+def test_parts_of_a_draw_are_parts_of_its_stream(nonce, first, x, size):
+    """Words are made where they are used, from any word on: the same words wherever the stream is cut."""
+    draw = Draw(KEY, nonce, first, x + size)
+    whole = REFERENCE.random(KEY, nonce, x + size + first % 2, first_block=first // 2)[first % 2 :]
+    for kernel in [REFERENCE, *NATIVE]:
+        np.testing.assert_array_equal(kernel.words(draw), whole)
+        np.testing.assert_array_equal(kernel.words(part(draw, x, size)), whole[x:])
+        np.testing.assert_array_equal(kernel.add(part(draw, x, size), np.zeros(size, np.uint64)), whole[x:])
+
+
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100_003])
 def test_masking_is_adding_the_stream(kernel, count):
     x = REFERENCE.random(KEY, 99, count)
     r = REFERENCE.random(KEY, 3, count)
+    draw = Draw(KEY, 3, 0, count)
     np.testing.assert_array_equal(kernel.random(KEY, 3, count), r)
-    np.testing.assert_array_equal(kernel.add_random(x, KEY, 3), x + r)
-    np.testing.assert_array_equal(kernel.sub_random(x, KEY, 3), x - r)
+    np.testing.assert_array_equal(kernel.add(x, draw), x + r)
+    np.testing.assert_array_equal(kernel.subtract(x, draw), x - r)
+    own, message = np.empty_like(x), np.empty_like(x)
+    kernel.mask(x, draw, own, message)
+    np.testing.assert_array_equal(own, r)
+    np.testing.assert_array_equal(message, x + r)
 
 
-def test_masking_keeps_the_shape_and_reads_strides(kernel):
+def test_masking_reads_strides_and_writes_in_place(kernel):
     x = REFERENCE.random(KEY, 1, 60).reshape(3, 4, 5).transpose(2, 0, 1)[::-1]
-    masked = kernel.add_random(x, KEY, 7)
-    assert masked.shape == x.shape and masked.flags.c_contiguous
-    np.testing.assert_array_equal(masked.ravel(), x.ravel() + REFERENCE.random(KEY, 7, 60))
-    np.testing.assert_array_equal(kernel.sub_random(masked, KEY, 7), x)
+    masked = kernel.add(x, Draw(KEY, 7, 0, 60))
+    np.testing.assert_array_equal(masked, x.ravel() + REFERENCE.random(KEY, 7, 60))
+    assert kernel.subtract(masked, Draw(KEY, 7, 0, 60), out=masked) is masked
+    np.testing.assert_array_equal(masked, x.ravel())
 
 
 def test_streams_of_neighbouring_nonces_share_no_block(kernel):
@@ -96,11 +114,11 @@ def test_refuses_to_run_over_the_end_of_a_stream(kernel):
         kernel.random(KEY, 0, 3, first_block=(1 << 64) - 1)
 
 
-def test_refuses_arrays_that_are_not_ring_elements(kernel):
-    with pytest.raises(KernelError):
-        kernel.add_random(np.zeros(4), KEY, 0)
-    with pytest.raises(KernelError):
-        kernel.sub_random(np.zeros(4, ">u8"), KEY, 0)
+@pytest.mark.parametrize("x", [np.zeros(4), np.zeros(4, ">u8"), np.zeros(5, np.uint64)])
+def test_refuses_arrays_that_are_not_as_many_ring_elements(kernel, x):
+    for call in (kernel.add, kernel.subtract):
+        with pytest.raises(KernelError):
+            call(x, Draw(KEY, 0, 0, 4))
 
 
 def test_unknown_generator_is_refused():

@@ -14,11 +14,10 @@ import pytest
 from private_keras.plan.builder import PlanBuilder
 from private_keras.protocols.trio import make_party
 from private_keras.ring import default_kernel
-from private_keras.ring.native_kernel import NativeKernel
 from private_keras.server.execute import Program
 from private_keras.server.loop import Feed, run_steps
 from private_keras.transport.memory import memory_network, run_parties
-from tests.trio import ring
+from tests.trio import Ledger, expect_draws_for_one_thing, ring
 
 U = np.uint64
 N = 64  # a whole plane word, so that every received bit is meaningful
@@ -140,21 +139,11 @@ def test_no_word_is_sent_twice_in_two_runs(name):
         assert not (set(first.tolist()) & set(second.tolist()))
 
 
-class Ledger(NativeKernel):
-    """Records which (key, nonce) each call used."""
-
-    def __init__(self):
-        super().__init__()
-        self.used = []
-
-    def random(self, key, nonce, count):
-        self.used.append((key, nonce))
-        return super().random(key, nonce, count)
-
-
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_randomness_is_used_once(name):
-    """Each (key, number) is drawn exactly once by each of the two ends, or by one end where only it needs the value."""
+def test_randomness_is_used_for_one_thing(name):
+    """Parts of a stream do not overlap, so no word stands for two things; a part is read again only as what it was, the
+    masks of wires of which products are dealt. Both ends of a key read the same streams, from start to end.
+    """
     keys = {pair: secrets.token_bytes(16) for pair in [(0, 1), (0, 2), (1, 2)]}
     channels = memory_network(3)
     ledgers = [Ledger() for _ in range(3)]
@@ -164,12 +153,7 @@ def test_randomness_is_used_once(name):
     ]
     zero = np.zeros(N, U)
     run_parties([lambda p=p: p.output(PROGRAMS[name](p, *(p.masked(zero, zero) for _ in range(2)))) for p in parties])
-    for ledger in ledgers:
-        assert ledger.used and len(ledger.used) == len(set(ledger.used))
-    # Both ends of every pair have drawn the same numbers: no stream has run out of step.
-    for (i, j), key in keys.items():
-        ends = [{nonce for k, nonce in ledgers[e].used if k == key} for e in (i, j)]
-        assert ends[0] == ends[1]
+    expect_draws_for_one_thing(ledgers, keys)
 
 
 def test_outputs_are_blinded():

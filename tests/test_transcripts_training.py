@@ -12,11 +12,11 @@ import pytest
 from private_keras.plan.builder import PlanBuilder
 from private_keras.protocols.trio import make_party
 from private_keras.ring import default_kernel, noise
-from private_keras.ring.native_kernel import NativeKernel
 from private_keras.server.execute import Program
 from private_keras.server.loop import Feed, run_steps
 from private_keras.transport.memory import memory_network, run_parties
 from tests.plan_zoo import encode
+from tests.trio import Ledger, expect_draws_for_one_thing
 
 U = np.uint64
 F = 18
@@ -163,18 +163,6 @@ def test_lengths_do_not_depend_on_data():
     assert lengths[0] == lengths[1]
 
 
-class Ledger(NativeKernel):
-    """Records which (key, nonce) each call used."""
-
-    def __init__(self):
-        super().__init__()
-        self.used = []
-
-    def random(self, key, nonce, count, *, first_block=0):
-        self.used.append((key, nonce))
-        return super().random(key, nonce, count, first_block=first_block)
-
-
 def test_no_mask_is_used_twice_in_a_loop():
     ledgers = [Ledger() for _ in range(3)]
     keys = {pair: secrets.token_bytes(16) for pair in PAIRS}
@@ -182,9 +170,9 @@ def test_no_mask_is_used_twice_in_a_loop():
     known = set(keys.values())
     for ledger in ledgers:
         # Public randomness has keys of its own, by step: two here, and no masks come from them.
-        private = [use for use in ledger.used if use[0] in known]
-        assert len(private) == len(set(private)) > 40
-        assert len({key for key, _ in ledger.used} - known) == len(PUBLIC["seed"])
+        assert len(ledger.read()) > 40
+        assert len(ledger.keys - known) == len(PUBLIC["seed"])
+    expect_draws_for_one_thing(ledgers, keys)
     for i, j in PAIRS:
         assert parties[i].draws[j] == parties[j].draws[i]
 

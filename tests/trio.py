@@ -1,11 +1,14 @@
 """Three parties of `trio` in one process, for tests: a session shares values, runs a program at each party, adds up."""
 
+import itertools
 import secrets
 
 import numpy as np
 
 from private_keras.protocols.trio import CountingTrio, make_party
 from private_keras.ring import default_kernel
+from private_keras.ring.native_kernel import NativeKernel
+from private_keras.ring.steps import Draw
 from private_keras.transport.memory import memory_network, run_parties
 
 U = np.uint64
@@ -75,3 +78,45 @@ class Session:
                 if channel.traffic.sent:
                     sent[i, j] = channel.traffic.sent
         return self.channels[0][1].traffic.rounds, sent
+
+
+class Ledger(NativeKernel):
+    """Records which words of which stream each step read, and the keys of streams that were made as a whole."""
+
+    def __init__(self):
+        super().__init__()
+        self.used: list[Draw] = []
+        self.keys: set[bytes] = set()
+
+    def random(self, key, nonce, count, *, first_block=0):
+        self.keys.add(key)
+        return super().random(key, nonce, count, first_block=first_block)
+
+    def words(self, words):
+        return super().words(self._source(words))
+
+    def _source(self, words):
+        if isinstance(words, Draw):
+            self.used.append(words)
+        return super()._source(words)
+
+    def read(self) -> dict[tuple[bytes, int], list[tuple[int, int]]]:
+        """By stream: the distinct parts that were read, as (first word, end)."""
+        streams = {}
+        for draw in self.used:
+            if draw.size:
+                streams.setdefault((draw.key, draw.nonce), set()).add((draw.first, draw.first + draw.size))
+        return {stream: sorted(parts) for stream, parts in streams.items()}
+
+
+def expect_draws_for_one_thing(ledgers: list[Ledger], keys: dict[tuple[int, int], bytes]) -> None:
+    """Parts of a stream do not overlap, and both ends of a key have read the same streams, from start to end."""
+    read = [ledger.read() for ledger in ledgers]
+    for streams in read:
+        assert streams
+        for parts in streams.values():
+            assert parts[0][0] == 0
+            assert all(end == start for (_, end), (start, _) in itertools.pairwise(parts))
+    for (i, j), key in keys.items():
+        ends = [{nonce: parts[-1][1] for (k, nonce), parts in read[e].items() if k == key} for e in (i, j)]
+        assert ends[0] == ends[1]

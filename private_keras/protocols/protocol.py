@@ -24,6 +24,11 @@ Linear = Callable[..., np.ndarray]
 Kept = tuple[np.ndarray | None, np.ndarray]
 
 
+def times(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Elementwise product with broadcasting; an array even where NumPy would give a scalar."""
+    return np.asarray(np.multiply(a, b))
+
+
 class Share:
     """A secret tensor of ring elements, as this party holds it. Opaque above the protocol; only `shape` may be read."""
 

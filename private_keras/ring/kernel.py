@@ -1,4 +1,5 @@
-"""The boundary every ring kernel fills. `numpy_kernel` defines the meaning; `native_kernel` must agree to the bit.
+"""The boundary every ring kernel fills. `numpy_kernel` and `numpy_steps` define the meaning; `native_kernel` and
+`native_steps` must agree to the bit.
 
 Ring elements are `numpy.uint64`; arithmetic wraps mod 2^64. Bits travel in *planes*: bit `i` of plane word `w`
 belongs to element `64*w + i` of the flattened tensor. A message of P planes over n elements is a flat uint64 array of
@@ -6,10 +7,12 @@ belongs to element `64*w + i` of the flattened tensor. A message of P planes ove
 the last block being shorter; a block holds its P rows one after the other. So a block of all planes is contiguous and
 stays in the first-level cache. Bits beyond n in the last word are unspecified: mask them before counting.
 """
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
+
+from private_keras.ring.steps import Steps
 
 BLOCK_WORDS = 16
 
@@ -19,7 +22,7 @@ def plane_words(n: int) -> int:
     return (n + 63) // 64
 
 
-class Kernel(ABC):
+class Kernel(Steps):
     """Arithmetic and bit operations on ring elements, stateless and thread safe.
 
     All methods accept arrays of any strides, return fresh C-contiguous arrays, and raise `errors.KernelError` for
@@ -65,53 +68,11 @@ class Kernel(ABC):
         """n ring elements whose bits shift .. shift+bits-1 are the planes and whose other bits are 0."""
 
     @abstractmethod
-    def digits_deal(self, r: np.ndarray, width: int, share0: np.ndarray) -> np.ndarray:
-        """Helper: one-hot planes of the base-16 digits of r's low `width` bits, XOR `share0`.
-
-        Digit i covers bits 4i..min(4i+3, width-1); its planes are [digit == v] for v = 1 .. 2^(bits of the digit) - 1
-        (v = 0 is left out). `share0` is evaluator 0's random share, same layout; the result is evaluator 1's.
-        """
-
-    @abstractmethod
-    def digits_compare(
-        self, c: np.ndarray, width: int, share: np.ndarray, party: int, masks: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Evaluator: from public c and its share of r's digits, shares of [c_i < r_i] and [c_i == r_i], masked.
-
-        Returns (opened, kept): `opened` = this party's share of the wires of tree level 1 XOR `masks` (same layout,
-        see `tree.level_wires`); `kept` = shares of each group's top `less` wire.
-        """
-
-    @abstractmethod
-    def tree_deal(self, masks: np.ndarray, width: int, n: int, level: int, share0: np.ndarray) -> np.ndarray:
-        """Helper: all products of wire masks that level `level` needs, XOR `share0`; layout `tree.level_products`."""
-
-    @abstractmethod
-    def tree_combine(
-        self, opened: np.ndarray, kept: np.ndarray, products: np.ndarray, own_masks: np.ndarray,
-        width: int, n: int, level: int, party: int, next_masks: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Evaluator: one level of the 4-ary prefix, G = g3 + e3 g2 + e3 e2 g1 + e3 e2 e1 g0 and E = e3 e2 e1 e0.
-
-        `opened` holds the masked wires (both parties' messages XORed), `products` this party's share of the mask
-        products, `own_masks` its share of the masks. Returns (opened, kept) for the next level as `digits_compare`
-        does, or, after the last level, (share of [c < r] XOR next_masks, empty): one plane.
-        """
-
-    @abstractmethod
     def exp2_public(self, c: np.ndarray, fraction: int, offset: int, scale: int) -> np.ndarray:
         """round(2^(c/2^fraction + offset + scale)) for c < 2^(fraction+5).
 
         Bit-exact on every machine (integer tables).
         """
-
-    @abstractmethod
-    def add_random(self, x: np.ndarray, key: bytes, nonce: int) -> np.ndarray:
-        """x + random(key, nonce, x.size), in x's shape, without a pass over memory for the mask."""
-
-    @abstractmethod
-    def sub_random(self, x: np.ndarray, key: bytes, nonce: int) -> np.ndarray:
-        """x - random(key, nonce, x.size), in x's shape."""
 
     @abstractmethod
     def select(self, plane: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -120,13 +81,6 @@ class Kernel(ABC):
     @abstractmethod
     def bit_words(self, plane: np.ndarray, n: int) -> np.ndarray:
         """The first n bits of a plane as ring elements 0 and 1."""
-
-    @abstractmethod
-    def truncate_public(self, c: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
-        """The public half of truncation by 1 .. 62 bits: (a, b), both in c's shape.
-
-        a = (c >> bits) - 2^(62-bits); b = 2^(64-bits) where bit 63 of c is 0, else 0.
-        """
 
     @abstractmethod
     def multiply_shift(self, x: np.ndarray, factor: int, bits: int) -> np.ndarray:

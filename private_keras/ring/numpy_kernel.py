@@ -6,25 +6,20 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from private_keras.errors import KernelError
 from private_keras.ring import exp2_table, geometry, planes, tree
-from private_keras.ring.kernel import Kernel, plane_words
+from private_keras.ring.kernel import plane_words
+from private_keras.ring.numpy_steps import NumpySteps, ring
+from private_keras.ring.steps import Words
 
 U = np.uint64
 
 
-def _ring(*arrays: np.ndarray) -> None:
-    for a in arrays:
-        if not isinstance(a, np.ndarray) or a.dtype != np.uint64:
-            received = getattr(a, "dtype", type(a).__name__)
-            raise KernelError(f"Expected uint64 arrays of ring elements. Received: {received}")
-
-
-class NumpyKernel(Kernel):
+class NumpyKernel(NumpySteps):
     """See `kernel.Kernel`."""
 
     name = "numpy"
 
     def matmul(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        _ring(a, b)
+        ring(a, b)
         geometry.matmul_lead(a.shape, b.shape)
         return np.matmul(a, b)
 
@@ -32,7 +27,7 @@ class NumpyKernel(Kernel):
         self, x: np.ndarray, w: np.ndarray, strides: Sequence[int], padding: Sequence[tuple[int, int]],
         dilation: Sequence[int], groups: int,
     ) -> np.ndarray:
-        _ring(x, w)
+        ring(x, w)
         out_space = geometry.conv_space(x.shape, w.shape, strides, padding, dilation, groups)
         space, channels, filters = x.ndim - 2, x.shape[-1], w.shape[-1]
         x = np.pad(x, [(0, 0), *[tuple(p) for p in padding], (0, 0)])
@@ -61,7 +56,7 @@ class NumpyKernel(Kernel):
         return np.frombuffer(encryptor.update(bytes(8 * count)), "<u8").astype(U)
 
     def to_planes(self, x: np.ndarray, bits: int, shift: int = 0) -> np.ndarray:
-        _ring(x)
+        ring(x)
         return planes.from_rows(_slice(x.ravel(), bits, shift))
 
     def from_planes(self, planes_: np.ndarray, bits: int, n: int, shift: int = 0) -> np.ndarray:
@@ -71,82 +66,71 @@ class NumpyKernel(Kernel):
             out |= rows[i].astype(U) << U(i + shift)
         return out
 
-    def digits_deal(self, r: np.ndarray, width: int, share0: np.ndarray) -> np.ndarray:
-        _ring(r, share0)
+    def digits_deal(self, r: np.ndarray, width: int, share0: Words, out: np.ndarray | None = None) -> np.ndarray:
+        ring(r)
         bits = _slice(r.ravel(), width, 0)
         rows = []
         for i, size in enumerate(tree.digit_bits(width)):
             digit = bits[4 * i : 4 * i + size]
             rows += [_digit_is(digit, v) for v in range(1, 1 << size)]
-        return planes.from_rows(np.stack(rows)) ^ share0
+        return _into(out, planes.from_rows(np.stack(rows)) ^ self.words(share0))
 
     def digits_compare(
-        self, c: np.ndarray, width: int, share: np.ndarray, party: int, masks: np.ndarray
+        self, m: np.ndarray, offsets: Sequence[int], width: int, digits: Words, party: int, masks: Words, *, top: bool
     ) -> tuple[np.ndarray, np.ndarray]:
-        _ring(c, share, masks)
-        n = c.size
-        hot = planes.to_rows(share, tree.digit_planes(width), n)
-        bits = _slice(c.ravel(), width, 0)
-        members, at = [], 0
-        for i, size in enumerate(tree.digit_bits(width)):
-            digit = bits[4 * i : 4 * i + size]
-            zero = _digit_is(digit, 0)
-            less = np.zeros_like(zero)
-            # [c_i == r_i] = [c_i == 0] xor XOR_v hot_v ([c_i == v] xor [c_i == 0]), since hot_0 = 1 xor XOR_v hot_v.
-            equal = zero.copy() if party == 0 else np.zeros_like(zero)
-            for v in range(1, 1 << size):
-                h = hot[at]
-                less ^= h & _digit_below(digit, v)
-                equal ^= h & (_digit_is(digit, v) ^ zero)
-                at += 1
-            members.append((less, equal))
-        return _open_level(members, width, 0, n, masks)
+        ring(m)
+        n, each = m.size, tree.opened_planes(width, 0) if tree.levels(width) else 1
+        hot = planes.to_rows(self.words(digits), tree.digit_planes(width), n)
+        mask_rows = planes.to_rows(self.words(masks), len(offsets) * each, n)
+        results = [
+            _open_level(
+                _compare_digits(m.ravel() + U(offset & 0xFFFFFFFFFFFFFFFF), hot, width, party, top), width, 0,
+                mask_rows[t * each : (t + 1) * each],
+            )
+            for t, offset in enumerate(offsets)
+        ]
+        return _joined(results)
 
-    def tree_deal(self, masks: np.ndarray, width: int, n: int, level: int, share0: np.ndarray) -> np.ndarray:
-        _ring(masks, share0)
-        rows = planes.to_rows(masks, tree.opened_planes(width, level), n)
-        out, at = [], 0
-        for group in tree.levels(width)[level]:
-            if group.size == 1:
-                continue
-            mask = dict(zip(group.wires, rows[at : at + len(group.wires)], strict=True))
-            at += len(group.wires)
-            out += [np.bitwise_and.reduce([mask[w] for w in subset]) for subset in group.products]
-        return planes.from_rows(np.stack(out)) ^ share0
+    def tree_deal(
+        self, masks0: Words, masks1: Words, width: int, n: int, level: int, share0: Words, *, count: int = 1,
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
+        both = self.words(masks0) ^ self.words(masks1)
+        rows = planes.to_rows(both, count * tree.opened_planes(width, level), n)
+        made, at = [], 0
+        for _ in range(count):
+            for group in tree.levels(width)[level]:
+                if group.size == 1:
+                    continue
+                mask = dict(zip(group.wires, rows[at : at + len(group.wires)], strict=True))
+                at += len(group.wires)
+                made += [np.bitwise_and.reduce([mask[w] for w in subset]) for subset in group.products]
+        return _into(out, planes.from_rows(np.stack(made)) ^ self.words(share0))
 
     def tree_combine(
-        self, opened: np.ndarray, kept: np.ndarray, products: np.ndarray, own_masks: np.ndarray,
-        width: int, n: int, level: int, party: int, next_masks: np.ndarray,
+        self, mine: np.ndarray, theirs: np.ndarray, kept: np.ndarray, products: Words, own_masks: Words,
+        width: int, n: int, level: int, party: int, next_masks: Words, *, count: int = 1,
     ) -> tuple[np.ndarray, np.ndarray]:
-        _ring(opened, kept, products, own_masks, next_masks)
-        groups = tree.levels(width)[level]
-        hats = planes.to_rows(opened, tree.opened_planes(width, level), n)
-        lams = planes.to_rows(own_masks, tree.opened_planes(width, level), n)
-        prods = planes.to_rows(products, tree.product_planes(width, level), n)
-        keep = planes.to_rows(kept, sum(_kept(g) for g in groups), n)
-        members, at, at_product, at_kept = [], 0, 0, 0
-        for group in groups:
-            g_top = keep[at_kept]
-            if group.size == 1:
-                members.append((g_top, keep[at_kept + 1] if group.need_equal else None))
-                at_kept += _kept(group)
-                continue
-            at_kept += 1
-            count = len(group.wires)
-            hat = dict(zip(group.wires, hats[at : at + count], strict=True))
-            dealt = {(w,): lam for w, lam in zip(group.wires, lams[at : at + count], strict=True)}
-            at += count
-            count = len(group.products)
-            dealt |= dict(zip(group.products, prods[at_product : at_product + count], strict=True))
-            at_product += count
-            less = g_top.copy()
-            for term in group.terms:
-                less ^= _conjunction(term, hat, dealt, party)
-            members.append((less, _conjunction(group.equal, hat, dealt, party) if group.need_equal else None))
-        return _open_level(members, width, level + 1, n, next_masks)
+        ring(mine, theirs, kept)
+        groups, depth = tree.levels(width)[level], len(tree.levels(width))
+        following = tree.opened_planes(width, level + 1) if level + 1 < depth else 1
+
+        def rows(message: np.ndarray, each: int) -> np.ndarray:
+            return planes.to_rows(message, count * each, n).reshape(count, each, plane_words(n))
+
+        hats = rows(mine ^ theirs, tree.opened_planes(width, level))
+        lams = rows(self.words(own_masks), tree.opened_planes(width, level))
+        dealt = rows(self.words(products), tree.product_planes(width, level))
+        keep = rows(kept, sum(_kept(g) for g in groups))
+        masks = rows(self.words(next_masks), following)
+        results = [
+            _open_level(_combine(groups, party, *parts), width, level + 1, mask)
+            for *parts, mask in zip(hats, lams, dealt, keep, masks, strict=True)
+        ]
+        return _joined(results)
 
     def exp2_public(self, c: np.ndarray, fraction: int, offset: int, scale: int) -> np.ndarray:
-        _ring(c)
+        ring(c)
         if fraction > exp2_table.FRACTION or fraction < 0:
             raise KernelError(f"exp2 takes at most {exp2_table.FRACTION} fractional bits. Received: {fraction}")
         coarse, fine = exp2_table.tables()
@@ -162,16 +146,8 @@ class NumpyKernel(Kernel):
         shrunk = np.where(-shift > 63, U(0), (mantissa + half) >> right)
         return np.where(shift > 0, mantissa << np.clip(shift, 0, 63).astype(U), shrunk)
 
-    def add_random(self, x: np.ndarray, key: bytes, nonce: int) -> np.ndarray:
-        _ring(x)
-        return x + self.random(key, nonce, x.size).reshape(x.shape)
-
-    def sub_random(self, x: np.ndarray, key: bytes, nonce: int) -> np.ndarray:
-        _ring(x)
-        return x - self.random(key, nonce, x.size).reshape(x.shape)
-
     def select(self, plane: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        _ring(plane, a, b)
+        ring(plane, a, b)
         if a.shape != b.shape or plane.size != plane_words(a.size):
             raise KernelError(f"select needs two arrays of one shape and a plane. Received: {a.shape} and {b.shape}")
         return np.where(planes.unpack_bits(plane.ravel(), a.size).reshape(a.shape), a, b)
@@ -179,14 +155,8 @@ class NumpyKernel(Kernel):
     def bit_words(self, plane: np.ndarray, n: int) -> np.ndarray:
         return self.from_planes(plane, 1, n)
 
-    def truncate_public(self, c: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
-        _ring(c)
-        if not 1 <= bits <= 62:
-            raise KernelError(f"bits must be 1 .. 62. Received: {bits}")
-        return (c >> U(bits)) - U(1 << (62 - bits)), (~c >> U(63)) << U(64 - bits)
-
     def multiply_shift(self, x: np.ndarray, factor: int, bits: int) -> np.ndarray:
-        _ring(x)
+        ring(x)
         if not (0 <= factor < 1 << 63 and 1 <= bits <= 63):
             raise KernelError("expected a factor from 0 to below 2^63 and 1 to 63 bits")
         return _multiply_shift(x, np.full(x.shape, factor, U), bits)
@@ -223,9 +193,67 @@ def _kept(group: tree.Group) -> int:
     return 2 if group.size == 1 and group.need_equal else 1
 
 
-def _open_level(members: list, width: int, level: int, n: int, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+Members = list[tuple[np.ndarray, np.ndarray | None]]  # shares of `less` and `equal` of the members of a level
+
+
+def _into(out: np.ndarray | None, message: np.ndarray) -> np.ndarray:
+    if out is None:
+        return message
+    out[:] = message
+    return out
+
+
+def _compare_digits(c: np.ndarray, hot: np.ndarray, width: int, party: int, top: bool) -> Members:
+    bits = _slice(c, width, 0)
+    members, at = [], 0
+    for i, size in enumerate(tree.digit_bits(width)):
+        digit = bits[4 * i : 4 * i + size]
+        zero = _digit_is(digit, 0)
+        less = np.zeros_like(zero)
+        # [c_i == r_i] = [c_i == 0] xor XOR_v hot_v ([c_i == v] xor [c_i == 0]), since hot_0 = 1 xor XOR_v hot_v.
+        equal = zero.copy() if party == 0 else np.zeros_like(zero)
+        for v in range(1, 1 << size):
+            h = hot[at]
+            less ^= h & _digit_below(digit, v)
+            equal ^= h & (_digit_is(digit, v) ^ zero)
+            at += 1
+        members.append((less, equal))
+    if top and party == 0:
+        # The last `less` enters the result as it is, and the public bit with it.
+        members[-1] = (members[-1][0] ^ _slice(c, 1, width)[0], members[-1][1])
+    return members
+
+
+def _combine(
+    groups: tuple[tree.Group, ...], party: int, hats: np.ndarray, lams: np.ndarray, products: np.ndarray,
+    keep: np.ndarray,
+) -> Members:
+    members, at, at_product, at_kept = [], 0, 0, 0
+    for group in groups:
+        g_top = keep[at_kept]
+        if group.size == 1:
+            members.append((g_top, keep[at_kept + 1] if group.need_equal else None))
+            at_kept += _kept(group)
+            continue
+        at_kept += 1
+        count = len(group.wires)
+        hat = dict(zip(group.wires, hats[at : at + count], strict=True))
+        dealt = {(w,): lam for w, lam in zip(group.wires, lams[at : at + count], strict=True)}
+        at += count
+        count = len(group.products)
+        dealt |= dict(zip(group.products, products[at_product : at_product + count], strict=True))
+        at_product += count
+        less = g_top.copy()
+        for term in group.terms:
+            less ^= _conjunction(term, hat, dealt, party)
+        members.append((less, _conjunction(group.equal, hat, dealt, party) if group.need_equal else None))
+    return members
+
+
+def _open_level(members: Members, width: int, level: int, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that are opened, and rows that are kept."""
     if len(members) == 1:
-        return members[0][0] ^ masks, np.zeros(0, U)
+        return members[0][0][None] ^ masks, masks[:0]
     wires, kept, at = [], [], 0
     for group in tree.levels(width)[level]:
         inside = members[at : at + group.size]
@@ -238,7 +266,13 @@ def _open_level(members: list, width: int, level: int, n: int, masks: np.ndarray
         share = {f"g{i}": less for i, (less, _) in enumerate(inside)}
         share |= {f"e{i}": equal for i, (_, equal) in enumerate(inside)}
         wires += [share[w] for w in group.wires]
-    return planes.from_rows(np.stack(wires)) ^ masks, planes.from_rows(np.stack(kept))
+    return np.stack(wires) ^ masks, np.stack(kept)
+
+
+def _joined(results: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Messages of several comparisons' rows."""
+    opened, kept = (planes.from_rows(np.concatenate(rows)) for rows in zip(*results, strict=True))
+    return opened, kept
 
 
 def _conjunction(term: tuple[str, ...], hat: dict, dealt: dict, party: int) -> np.ndarray:

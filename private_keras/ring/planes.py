@@ -7,6 +7,8 @@ from private_keras.ring.kernel import BLOCK_WORDS, plane_words
 def to_rows(message: np.ndarray, planes: int, n: int) -> np.ndarray:
     """(planes, plane_words(n)) view-like matrix of a block-major message of `planes * plane_words(n)` words."""
     words = plane_words(n)
+    if planes == 1 or words <= BLOCK_WORDS:
+        return message.reshape(planes, words)
     full = words // BLOCK_WORDS
     split = full * planes * BLOCK_WORDS
     head = message[:split].reshape(full, planes, BLOCK_WORDS).transpose(1, 0, 2).reshape(planes, full * BLOCK_WORDS)
@@ -17,15 +19,11 @@ def to_rows(message: np.ndarray, planes: int, n: int) -> np.ndarray:
 def from_rows(rows: np.ndarray) -> np.ndarray:
     """The block-major message of a (planes, words) matrix."""
     planes, words = rows.shape
+    if planes == 1 or words <= BLOCK_WORDS:
+        return rows.reshape(-1)
     full = words // BLOCK_WORDS
     head = rows[:, : full * BLOCK_WORDS].reshape(planes, full, BLOCK_WORDS).transpose(1, 0, 2).reshape(-1)
     return np.concatenate([head, rows[:, full * BLOCK_WORDS :].reshape(-1)])
-
-
-def repeated(message: np.ndarray, planes: int, count: int) -> np.ndarray:
-    """The message of `planes` planes for the same elements `count` times over, each time in whole words."""
-    rows = to_rows(message, planes, message.size // planes * 64)
-    return from_rows(np.tile(rows, (1, count)))
 
 
 def pack_bits(bits: np.ndarray) -> np.ndarray:

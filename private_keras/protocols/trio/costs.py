@@ -28,12 +28,15 @@ def dealt(words: int) -> Cost:
 
 @lru_cache(KEPT)
 def compare(n: int, thresholds: int, width: int) -> Cost:
-    """All thresholds together: what `openings` opens, and what is dealt for it."""
-    words = plane_words(n)
-    depth = len(tree.levels(width))
-    products = sum(tree.product_planes(width, i) for i in range(depth))
-    cost = dealt(words * (tree.digit_planes(width) + thresholds * products))
-    return cost + exchange(sum(openings(n, thresholds, width)))
+    """All thresholds together: what is dealt and what is opened."""
+    return dealt(sum(compared_deals(n, thresholds, width))) + exchange(sum(openings(n, thresholds, width)))
+
+
+@lru_cache(KEPT)
+def compared_deals(n: int, thresholds: int, width: int) -> tuple[int, ...]:
+    """Words that are dealt for a comparison: the digits once, then each level's products for all thresholds."""
+    words, levels = plane_words(n), range(len(tree.levels(width)))
+    return (words * tree.digit_planes(width), *(thresholds * words * tree.product_planes(width, i) for i in levels))
 
 
 @lru_cache(KEPT)

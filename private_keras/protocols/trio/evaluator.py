@@ -8,23 +8,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from private_keras.protocols.protocol import Bilinear, Kept, Linear
+from private_keras.protocols.protocol import Bilinear, Kept, Linear, times
 from private_keras.protocols.rounds import Opened, Rounds, Settle
 from private_keras.protocols.simulate import exp2_scale
 from private_keras.protocols.trio import costs
-from private_keras.protocols.trio.party import OFFSET, Party, U, compared_together, conjunction_groups, cut, subsets
+from private_keras.protocols.trio.party import OFFSET, Party, U, conjunction_groups, subsets
 from private_keras.protocols.trio.shares import TrioBits, TrioShare
-from private_keras.ring import planes, tree
+from private_keras.ring import planes
 from private_keras.ring.kernel import plane_words
+from private_keras.ring.steps import Words, cut, part
 
 HELPER = 2
 BLOCK = 4096  # elements whose pieces are computed at one time, so that they stay in a core's cache
 
-
-
-def _word(value: int) -> np.uint64:
-    """value mod 2^64."""
-    return U(value & 0xFFFFFFFFFFFFFFFF)
 
 class Evaluator(Party):
     """See `Protocol` for the methods, docs/security.md for the simulation argument."""
@@ -40,13 +36,20 @@ class Evaluator(Party):
         self._channels[self.other].exchange(self.step(self.other), mine, theirs)
         return theirs
 
-    def _dealt(self, *counts: int) -> list[np.ndarray]:
-        """This party's shares of values that the helper deals in one message, one flat array per count."""
+    def _dealt(self, *counts: int) -> list[Words]:
+        """This party's shares of values that the helper deals in one message, of `counts` words."""
+        return cut(self._dealt_words(sum(counts)), counts)
+
+    def _dealt_words(self, count: int) -> Words:
         if self.party == 0:
-            return self.draw_parts(HELPER, counts)
-        message = np.empty(sum(counts), U)
+            return self.draw(HELPER, count)
+        message = np.empty(count, U)
         self._channels[HELPER].receive(self.step(HELPER), message)
-        return cut(message, counts)
+        return message
+
+    def _carry_words(self, n: int, bits: int) -> int:
+        """Words that this party's shares of n bits mod 2^bits take: upper bits of words, or planes."""
+        return n if self.party == 0 else plane_words(n) * bits
 
     # --- forms ----------------------------------------------------------------------------------------------------
     def masked(self, m: np.ndarray, l: np.ndarray) -> TrioShare:  # noqa: E741
@@ -62,9 +65,9 @@ class Evaluator(Party):
         return TrioShare(values.shape, m=values, l=np.broadcast_to(U(0), values.shape), masked=True)
 
     def output(self, x: TrioShare) -> np.ndarray:
-        blind = self.draw(self.other, x.size).reshape(x.shape)
-        z = self._additive(x)
-        return np.asarray(z + blind if self.party == 0 else z - blind)
+        blind, z = self.draw(self.other, x.size), self._additive(x)
+        blinded = self.kernel.add(z, blind) if self.party == 0 else self.kernel.subtract(z, blind)
+        return blinded.reshape(x.shape)
 
     def keep(self, *xs: TrioShare) -> list[Kept]:
         fresh = [TrioShare(x.shape, z=self._additive(x), masked=False) for x in xs]
@@ -83,112 +86,75 @@ class Evaluator(Party):
         return TrioShare(x.shape, z=x.z + values if self.party == 0 else x.z, masked=False)
 
     def _cover(self, xs: list[TrioShare], total: int) -> tuple[Opened, Settle]:
-        fresh = self.draw(HELPER, total)
-        mine = np.concatenate([x.z.ravel() for x in xs]) + fresh if len(xs) > 1 else xs[0].z.ravel() + fresh
+        fresh, own, opened = self.draw(HELPER, total), np.empty(total, U), np.empty(total, U)
+        at = 0
+        for x in xs:
+            to = slice(at, at + x.size)
+            self.kernel.mask(x.z, part(fresh, at, x.size), own[to], opened[to])
+            at += x.size
 
         def settle(theirs: np.ndarray) -> None:
-            opened = mine + theirs
+            np.add(opened, theirs, out=opened)
             at = 0
             for x in xs:
                 x.m = opened[at : at + x.size].reshape(x.shape)
-                x.l = fresh[at : at + x.size].reshape(x.shape)
+                x.l = own[at : at + x.size].reshape(x.shape)
                 x.z, x.masked, x.opening = None, True, None
                 at += x.size
 
-        return mine, settle
+        return opened, settle
 
     # --- products -------------------------------------------------------------------------------------------------
     def bilinear(self, op: Bilinear, shape: tuple[int, ...], x: TrioShare, y: TrioShare) -> TrioShare:
         # x y = (mx - lx)(my - ly); the helper deals lx ly. [masked evaluation: ASTRA, eprint 2019/429]
         self.mask(x, y)
         size = math.prod(shape)
-        (g,) = self._dealt(size)
+        g = self._dealt_words(size)
+        self.charge(costs.dealt(size))
+        if op is times and x.shape == y.shape:
+            return TrioShare(shape, z=self.kernel.multiply((x.m, x.l), (y.m, y.l), g, self.party), masked=False)
         first = y.m - y.l if self.party == 0 else U(0) - y.l
         z = np.asarray(op(x.m, np.asarray(first)))
         z -= op(x.l, y.m)
-        z += g.reshape(shape)
-        self.charge(costs.dealt(size))
-        return TrioShare(shape, z=z, masked=False)
+        z = np.ascontiguousarray(z).reshape(-1)
+        return TrioShare(shape, z=self.kernel.add(z, g, out=z).reshape(shape), masked=False)
 
     # --- one opening ----------------------------------------------------------------------------------------------
-    def _dealt_shift(self, n: int, bits: int, word: np.ndarray, raw: np.ndarray, wrap: np.ndarray) -> np.ndarray:
-        """wrap * carry - word: the dealt part of a truncation. `raw` is the share of the mask's top bit mod 2^bits,
-        full words drawn by evaluator 0, planes received by evaluator 1.
-        """
-        carry = raw >> U(64 - bits) if self.party == 0 else self.kernel.from_planes(raw, bits, n)
-        carry *= wrap
-        carry -= word
-        return carry
-
     def truncate(self, x: TrioShare, bits: int) -> TrioShare:
-        self.mask(x)
-        n = x.size
-        r, top = self._dealt(n, n if self.party == 0 else plane_words(n) * bits)
-        public, wrap = self.kernel.truncate_public(x.m.ravel() + U(1 << OFFSET), bits)
-        z = self._dealt_shift(n, bits, r, top, wrap)
-        if self.party == 0:
-            z += public
-        self.charge(costs.carry(n, bits))
-        return TrioShare(x.shape, z=z.reshape(x.shape), masked=False)
+        return self.rescale(x, 1, bits)
 
     def rescale(self, x: TrioShare, factor: int, bits: int) -> TrioShare:
         # With c = x + 2^62 + r, less 2^64 where that wraps: x f / 2^b = (c - 2^62 - r + wrap 2^64) f / 2^b. The product
-        # with c is public, in 128 bits; that with r the helper deals, as it deals r >> b for a truncation.
+        # with c is public, in 128 bits; that with r the helper deals, and r's top bit, without which nothing wraps.
         self.mask(x)
-        n, size = x.size, abs(factor)
-        word, top = self._dealt(n, n if self.party == 0 else plane_words(n) * bits)
-        c = x.m.ravel() + U(1 << OFFSET)
-        wrap = (~c >> U(63)) * _word(size << (64 - bits))
-        z = self._dealt_shift(n, bits, word, top, wrap)
-        if self.party == 0:
-            z += self.kernel.multiply_shift(c, size, bits) - _word(size << (OFFSET - bits))
-        self.charge(costs.carry(n, bits))
-        return TrioShare(x.shape, z=(z if factor >= 0 else np.negative(z)).reshape(x.shape), masked=False)
+        dealt = self._dealt_words(x.size + self._carry_words(x.size, bits))
+        self.charge(costs.carry(x.size, bits))
+        return TrioShare(x.shape, z=self.kernel.rescale(x.m, dealt, factor, bits, self.party), masked=False)
 
-    def _less(self, cs: list[np.ndarray], width: int, *, top: bool) -> list[np.ndarray]:
-        """Masked planes [c mod 2^width < r mod 2^width] (xor the top bits, if asked), one per public c; 3 rounds.
+    def _less(self, m: np.ndarray, offsets: Sequence[int], width: int, *, top: bool) -> np.ndarray:
+        """Masked bits [c < r] of c = m + offset, as one plane for each offset, where the helper knows r; only the low
+        `width` bits of both count. With `top`, bit `width` of both is added.
 
         Dealer-assisted multi-input AND over one-hot digits; see `ring.tree` for the wires.
         """
-        self.charge(costs.compare(cs[0].size, len(cs), width))
-        count, digit_words = len(cs), plane_words(cs[0].size) * tree.digit_planes(width)
-        if joined := compared_together(cs[0].size, count):
-            filled = np.zeros((count, plane_words(cs[0].size) * 64), U)
-            filled[:, : cs[0].size] = cs
-            cs = [filled.ravel()]
-        n, words = cs[0].size, plane_words(cs[0].size)
-        depth = len(tree.levels(width))
-        product_words = [words * tree.product_planes(width, level) for level in range(depth)]
-        digits, *products = self._dealt(digit_words, *product_words * len(cs))
-        if joined:
-            digits = planes.repeated(digits, tree.digit_planes(width), count)
-        mask_words = [words * tree.opened_planes(width, level) for level in range(depth)] + [words]
-        drawn = self.draw_parts(HELPER, mask_words * len(cs))
-        masks = [drawn[t * len(mask_words) : (t + 1) * len(mask_words)] for t in range(len(cs))]
-        state = [
-            self.kernel.digits_compare(c, width, digits, self.party, masks[t][0]) for t, c in enumerate(cs)
-        ]
-        for level in range(depth):
-            mine = [opened for opened, _ in state]
-            theirs = self.rounds.open(np.concatenate(mine)).reshape(len(cs), -1)
-            state = [
-                self.kernel.tree_combine(
-                    mine[t] ^ theirs[t], state[t][1], products[t * depth + level], masks[t][level],
-                    width, n, level, self.party, masks[t][level + 1],
-                )
-                for t in range(len(cs))
-            ]
-        mine = np.stack([opened for opened, _ in state])
-        if self.party == 0 and top:
-            for t, c in enumerate(cs):
-                mine[t] ^= self.kernel.to_planes(c, 1, width)
-        return list((mine ^ self.rounds.open(mine.ravel()).reshape(mine.shape)).reshape(count, -1))
+        n, count = m.size, len(offsets)
+        self.charge(costs.compare(n, count, width))
+        digits, *products = self._dealt(*costs.compared_deals(n, count, width))
+        openings = costs.openings(n, count, width)
+        masks = cut(self.draw(HELPER, sum(openings)), openings)
+        mine, kept = self.kernel.digits_compare(m, offsets, width, digits, self.party, masks[0], top=top)
+        for level, dealt in enumerate(products):
+            theirs = self.rounds.open(mine)
+            mine, kept = self.kernel.tree_combine(
+                mine, theirs, kept, dealt, masks[level], width, n, level, self.party, masks[level + 1], count=count
+            )
+        return planes.to_rows(mine ^ self.rounds.open(mine), count, n)
 
     def relu_and_bits(self, x: TrioShare, bits: int = 0) -> tuple[TrioShare, TrioBits]:
         self.mask(x)
         # [x >= 1]: the integer 0 is kept or not, relu is the same; its slope at 0 is 0, as in Keras.
-        (hat,) = self._less([x.m.ravel() + U((1 << OFFSET) - 1)], OFFSET, top=True)
-        return self._kept(hat, x, bits), TrioBits(planes=hat[None], shape=x.shape)
+        hats = self._less(x.m, [(1 << OFFSET) - 1], OFFSET, top=True)
+        return self._kept(hats[0], x, bits), TrioBits(planes=hats, shape=x.shape)
 
     def gate(self, gates: TrioBits, x: TrioShare, bits: int) -> TrioShare:
         self.mask(x)
@@ -197,38 +163,26 @@ class Evaluator(Party):
     def _kept(self, hat: np.ndarray, x: TrioShare, bits: int) -> TrioShare:
         """Masked x times the secret bits whose masked form is the plane `hat`, divided by 2^bits."""
         n = x.size
-        if not bits:
-            lam, lam_l = self._dealt(n, n)
-            value = (x.m - x.l).ravel() if self.party == 0 else (U(0) - x.l).ravel()
-            kept = x.m.ravel() * lam - lam_l
-            self.charge(costs.dealt(2 * n))
-        else:
-            narrow = n if self.party == 0 else plane_words(n) * bits
-            r, lam, lam_r, top, lam_top = self._dealt(n, n, n, narrow, narrow)
-            public, wrap = self.kernel.truncate_public(x.m.ravel() + U(1 << OFFSET), bits)
-            value = self._dealt_shift(n, bits, r, top, wrap)
-            kept = self._dealt_shift(n, bits, lam_r, lam_top, wrap)
-            lam *= public
-            kept += lam
-            if self.party == 0:
-                value += public
+        if bits:
+            dealt = self._dealt_words(3 * n + 2 * self._carry_words(n, bits))
+            z = self.kernel.gate_rescaled(hat, x.m, dealt, bits, self.party)
             self.charge(costs.carry(n, bits), costs.carry(n, bits), costs.dealt(n))
-        z = self.kernel.select(hat, value - kept, kept)
-        return TrioShare(x.shape, z=z.reshape(x.shape), masked=False)
+        else:
+            z = self.kernel.gate(hat, x.m, x.l, *self._dealt(n, n), self.party)
+            self.charge(costs.dealt(2 * n))
+        return TrioShare(x.shape, z=z, masked=False)
 
     def compare(self, x: TrioShare, thresholds: Sequence[int], width: int = OFFSET) -> TrioBits:
         self.mask(x)
-        m = x.m.ravel()
-        cs = [m + U(((1 << width) - int(t)) & 0xFFFFFFFFFFFFFFFF) for t in thresholds]
-        hats = self._less(cs, width, top=True)
-        return TrioBits(planes=np.stack(hats), shape=(len(hats), *x.shape))
+        hats = self._less(x.m, [(1 << width) - int(t) for t in thresholds], width, top=True)
+        return TrioBits(planes=hats, shape=(len(hats), *x.shape))
 
     def exp2_masked(self, x: TrioShare, fraction: int, integer_bits: int, offset: int, scale: int) -> TrioShare:
         self.mask(x)
         n, bits = x.size, fraction + integer_bits
+        (hat,) = self._less(x.m, [0], bits, top=False)
         c = x.m.ravel() & U((1 << bits) - 1)
-        (hat,) = self._less([c], bits, top=False)
-        d, lam_d = self._dealt(n, n)
+        d, lam_d = map(self.kernel.words, self._dealt(n, n))
         rest = scale - exp2_scale(integer_bits, scale)
         low = self.kernel.exp2_public(c, fraction, offset, rest)
         high = self.kernel.exp2_public(c, fraction, offset + (1 << integer_bits), rest)
@@ -240,29 +194,26 @@ class Evaluator(Party):
     # --- bits -----------------------------------------------------------------------------------------------------
     def multiply_bits(self, bits: TrioBits, x: TrioShare) -> TrioShare:
         self.mask(x)
-        lam, lam_l = (a.reshape(bits.shape) for a in self._dealt(bits.size, bits.size))
-        kept = x.m * lam - lam_l
+        rows, n = len(bits.planes), bits.size // len(bits.planes)
+        m, l = (np.broadcast_to(a, bits.shape).reshape(rows, n) for a in (x.m, x.l))  # noqa: E741
+        lam, lam_l = (cut(words, [n] * rows) for words in self._dealt(bits.size, bits.size))
+        z = [self.kernel.gate(*of_row, self.party) for of_row in zip(bits.planes, m, l, lam, lam_l, strict=True)]
         self.charge(costs.dealt(2 * bits.size))
-        return TrioShare(bits.shape, z=self._chosen(bits, self._additive(x) - kept, kept), masked=False)
+        return TrioShare(bits.shape, z=_stacked(z, bits.shape), masked=False)
 
     def bits_to_share(self, bits: TrioBits) -> TrioShare:
-        (lam,) = self._dealt(bits.size)
-        one = U(1) if self.party == 0 else U(0)
+        rows, n = len(bits.planes), bits.size // len(bits.planes)
+        lam = self._dealt(*[n] * rows)
+        z = [self.kernel.bit_share(*of_row, n, self.party) for of_row in zip(bits.planes, lam, strict=True)]
         self.charge(costs.dealt(bits.size))
-        return TrioShare(bits.shape, z=self._chosen(bits, one - lam, lam).reshape(bits.shape), masked=False)
-
-    def _chosen(self, bits: TrioBits, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """a where hat is 1, else b, in their shape."""
-        rows = len(bits.planes)
-        parts = zip(bits.planes, a.reshape(rows, -1), b.reshape(rows, -1), strict=True)
-        return np.stack([self.kernel.select(plane, u, v) for plane, u, v in parts]).reshape(a.shape)
+        return TrioShare(bits.shape, z=_stacked(z, bits.shape), masked=False)
 
     def piecewise(self, x: TrioShare, bits: TrioBits, coefficients: np.ndarray) -> TrioShare:
         self.mask(x)
         rows = coefficients.astype(U)
         terms, n, count = rows.shape[1], x.size, len(rows) - 1
         m, l = x.m.ravel(), x.l.ravel()  # noqa: E741
-        square, dealt = self._dealt(n if terms == 3 else 0, n * terms * count)
+        square, dealt = map(self.kernel.words, self._dealt(n if terms == 3 else 0, n * terms * count))
         dealt, hats = dealt.reshape(count, terms, n), bits.word.reshape(count, n)
         z = np.empty(n, U)
         for at in range(0, n, BLOCK):
@@ -306,13 +257,13 @@ class Evaluator(Party):
             dealt = self._dealt(*[words * ((1 << len(g)) - 1) for g in groups if len(g) > 1])
             rows = {}
             for index, (group, message) in enumerate(zip([g for g in groups if len(g) > 1], dealt, strict=True)):
-                rows[index] = self._and_group(current[group], message.reshape(-1, words))
-            own = self.draw(HELPER, words * len(rows)).reshape(len(rows), words)
+                rows[index] = self._and_group(current[group], self.kernel.words(message).reshape(-1, words))
+            own = self.kernel.words(self.draw(HELPER, words * len(rows))).reshape(len(rows), words)
             mine = np.stack([rows[i] for i in range(len(rows))]) ^ own
             opened = mine ^ self.rounds.open(mine.ravel()).reshape(mine.shape)
             passed = [current[g[0]] for g in groups if len(g) == 1]
             current = np.concatenate([opened, np.stack(passed)]) if passed else opened
-            self.charge(costs.dealt(sum(map(len, dealt))), costs.exchange(words * len(rows)))
+            self.charge(costs.dealt(sum(of_group.size for of_group in dealt)), costs.exchange(words * len(rows)))
         return TrioBits(planes.unpack_bits(current[0], n).reshape(shape))
 
     def _and_group(self, hats: np.ndarray, dealt: np.ndarray) -> np.ndarray:
@@ -334,11 +285,15 @@ class Evaluator(Party):
         # The low bits of m are x + l mod 2^k: rotating the dealt one-hot vector of l by them gives that of x.
         self.mask(x)
         size = 1 << max(1, (depth - 1).bit_length())
-        (hot,) = self._dealt(x.size * size)
+        hot = self.kernel.words(self._dealt_words(x.size * size))
         at = (x.m.ravel()[:, None] - np.arange(depth, dtype=U)) & U(size - 1)
         z = np.take_along_axis(hot.reshape(x.size, size), at.astype(np.int64), axis=1)
         self.charge(costs.dealt(x.size * size))
         return TrioShare((*x.shape, depth), z=z.reshape(*x.shape, depth), masked=False)
+
+
+def _stacked(rows: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    return (rows[0] if len(rows) == 1 else np.stack(rows)).reshape(shape)
 
 
 def _horner(rows: np.ndarray, m: np.ndarray) -> np.ndarray:

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from private_keras.protocols.protocol import Bilinear, Kept, Linear
+from private_keras.protocols.protocol import Bilinear, Kept, Linear, times
 from private_keras.protocols.rounds import Opened, Settle
 from private_keras.protocols.simulate import exp2_scale
 from private_keras.protocols.trio import costs
-from private_keras.protocols.trio.party import OFFSET, Party, U, compared_together, conjunction_groups, cut, subsets
+from private_keras.protocols.trio.party import OFFSET, Party, U, conjunction_groups, subsets
 from private_keras.protocols.trio.shares import TrioBits, TrioShare
-from private_keras.ring import planes, tree
+from private_keras.ring import planes
 from private_keras.ring.kernel import plane_words
+from private_keras.ring.steps import cut
 
 
 class Helper(Party):
@@ -25,17 +26,12 @@ class Helper(Party):
         super().__init__(2, kernel, channels, keys)
 
     # --- messages -------------------------------------------------------------------------------------------------
-    def _send(self, parts: list[np.ndarray]) -> None:
-        self._channels[1].send(self.step(1), np.concatenate(parts) if len(parts) > 1 else parts[0])
+    def _send(self, message: np.ndarray) -> None:
+        self._channels[1].send(self.step(1), message)
 
-    def _deal(self, *values: np.ndarray) -> None:
-        """Shares ring elements: evaluator 0's part is drawn, evaluator 1's sent; one message."""
-        share0 = self.draw_parts(0, [value.size for value in values])
-        self._send([value.ravel() - part for value, part in zip(values, share0, strict=True)])
-
-    def _carry(self, top: np.ndarray, bits: int, share0: np.ndarray) -> np.ndarray:
-        """Correction of a 0/1 word shared mod 2^bits, as planes."""
-        return self.kernel.to_planes(top - (share0 >> U(64 - bits)), bits)
+    def _deal(self, value: np.ndarray) -> None:
+        """Shares ring elements: evaluator 0's part is drawn, evaluator 1's sent."""
+        self._send(self.kernel.subtract(value, self.draw(0, value.size)))
 
     # --- forms ----------------------------------------------------------------------------------------------------
     def masked(self, m: None, l: np.ndarray) -> TrioShare:  # noqa: E741
@@ -63,8 +59,7 @@ class Helper(Party):
         return TrioShare(x.shape, l=x.l, masked=x.masked)
 
     def _cover(self, xs: list[TrioShare], total: int) -> tuple[Opened, Settle]:
-        fresh = self.draw(0, total)
-        fresh += self.draw(1, total)
+        fresh = self.kernel.add(self.draw(0, total), self.draw(1, total))
 
         def settle(_: None) -> None:
             at = 0
@@ -77,83 +72,79 @@ class Helper(Party):
     # --- products -------------------------------------------------------------------------------------------------
     def bilinear(self, op: Bilinear, shape: tuple[int, ...], x: TrioShare, y: TrioShare) -> TrioShare:
         self.mask(x, y)
-        product = op(x.l, y.l)
-        self._deal(product)
-        self.charge(costs.dealt(product.size))
+        size = math.prod(shape)
+        self.charge(costs.dealt(size))
+        if op is times and x.shape == y.shape:
+            self._send(self.kernel.multiply_deal(x.l, y.l, self.draw(0, size)))
+        else:
+            self._deal(np.asarray(op(x.l, y.l)))
         return TrioShare(shape, masked=False)
 
     # --- one opening ----------------------------------------------------------------------------------------------
     def truncate(self, x: TrioShare, bits: int) -> TrioShare:
-        self.mask(x)
-        r = x.l.ravel()
-        word0, top0 = self.draw_parts(0, [r.size] * 2)
-        self._send([(r >> U(bits)) - word0, self._carry(r >> U(63), bits, top0)])
-        self.charge(costs.carry(x.size, bits))
-        return TrioShare(x.shape, masked=False)
+        return self.rescale(x, 1, bits)
 
     def rescale(self, x: TrioShare, factor: int, bits: int) -> TrioShare:
         self.mask(x)
-        r = x.l.ravel()
-        word0, top0 = self.draw_parts(0, [r.size] * 2)
-        self._send([self.kernel.multiply_shift(r, abs(factor), bits) - word0, self._carry(r >> U(63), bits, top0)])
+        self._send(self.kernel.rescale_deal(x.l, self.draw(0, 2 * x.size), factor, bits))
         self.charge(costs.carry(x.size, bits))
         return TrioShare(x.shape, masked=False)
 
-    def _less(self, r: np.ndarray, count: int, width: int, *, top: bool) -> list[np.ndarray]:
-        """Deals for `count` comparisons of public words with r; returns the masks of their results, as planes."""
-        self.charge(costs.compare(r.size, count, width))
-        digit_words = plane_words(r.size) * tree.digit_planes(width)
-        # Many comparisons of a few elements are one comparison of them all, each in words of its own.
-        repeats = count if compared_together(r.size, count) else 1
-        count //= repeats
-        n = r.size if repeats == 1 else repeats * plane_words(r.size) * 64
-        words = plane_words(n)
-        depth = len(tree.levels(width))
-        product_words = [words * tree.product_planes(width, level) for level in range(depth)]
-        share0 = self.draw_parts(0, [digit_words] + product_words * count)
-        mask_words = [words * tree.opened_planes(width, level) for level in range(depth)] + [words]
-        drawn = cut(self.draw(0, sum(mask_words) * count) ^ self.draw(1, sum(mask_words) * count), mask_words * count)
-        message, results = [self.kernel.digits_deal(r, width, share0[0])], []
-        for t in range(count):
-            masks = drawn[t * len(mask_words) : (t + 1) * len(mask_words)]
-            for level in range(depth):
-                dealt = share0[1 + t * depth + level]
-                message.append(self.kernel.tree_deal(masks[level], width, n, level, dealt))
-            results += list(masks[-1].reshape(repeats, -1))
+    def _less(self, r: np.ndarray, count: int, width: int, *, top: bool) -> np.ndarray:
+        """Deals for `count` comparisons of public words with r; returns the masks of the results, a plane for each."""
+        n = r.size
+        self.charge(costs.compare(n, count, width))
+        deals, openings = costs.compared_deals(n, count, width), costs.openings(n, count, width)
+        digits0, *products0 = cut(self.draw(0, sum(deals)), deals)
+        masks0, masks1 = (cut(self.draw(peer, sum(openings)), openings) for peer in (0, 1))
+        message = np.empty(sum(deals), U)
+        digits, *products = cut(message, deals)
+        self.kernel.digits_deal(r, width, digits0, digits)
+        for level, out in enumerate(products):
+            self.kernel.tree_deal(
+                masks0[level], masks1[level], width, n, level, products0[level], count=count, out=out
+            )  # fmt: skip
         self._send(message)
-        for opened in costs.openings(r.size, repeats * count, width):
+        for opened in openings:
             self.rounds.open(opened)
-        top_bits = self.kernel.to_planes(r, 1, width) if top else U(0)
-        return [mask ^ top_bits for mask in results]
+        lams = planes.to_rows(self.kernel.words(masks0[-1]) ^ self.kernel.words(masks1[-1]), count, n)
+        return lams ^ self.kernel.to_planes(r, 1, width) if top else lams
 
     def relu_and_bits(self, x: TrioShare, bits: int = 0) -> tuple[TrioShare, TrioBits]:
         self.mask(x)
-        (lam,) = self._less(x.l.ravel(), 1, OFFSET, top=True)
-        return self._kept(self.kernel.bit_words(lam, x.size), x, bits), TrioBits(planes=lam[None], shape=x.shape)
+        lams = self._less(x.l, 1, OFFSET, top=True)
+        return self._kept(lams[0], x, bits), TrioBits(planes=lams, shape=x.shape)
 
     def gate(self, gates: TrioBits, x: TrioShare, bits: int) -> TrioShare:
         self.mask(x)
-        return self._kept(self._words(gates).ravel(), x, bits)
+        return self._kept(gates.plane, x, bits)
 
     def _kept(self, lam: np.ndarray, x: TrioShare, bits: int) -> TrioShare:
-        """Deals for masked x times the secret bits that `lam` masks, divided by 2^bits."""
-        r = x.l.ravel()
-        if not bits:
-            self._deal(lam, lam * r)
-            self.charge(costs.dealt(2 * x.size))
+        """Deals for masked x times the secret bits that the plane `lam` masks, divided by 2^bits."""
+        n = x.size
+        if bits:
+            self._send(self.kernel.gate_rescaled_deal(lam, x.l, self.draw(0, 5 * n), bits))
+            self.charge(costs.carry(n, bits), costs.carry(n, bits), costs.dealt(n))
         else:
-            high = r >> U(bits)
-            share0 = self.draw_parts(0, [r.size] * 5)
-            words = [value - part for value, part in zip((high, lam, lam * high), share0[:3], strict=True)]
-            top = r >> U(63)
-            self._send([*words, self._carry(top, bits, share0[3]), self._carry(lam * top, bits, share0[4])])
-            self.charge(costs.carry(x.size, bits), costs.carry(x.size, bits), costs.dealt(x.size))
+            self._deal_gates(lam[None], x.l)
+            self.charge(costs.dealt(2 * n))
         return TrioShare(x.shape, masked=False)
+
+    def _deal_gates(self, lams: np.ndarray, r: np.ndarray) -> None:
+        """Deals lam, then lam r, for a plane of masks of bits and a row of masks of values each."""
+        rows, total = len(lams), r.size
+        r, share0, message = r.reshape(rows, -1), self.draw(0, 2 * total), np.empty(2 * total, U)
+        parts = [r.shape[1]] * rows
+        shares = [cut(half, parts) for half in cut(share0, [total] * 2)]
+        results = [cut(half, parts) for half in cut(message, [total] * 2)]
+        for of_row in zip(lams, r, *shares, *results, strict=True):
+            self.kernel.gate_deal(*of_row)
+        self._send(message)
 
     def compare(self, x: TrioShare, thresholds: Sequence[int], width: int = OFFSET) -> TrioBits:
         self.mask(x)
-        lams = self._less(x.l.ravel(), len(thresholds), width, top=True)
-        return TrioBits(planes=np.stack(lams), shape=(len(lams), *x.shape))
+        lams = self._less(x.l, len(thresholds), width, top=True)
+        return TrioBits(planes=lams, shape=(len(lams), *x.shape))
 
     def exp2_masked(self, x: TrioShare, fraction: int, integer_bits: int, offset: int, scale: int) -> TrioShare:
         self.mask(x)
@@ -161,27 +152,29 @@ class Helper(Party):
         r = x.l.ravel() & U((1 << bits) - 1)
         (lam,) = self._less(r, 1, bits, top=False)
         d = self.kernel.exp2_public(U(1 << bits) - r, fraction, -(1 << integer_bits), exp2_scale(integer_bits, scale))
-        self._deal(d, self.kernel.bit_words(lam, x.size) * d)
+        self._deal(np.concatenate([d, self.kernel.bit_words(lam, x.size) * d]))
         self.charge(costs.dealt(2 * x.size))
         return TrioShare(x.shape, masked=False)
 
     # --- bits -----------------------------------------------------------------------------------------------------
     def multiply_bits(self, bits: TrioBits, x: TrioShare) -> TrioShare:
         self.mask(x)
-        lam = self._words(bits)
-        self._deal(lam, lam * x.l)
+        self._deal_gates(bits.planes, np.broadcast_to(x.l, bits.shape))
         self.charge(costs.dealt(2 * bits.size))
+        return TrioShare(bits.shape, masked=False)
+
+    def bits_to_share(self, bits: TrioBits) -> TrioShare:
+        rows, n = len(bits.planes), bits.size // len(bits.planes)
+        share0 = cut(self.draw(0, bits.size), [n] * rows)
+        parts = [self.kernel.bit_deal(lam, share, n) for lam, share in zip(bits.planes, share0, strict=True)]
+        self._send(parts[0] if rows == 1 else np.concatenate(parts))
+        self.charge(costs.dealt(bits.size))
         return TrioShare(bits.shape, masked=False)
 
     def _words(self, bits: TrioBits) -> np.ndarray:
         """The bits' masks as ring elements."""
         n = bits.size // len(bits.planes)
         return np.stack([self.kernel.bit_words(plane, n) for plane in bits.planes]).reshape(bits.shape)
-
-    def bits_to_share(self, bits: TrioBits) -> TrioShare:
-        self._deal(self._words(bits))
-        self.charge(costs.dealt(bits.size))
-        return TrioShare(bits.shape, masked=False)
 
     def piecewise(self, x: TrioShare, bits: TrioBits, coefficients: np.ndarray) -> TrioShare:
         self.mask(x)
@@ -193,7 +186,7 @@ class Helper(Party):
         for j in range(1, pieces):
             lam = lams[j - 1].ravel()
             words += [lam * power for power in powers]
-        self._deal(*words)
+        self._deal(np.concatenate(words))
         self.charge(costs.dealt(n * ((degree == 2) + (degree + 1) * (pieces - 1))))
         return TrioShare(x.shape, masked=False)
 
@@ -208,10 +201,12 @@ class Helper(Party):
                 np.concatenate([np.bitwise_and.reduce(current[group][list(s)]) for s in subsets(len(group))])
                 for group in groups if len(group) > 1
             ]
-            share0 = self.draw_parts(0, [part.size for part in message])
-            self._send([part ^ own for part, own in zip(message, share0, strict=True)])
+            products = np.concatenate(message)
+            products ^= self.kernel.words(self.draw(0, products.size))
+            self._send(products)
             size = words * len(message)
-            fresh = (self.draw(0, size) ^ self.draw(1, size)).reshape(len(message), words)
+            fresh = self.kernel.words(self.draw(0, size)) ^ self.kernel.words(self.draw(1, size))
+            fresh = fresh.reshape(len(message), words)
             passed = [current[g[0]] for g in groups if len(g) == 1]
             current = np.concatenate([fresh, np.stack(passed)]) if passed else fresh
             self.rounds.open(size)

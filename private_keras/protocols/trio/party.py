@@ -1,5 +1,4 @@
 """What evaluators and helper have in common: numbered randomness, numbered messages."""
-from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -7,12 +6,12 @@ import numpy as np
 from private_keras.errors import SecurityError
 from private_keras.protocols.trio.masking import Masking
 from private_keras.ring.kernel import Kernel
+from private_keras.ring.steps import Draw
 from private_keras.transport.channel import Channel
 
 U = np.uint64
 # z + 2^62 is non-negative for every |z| < 2^62: comparisons and truncations look at c = z + 2^62 + r.
 OFFSET = 62
-TOGETHER = 1 << 17  # the most elements of comparisons that are computed as one
 
 
 class Party(Masking):
@@ -38,33 +37,15 @@ class Party(Masking):
         """How often this party drew from the key shared with each peer; the peer must have drawn as often."""
         return dict(self._draws)
 
-    def draw(self, peer: int, words: int) -> np.ndarray:
-        """`words` fresh ring elements that only this party and `peer` know."""
+    def draw(self, peer: int, words: int) -> Draw:
+        """`words` fresh ring elements that only this party and `peer` know; made where they are used."""
         self._draws[peer] += 1
-        return self.kernel.random(self._keys[peer], self._draws[peer], words)
-
-    def draw_parts(self, peer: int, counts: Sequence[int]) -> list[np.ndarray]:
-        """One draw, cut into arrays of `counts` words."""
-        return cut(self.draw(peer, sum(counts)), counts)
+        return Draw(self._keys[peer], self._draws[peer], 0, words)
 
     def step(self, peer: int) -> int:
         """Number of the next message on the channel to `peer`."""
         self._steps[peer] += 1
         return self._steps[peer]
-
-
-def compared_together(n: int, count: int) -> bool:
-    """Whether `count` comparisons of n elements are computed as one: it saves calls, where calls take longest."""
-    return 1 < count and n * count <= TOGETHER
-
-
-def cut(words: np.ndarray, counts: Sequence[int]) -> list[np.ndarray]:
-    """Consecutive views of `counts` words."""
-    out, at = [], 0
-    for count in counts:
-        out.append(words[at : at + count])
-        at += count
-    return out
 
 
 @cache

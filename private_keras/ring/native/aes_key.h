@@ -4,8 +4,6 @@
 
 #include "words.h"
 
-constexpr int ROUNDS = 10;
-
 namespace {
 
 template <int CONSTANT>

@@ -21,6 +21,8 @@ inline Vector encrypt_last(Vector v, Vector key) { return (Vector)_mm_aesenclast
 
 }  // namespace
 
-void aes_ni(const u8* key, u64 nonce, u64 first, Stream how, const u64* x, size_t n, u64* out) {
-    any_stream(key, nonce, first, how, x, n, out);
+void aes_ni(const Schedule& key, u64 nonce, u64 first, size_t n, u64* out) {
+    stream(key, nonce, first, n, out);
 }
+
+void expand_key(const u8* key, Schedule& schedule) { round_keys(key, reinterpret_cast<__m128i*>(schedule.keys)); }

@@ -1,6 +1,7 @@
 // Two blocks per vector (VAES with AVX2).
+#include <immintrin.h>
+
 #include "aes.h"
-#include "aes_key.h"
 
 namespace {
 
@@ -22,6 +23,6 @@ inline Vector encrypt_last(Vector v, Vector key) { return (Vector)_mm256_aesencl
 
 }  // namespace
 
-void aes_vaes(const u8* key, u64 nonce, u64 first, Stream how, const u64* x, size_t n, u64* out) {
-    any_stream(key, nonce, first, how, x, n, out);
+void aes_vaes(const Schedule& key, u64 nonce, u64 first, size_t n, u64* out) {
+    stream(key, nonce, first, n, out);
 }

@@ -1,6 +1,7 @@
 // Four blocks per vector (VAES with AVX-512).
+#include <immintrin.h>
+
 #include "aes.h"
-#include "aes_key.h"
 
 namespace {
 
@@ -28,6 +29,6 @@ inline Vector encrypt_last(Vector v, Vector key) { return (Vector)_mm512_aesencl
 
 }  // namespace
 
-void aes_vaes512(const u8* key, u64 nonce, u64 first, Stream how, const u64* x, size_t n, u64* out) {
-    any_stream(key, nonce, first, how, x, n, out);
+void aes_vaes512(const Schedule& key, u64 nonce, u64 first, size_t n, u64* out) {
+    stream(key, nonce, first, n, out);
 }

@@ -24,9 +24,9 @@ std::vector<NamedGenerator> available_generators() {
     bool vaes = __builtin_cpu_supports("vaes") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");
     if (vaes && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))
-        generators.push_back({"vaes512", aes_vaes512});
-    if (vaes) generators.push_back({"vaes", aes_vaes});
-    generators.push_back({"aesni", aes_ni});
+        generators.push_back({"vaes512", aes_vaes512, expand_key});
+    if (vaes) generators.push_back({"vaes", aes_vaes, expand_key});
+    generators.push_back({"aesni", aes_ni, expand_key});
 #endif
     return generators;
 }

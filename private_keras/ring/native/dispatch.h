@@ -12,6 +12,7 @@ std::vector<const Table*> available_tables();
 struct NamedGenerator {
     const char* name;
     Generator run;
+    Expand expand;
 };
 // Best first; empty where the processor has no AES instructions.
 std::vector<NamedGenerator> available_generators();

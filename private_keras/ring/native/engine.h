@@ -24,6 +24,7 @@ typedef nb::ndarray<u64, nb::device::cpu, nb::c_contig> Out;
 struct Engine {
     const Table& table;
     Generator generator;  // null: Python makes the stream with OpenSSL
+    Expand expand;
     std::string generator_name;
     int threads;
 
@@ -48,5 +49,27 @@ inline void expect(bool holds, const char* message) {
     if (!holds) throw Refused(message);
 }
 
+// Words that a step reads once: an array, or (key, nonce, first word, number of words) of a stream.
+struct Words {
+    Source source;
+    size_t size = 0;
+    Words(const Engine& engine, nb::handle from);
+    Words(const Words&) = delete;  // `source` points into it
+
+private:
+    In array;
+    Schedule schedule;
+};
+
+inline void expect_words(const Words& words, size_t count, const char* what) {
+    if (words.size != count)
+        throw Refused(std::string(what) + ": expected " + std::to_string(count) + " words. Received: " +
+                      std::to_string(words.size));
+}
+
+inline void expect_party(int party) { expect(party == 0 || party == 1, "an evaluator is party 0 or 1"); }
+
 void bind_bits(nb::class_<Engine>& engine);
 void bind_memory(nb::module_& module);
+void bind_comparison(nb::class_<Engine>& engine);
+void bind_steps(nb::class_<Engine>& engine);

@@ -60,15 +60,16 @@ void compare_digit(const u64* bits, const u64* hot, u64 one, u64* less, u64* equ
     }
 }
 
-inline void digits_deal(const u64* r, size_t n, int width, const u64* share, u64* out, size_t first, size_t last) {
+inline void digits_deal(const u64* r, size_t n, int width, const Source& share, u64* out, size_t first, size_t last) {
     alignas(64) u64 elements[BLOCK_ELEMENTS], bits[64 * BLOCK_WORDS];
-    alignas(64) u64 share_room[MAX_DIGIT_PLANES * BLOCK_WORDS], out_room[MAX_DIGIT_PLANES * BLOCK_WORDS];
+    alignas(64) u64 share_room[MAX_DIGIT_PLANES * BLOCK_WORDS + 8], out_room[MAX_DIGIT_PLANES * BLOCK_WORDS];
     int planes = digit_planes(width), digits = digits_of(width);
     for (size_t index = first; index < last; index++) {
         Block block = block_at(index, n);
         block_to_rows(whole_elements(r, block, elements), width, 0, bits);
-        const u64* from = whole_rows(share, block, planes, share_room);
-        u64* to = room_for_rows(out, block, planes, out_room);
+        size_t start = block.first * size_t(planes);
+        const u64* from = read_rows(share, start, block, planes, share_room);
+        u64* to = room_for_rows(out + start, block, out_room);
         size_t at = 0;
         for (int i = 0; i < digits; i++) {
             const u64* digit = bits + size_t(DIGIT_BITS * i) * BLOCK_WORDS;
@@ -79,6 +80,6 @@ inline void digits_deal(const u64* r, size_t n, int width, const u64* share, u64
             else deal_digit<1>(digit, from + at, to + at);
             at += ((size_t(1) << size) - 1) * BLOCK_WORDS;
         }
-        put_rows(out, block, planes, out_room);
+        put_rows(out + start, block, planes, out_room);
     }
 }

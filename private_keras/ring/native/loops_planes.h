@@ -106,23 +106,11 @@ inline Block block_at(size_t index, size_t n) {
     return {first, least(BLOCK_WORDS, all - first), element, least(BLOCK_ELEMENTS, n - element)};
 }
 
-inline const u64* whole_rows(const u64* message, const Block& block, int planes, u64* room) {
-    const u64* from = message + block.first * size_t(planes);
-    if (block.words == BLOCK_WORDS) return from;
-    for (int i = 0; i < planes; i++)
-        for (size_t w = 0; w < BLOCK_WORDS; w++)
-            room[size_t(i) * BLOCK_WORDS + w] = w < block.words ? from[size_t(i) * block.words + w] : 0;
-    return room;
-}
-
-inline u64* room_for_rows(u64* message, const Block& block, int planes, u64* room) {
-    return block.words == BLOCK_WORDS ? message + block.first * size_t(planes) : room;
-}
+inline u64* room_for_rows(u64* to, const Block& block, u64* room) { return block.words == BLOCK_WORDS ? to : room; }
 
 // Takes a short last block from `room` into the message.
-inline void put_rows(u64* message, const Block& block, int planes, const u64* room) {
+inline void put_rows(u64* to, const Block& block, int planes, const u64* room) {
     if (block.words == BLOCK_WORDS) return;
-    u64* to = message + block.first * size_t(planes);
     for (int i = 0; i < planes; i++)
         for (size_t w = 0; w < block.words; w++) to[size_t(i) * block.words + w] = room[size_t(i) * BLOCK_WORDS + w];
 }

@@ -5,7 +5,8 @@ inline void to_planes(const u64* x, size_t n, int bits, int shift, u64* out, siz
     for (size_t index = first; index < last; index++) {
         Block block = block_at(index, n);
         const u64* from = whole_elements(x, block, elements);
-        u64* to = room_for_rows(out, block, bits, room);
+        u64* message = out + block.first * size_t(bits);
+        u64* to = room_for_rows(message, block, room);
         if (bits == 1) {
             for (size_t w = 0; w < BLOCK_WORDS; w++) {
                 u64 word = 0;
@@ -15,15 +16,15 @@ inline void to_planes(const u64* x, size_t n, int bits, int shift, u64* out, siz
         } else {
             block_to_rows(from, bits, shift, to);
         }
-        put_rows(out, block, bits, room);
+        put_rows(message, block, bits, room);
     }
 }
 
 inline void from_planes(const u64* planes, size_t n, int bits, int shift, u64* out, size_t first, size_t last) {
-    alignas(64) u64 elements[BLOCK_ELEMENTS], room[64 * BLOCK_WORDS];
+    alignas(64) u64 elements[BLOCK_ELEMENTS], room[64 * BLOCK_WORDS + 2];
     for (size_t index = first; index < last; index++) {
         Block block = block_at(index, n);
-        const u64* rows = whole_rows(planes, block, bits, room);
+        const u64* rows = read_rows(Source{planes}, block.first * size_t(bits), block, bits, room);
         u64* to = block.elements == BLOCK_ELEMENTS ? out + block.element : elements;
         if (bits == 1) {
             for (size_t w = 0; w < BLOCK_WORDS; w++)
@@ -61,15 +62,6 @@ inline void exp2_public(const u64* c, size_t n, const Exp2& how, u64* out) {
         int64_t left = shift < 0 ? 0 : shift > 63 ? 63 : shift, right = shift > 0 ? 0 : shift < -63 ? 63 : -shift;
         u64 half_unit = (u64(1) << right) >> 1, alive = shift < -63 ? 0 : ~u64(0);
         out[i] = ((mantissa + half_unit) >> right << left) & alive;
-    }
-}
-
-// a = (c >> bits) - 2^(62 - bits); b = 2^(64 - bits) where bit 63 of c is 0, else 0.
-inline void truncate_public(const u64* c, size_t n, int bits, u64* a, u64* b) {
-    u64 centre = u64(1) << (62 - bits);
-    for (size_t i = 0; i < n; i++) {
-        a[i] = (c[i] >> bits) - centre;
-        b[i] = (~c[i] >> 63) << (64 - bits);
     }
 }
 

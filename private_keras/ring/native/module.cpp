@@ -115,24 +115,15 @@ void conv(const Engine& engine, const Strided& x, const In& w, const std::vector
              [&](size_t first, size_t last) { engine.table.conv(s, first, last); });
 }
 
-void generate(const Engine& engine, nb::bytes key, u64 nonce, u64 first, Stream how, const u64* x, const Out& out) {
+void random_words(const Engine& engine, nb::bytes key, u64 nonce, u64 first, const Out& out) {
     expect(engine.generator, "this processor has no AES instructions");
     expect(key.size() == 16, "AES-128 needs a key of 16 bytes");
-    u8 copy[16];
-    for (int i = 0; i < 16; i++) copy[i] = u8(key.c_str()[i]);
+    Schedule schedule;
+    engine.expand(reinterpret_cast<const u8*>(key.c_str()), schedule);
     u64* to = out.data();
     size_t n = out.size();
     nb::gil_scoped_release release;
-    engine.generator(copy, nonce, first, how, x, n, to);
-}
-
-void random_words(const Engine& engine, nb::bytes key, u64 nonce, u64 first, const Out& out) {
-    generate(engine, key, nonce, first, Stream::alone, nullptr, out);
-}
-
-void mask(const Engine& engine, nb::bytes key, u64 nonce, bool add, const In& x, const Out& out) {
-    expect_words(x, out.size(), "masked words");
-    generate(engine, key, nonce, 0, add ? Stream::add : Stream::subtract, x.data(), out);
+    engine.generator(schedule, nonce, first, n, to);
 }
 
 std::vector<std::string> isa_names() {
@@ -154,11 +145,11 @@ Engine* make_engine(const std::string& isa, const std::string& generator, int th
     for (const Table* candidate : available_tables())
         if (!table && (isa.empty() || isa == candidate->name)) table = candidate;
     if (!table) throw Refused("this machine has no instruction set named " + isa);
-    NamedGenerator chosen{"openssl", nullptr};
+    NamedGenerator chosen{"openssl", nullptr, nullptr};
     for (const NamedGenerator& candidate : available_generators())
         if (!chosen.run && (generator.empty() || generator == candidate.name)) chosen = candidate;
     if (!generator.empty() && generator != chosen.name) throw Refused("this machine has no generator named " + generator);
-    return new Engine{*table, chosen.run, chosen.name, threads};
+    return new Engine{*table, chosen.run, chosen.expand, chosen.name, threads};
 }
 
 }  // namespace
@@ -180,7 +171,8 @@ NB_MODULE(_native, module) {
     engine.def("conv", &conv, as_is("x"), as_is("w"), nb::arg("strides"), nb::arg("padding"), nb::arg("dilation"),
                nb::arg("groups"), as_is("out"));
     engine.def("random", &random_words, nb::arg("key"), nb::arg("nonce"), nb::arg("first_block"), as_is("out"));
-    engine.def("mask", &mask, nb::arg("key"), nb::arg("nonce"), nb::arg("add"), as_is("x"), as_is("out"));
     bind_bits(engine);
     bind_memory(module);
+    bind_comparison(engine);
+    bind_steps(engine);
 }

@@ -56,7 +56,9 @@ int level_count(int width) {
     return levels;
 }
 
-Level level_of(int width, int number) {
+namespace {
+
+Level make_level(int width, int number) {
     int members = digits_of(width);
     for (int i = 0; i < number; i++) members = (members + FAN_IN - 1) / FAN_IN;
     Level level;
@@ -70,6 +72,22 @@ Level level_of(int width, int number) {
         level.group[level.groups++] = group;
     }
     return level;
+}
+
+// Making a level takes longer than a small step: all of them are made once.
+struct Levels {
+    Level of[MAX_WIDTH + 1][MAX_LEVELS + 1];
+    Levels() {
+        for (int width = 1; width <= MAX_WIDTH; width++)
+            for (int number = 0; number <= MAX_LEVELS; number++) of[width][number] = make_level(width, number);
+    }
+};
+
+}  // namespace
+
+const Level& level_of(int width, int number) {
+    static const Levels levels;
+    return levels.of[width][number];
 }
 
 int opened_planes(const Level& next) { return next.groups ? next.opened : 1; }

@@ -6,6 +6,7 @@ constexpr int MAX_WIDTH = 62;
 constexpr int DIGIT_BITS = 4;
 constexpr int FAN_IN = 4;
 constexpr int MAX_DIGITS = (MAX_WIDTH + DIGIT_BITS - 1) / DIGIT_BITS;
+constexpr int MAX_LEVELS = 2;
 constexpr int MAX_WIRES = 2 * FAN_IN - 1;
 constexpr int MAX_PRODUCTS = 22;
 
@@ -35,6 +36,6 @@ int digit_size(int width, int digit);
 int digit_planes(int width);
 int level_count(int width);
 // Level `level` (from 0); for level == level_count(width), a level without groups.
-Level level_of(int width, int level);
+const Level& level_of(int width, int level);
 // Planes that leave a step whose results are the members of `next`: its wires, or one plane after the last level.
 int opened_planes(const Level& next);

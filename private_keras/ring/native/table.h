@@ -1,5 +1,6 @@
 // What one instruction set provides: a table of inner loops. Callers check every length before they call.
 #pragma once
+#include "aes.h"
 #include "schedule.h"
 #include "words.h"
 
@@ -24,6 +25,32 @@ struct Exp2 {
     int fraction, table_fraction, shift;
 };
 
+// A value as an evaluator holds it: m = x + l, and its own part of l.
+struct Masked {
+    const u64 *m, *l;
+};
+
+// Division of factor * z by 2^bits, of which evaluator `party` makes its share.
+struct Rescaling {
+    u64 factor;
+    bool negative;
+    int bits, party;
+};
+
+// `count` comparisons of the same elements with public words of `width` bits, in one message; `top`: the words have one
+// bit more, which party 0 adds to the result.
+struct Comparison {
+    int width;
+    size_t count;
+    int party;
+    bool top;
+};
+
+// Both evaluators' messages, whose XOR is what is opened.
+struct Opened {
+    const u64 *mine, *theirs;
+};
+
 struct Table {
     const char* name;
     // Rows and columns of one micro tile: how to cut work between threads.
@@ -37,19 +64,38 @@ struct Table {
     // All of the following work on blocks first .. last-1 of n elements.
     void (*to_planes)(const u64* x, size_t n, int bits, int shift, u64* out, size_t first, size_t last);
     void (*from_planes)(const u64* planes, size_t n, int bits, int shift, u64* out, size_t first, size_t last);
-    void (*digits_deal)(const u64* r, size_t n, int width, const u64* share, u64* out, size_t first, size_t last);
-    void (*digits_compare)(const u64* c, size_t n, int width, const u64* share, int party, const u64* masks,
-                           u64* opened, u64* kept, size_t first, size_t last);
-    void (*tree_deal)(const u64* masks, size_t n, const Level& level, const u64* share, u64* out, size_t first,
-                      size_t last);
-    void (*tree_combine)(const u64* opened, const u64* kept, const u64* products, const u64* masks, size_t n,
-                         const Level& level, const Level& next, int party, const u64* next_masks, u64* next_opened,
-                         u64* next_kept, size_t first, size_t last);
+    void (*digits_deal)(const u64* r, size_t n, int width, const Source& share, u64* out, size_t first, size_t last);
+    void (*digits_compare)(const u64* m, size_t n, const Comparison& how, const u64* offsets, const Source& share,
+                           const Source& masks, u64* opened, u64* kept, size_t first, size_t last);
+    void (*tree_deal)(const Source& masks0, const Source& masks1, size_t n, size_t count, const Level& level,
+                      const Source& share, u64* out, size_t first, size_t last);
+    void (*tree_combine)(const Opened& opened, const u64* kept, const Source& products, const Source& masks, size_t n,
+                         const Comparison& how, const Level& level, const Level& next, const Source& next_masks,
+                         u64* next_opened, u64* next_kept, size_t first, size_t last);
     void (*select)(const u64* plane, const u64* a, const u64* b, size_t n, u64* out, size_t first, size_t last);
+    void (*add_words)(const Source& x, const Source& y, size_t n, u64* out, size_t first, size_t last);
+    void (*subtract_words)(const Source& x, const Source& y, size_t n, u64* out, size_t first, size_t last);
+    void (*mask)(const u64* z, size_t n, const Source& words, u64* own, u64* message, size_t first, size_t last);
+    void (*multiply)(const Masked& x, const Masked& y, size_t n, const Source& dealt, int party, u64* out, size_t first,
+                     size_t last);
+    void (*multiply_deal)(const u64* x, const u64* y, size_t n, const Source& share0, u64* out, size_t first,
+                          size_t last);
+    void (*rescale)(const u64* m, size_t n, const Source& dealt, Rescaling how, u64* out, size_t first, size_t last);
+    void (*rescale_deal)(const u64* r, size_t n, const Source& share0, Rescaling how, u64* out, size_t first,
+                         size_t last);
+    void (*gate)(const u64* plane, const Masked& x, size_t n, const Source& lam, const Source& lam_l, int party, u64* out,
+                 size_t first, size_t last);
+    void (*gate_deal)(const u64* plane, const u64* r, size_t n, const Source& lam0, const Source& lam_l0, u64* lam_out,
+                      u64* lam_l_out, size_t first, size_t last);
+    void (*gate_rescaled)(const u64* plane, const u64* m, size_t n, const Source& dealt, Rescaling how, u64* out,
+                          size_t first, size_t last);
+    void (*gate_rescaled_deal)(const u64* plane, const u64* r, size_t n, const Source& share0, int bits, u64* out,
+                               size_t first, size_t last);
+    void (*bit_share)(const u64* plane, size_t n, const Source& dealt, int party, u64* out, size_t first, size_t last);
+    void (*bit_deal)(const u64* plane, size_t n, const Source& share0, u64* out, size_t first, size_t last);
 
     // Element by element, elements 0 .. n-1.
     void (*exp2)(const u64* c, size_t n, const Exp2& how, u64* out);
-    void (*truncate)(const u64* c, size_t n, int bits, u64* a, u64* b);
     void (*multiply_shift)(const u64* x, size_t n, u64 factor, int bits, u64* out);
 };
 

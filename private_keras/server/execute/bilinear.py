@@ -3,13 +3,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from private_keras.protocols.protocol import Bits, Protocol
+from private_keras.protocols.protocol import Bits, Protocol, times
 from private_keras.server.execute.values import Operation, Truth, Value, elementwise, move, public, settled, spread
-
-
-def times(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Elementwise product with broadcasting; an array even where NumPy would give a scalar."""
-    return np.asarray(np.multiply(a, b))
 
 
 def both(p: Protocol, shape: tuple[int, ...], x: Truth, y: Truth) -> Bits:

@@ -1,0 +1,164 @@
+"""Steps of the protocol as a kernel computes them, one call each.
+
+Words that a party draws are made where they are used: a call takes a `Draw` wherever it takes an array of dealt or
+random words. `party` is 0 or 1, the two evaluators; a method whose name ends in `_deal` is the helper's part of the
+step of that name. Formulas are those of docs/security.md.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Draw(NamedTuple):
+    """`size` words from word `first` of the stream of (key, nonce), see `Kernel.random`; not made yet."""
+
+    key: bytes
+    nonce: int
+    first: int
+    size: int
+
+
+Words = np.ndarray | Draw
+
+
+def part(words: Words, at: int, count: int) -> Words:
+    """`count` words from word `at` on, without a copy."""
+    if isinstance(words, Draw):
+        return Draw(words.key, words.nonce, words.first + at, count)
+    return words[at : at + count]
+
+
+def cut(words: Words, counts: Sequence[int]) -> list[Words]:
+    """Consecutive parts of `counts` words."""
+    out, at = [], 0
+    for count in counts:
+        out.append(part(words, at, count))
+        at += count
+    return out
+
+
+class Steps(ABC):
+    """See the module. Arrays of elements may have any shape and strides, and results have the shape of m; planes and
+    messages are flat. Raises `errors.KernelError` for what does not fit.
+    """
+
+    @abstractmethod
+    def words(self, words: Words) -> np.ndarray:
+        """A draw as an array; an array as it is."""
+
+    @abstractmethod
+    def add(self, x: Words, y: Words, out: np.ndarray | None = None) -> np.ndarray:
+        """x + y, flat, of equally many words; `out` may be x."""
+
+    @abstractmethod
+    def subtract(self, x: Words, y: Words, out: np.ndarray | None = None) -> np.ndarray:
+        """x - y, flat, of equally many words; `out` may be x."""
+
+    @abstractmethod
+    def mask(self, z: np.ndarray, words: Words, own: np.ndarray, message: np.ndarray) -> None:
+        """own = words, message = z + own, into the flat arrays `own` and `message`."""
+
+    @abstractmethod
+    def multiply(
+        self, x: tuple[np.ndarray, np.ndarray], y: tuple[np.ndarray, np.ndarray], g: Words, party: int
+    ) -> np.ndarray:
+        """Share of x y, element by element, for x and y as (m, own l): mx (my - ly) - lx my + g at party 0, and
+        -mx ly - lx my + g at party 1.
+        """
+
+    @abstractmethod
+    def multiply_deal(self, x: np.ndarray, y: np.ndarray, g0: Words) -> np.ndarray:
+        """x y - g0, flat: evaluator 1's share of the product of two masks."""
+
+    @abstractmethod
+    def rescale(self, m: np.ndarray, dealt: Words, factor: int, bits: int, party: int) -> np.ndarray:
+        """Share of z factor / 2^bits, for |z| < 2^62 masked as m = z + r; a truncation has factor 1.
+
+        With c = m + 2^62 it is s (carry - word), plus s (floor(c f / 2^bits) - f 2^(62-bits)) at party 0, where
+        f = |factor| below 2^63, s its sign, carry = [c < 2^63] f 2^(64-bits) t, and (word, t) are shares of
+        floor(r f / 2^bits) and of the top bit of r. `dealt` is n words, then t mod 2^bits: the upper bits of n words at
+        evaluator 0, `bits` planes at evaluator 1. `bits` from 1 to 62.
+        """
+
+    @abstractmethod
+    def rescale_deal(self, r: np.ndarray, dealt0: Words, factor: int, bits: int) -> np.ndarray:
+        """Evaluator 1's message for `rescale`, given evaluator 0's words."""
+
+    @abstractmethod
+    def gate(
+        self, hat: np.ndarray, m: np.ndarray, l: np.ndarray, lam: Words, lam_l: Words, party: int,  # noqa: E741
+    ) -> np.ndarray:
+        """Share of x times the bit hat xor lam: x - k where hat is 1, else k, for k = m lam - lam_l, of which lam and
+        lam_l are shares of the bit's mask and of its product with l. `hat` is a plane.
+        """
+
+    @abstractmethod
+    def gate_deal(
+        self, lam: np.ndarray, r: np.ndarray, lam0: Words, lam_l0: Words, bits: np.ndarray, products: np.ndarray
+    ) -> None:
+        """bits = lam - lam0 and products = lam r - lam_l0, for a plane `lam`, into flat arrays."""
+
+    @abstractmethod
+    def gate_rescaled(self, hat: np.ndarray, m: np.ndarray, dealt: Words, bits: int, party: int) -> np.ndarray:
+        """Share of x times the bit hat xor lam, divided by 2^bits; linear in dealt words as `rescale` is.
+
+        `dealt` is r >> bits, lam and lam (r >> bits), n words each, then the top bit of r and lam times it mod 2^bits,
+        as in `rescale`.
+        """
+
+    @abstractmethod
+    def gate_rescaled_deal(self, lam: np.ndarray, r: np.ndarray, dealt0: Words, bits: int) -> np.ndarray:
+        """Evaluator 1's message for `gate_rescaled`."""
+
+    @abstractmethod
+    def bit_share(self, hat: np.ndarray, lam: Words, n: int, party: int) -> np.ndarray:
+        """Share of the bits hat xor lam as ring elements: [party 0] - lam where the plane `hat` is 1, else lam."""
+
+    @abstractmethod
+    def bit_deal(self, lam: np.ndarray, lam0: Words, n: int) -> np.ndarray:
+        """lam - lam0 for a plane `lam`."""
+
+    @abstractmethod
+    def digits_deal(self, r: np.ndarray, width: int, share0: Words, out: np.ndarray | None = None) -> np.ndarray:
+        """One-hot planes of the base-16 digits of r's low `width` bits, XOR `share0`.
+
+        Digit i covers bits 4i..min(4i+3, width-1); its planes are [digit == v] for v = 1 .. 2^(bits of the digit) - 1
+        (v = 0 is left out). `share0` is evaluator 0's random share, same layout; the result is evaluator 1's.
+        """
+
+    @abstractmethod
+    def digits_compare(
+        self, m: np.ndarray, offsets: Sequence[int], width: int, digits: Words, party: int, masks: Words, *, top: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """From public c = m + offset and its share of r's digits, shares of [c_i < r_i] and [c_i == r_i], masked.
+
+        All offsets are compared with the same r; they are further planes of each message, one comparison after another.
+        With `top`, bit `width` of c is added to the share of [c < r] at party 0.
+
+        Returns (opened, kept): `opened` = this party's share of the wires of tree level 1 XOR `masks` (same layout,
+        see `tree.level_wires`); `kept` = shares of each group's top `less` wire.
+        """
+
+    @abstractmethod
+    def tree_deal(
+        self, masks0: Words, masks1: Words, width: int, n: int, level: int, share0: Words, *, count: int = 1,
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """All products of wire masks (`masks0` XOR `masks1`) that level `level` of `count` comparisons needs, XOR
+        `share0`; layout `tree.level_products`.
+        """
+
+    @abstractmethod
+    def tree_combine(
+        self, mine: np.ndarray, theirs: np.ndarray, kept: np.ndarray, products: Words, own_masks: Words,
+        width: int, n: int, level: int, party: int, next_masks: Words, *, count: int = 1,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """One level of the 4-ary prefix, G = g3 + e3 g2 + e3 e2 g1 + e3 e2 e1 g0 and E = e3 e2 e1 e0, `count` times.
+
+        `mine` XOR `theirs` are the masked wires, `products` this party's share of the mask products, `own_masks` its
+        share of the masks. Returns (opened, kept) for the next level as `digits_compare` does, or, after the last
+        level, (share of [c < r] XOR next_masks, empty): one plane for each comparison.
+        """
