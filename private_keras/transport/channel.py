@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# Bytes of parts that a channel keeps before it waits for its peer to read.
+QUEUE_BYTES = 8 << 20
+
 
 @dataclass
 class Traffic:
@@ -43,6 +46,52 @@ class Channel(ABC):
     @abstractmethod
     def exchange(self, step: int, payload: np.ndarray, out: np.ndarray) -> None:
         """Sends and receives at once, without deadlock for any size. One round."""
+
+    @abstractmethod
+    def begin(self, step: int, nbytes: int) -> None:
+        """Announces a message of `nbytes` bytes whose payload follows in parts; an empty one has none.
+
+        On the wire it is one message: the peer may take it whole or in pieces, and cut it as it likes. While it is
+        unfinished nothing else can be sent.
+
+        Raises:
+            InputError: another message is unfinished.
+        """
+
+    @abstractmethod
+    def part(self, payload: np.ndarray) -> None:
+        """The next bytes of the message begun; written at once as far as the transport takes them.
+
+        The rest is kept, as a reference to `payload`, which must not change any more, and is written while the channel
+        is used: between parts, and while a `fill` waits. While a message is expected from this peer nothing here ever
+        waits for it. Otherwise a part waits while more than `QUEUE_BYTES` are kept, and the last one until all is
+        written, as `send` does. So two parties that both call `expect` before their first `part`, and alternate parts
+        and fills as they like, never wait for each other's buffers, whatever the sizes.
+
+        Raises:
+            InputError: more bytes than were announced, or nothing was.
+        """
+
+    @abstractmethod
+    def expect(self, step: int, nbytes: int) -> None:
+        """Says which message comes next from this peer, to be taken by `fill`; never waits.
+
+        An empty message takes one `fill` of an empty array. A message that was begun and one that is expected with the
+        same step are an exchange, and count as one round.
+
+        Raises:
+            InputError: another expected message is not filled.
+        """
+
+    @abstractmethod
+    def fill(self, out: np.ndarray) -> None:
+        """Waits for the next `out.nbytes` bytes of the message expected, however the peer cut it.
+
+        The last one also waits until every finished message of this party is written, as `exchange` does.
+
+        Raises:
+            InputError: more bytes than are left, or nothing is expected.
+        """
 
     @abstractmethod
     def close(self) -> None:

@@ -14,9 +14,8 @@ import numpy as np
 
 from private_keras.errors import DeadlineExceeded, PeerLost
 from private_keras.transport import frames
-from private_keras.transport.channel import Channel, Traffic
-
-SOCKET_BUFFER = 4 << 20
+from private_keras.transport.channel import QUEUE_BYTES, Channel, Traffic
+from private_keras.transport.halves import Incoming, Outgoing
 
 
 class Blocked(Exception):
@@ -32,7 +31,10 @@ class StreamChannel(Channel):
 
     Attributes:
         deadline: `time.monotonic()` instant after which waits fail; set by whoever runs a job.
+        buffered: whether the stream may hold bytes that `poll` does not see.
     """
+
+    buffered: bool
 
     def __init__(self, sock: socket.socket, peer: str, deadline: float = math.inf):
         self.peer = peer
@@ -41,12 +43,15 @@ class StreamChannel(Channel):
         self._socket = sock
         self._broken = False
         self._closed = False
-        self._header = bytearray(frames.HEADER.size)
+        self._outgoing = Outgoing()
+        self._incoming = Incoming()
+        self._begun: int | None = None
+        self._expected: int | None = None
         sock.setblocking(False)
-        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-            sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
         self._poll = select.poll()
         self._poll.register(sock.fileno(), 0)
+        self._readable = select.poll()
+        self._readable.register(sock.fileno(), select.POLLIN)
 
     @abstractmethod
     def _write(self, parts: list[memoryview]) -> int:
@@ -56,52 +61,101 @@ class StreamChannel(Channel):
     def _read(self, parts: list[memoryview]) -> int:
         """Fills some bytes of the parts in order; returns how many (0: the peer closed), or raises `Blocked`."""
 
+    # --- whole messages -----------------------------------------------------------------------------------------------
     def send(self, step: int, payload: np.ndarray) -> None:
-        self._move(step, payload, None)
+        self._check(step)
+        data = frames.outgoing(payload)
+        self._queue(step, data)
+        self._move(step, 0)
 
     def receive(self, step: int, out: np.ndarray) -> None:
-        self._move(step, None, out)
+        self._check(step)
+        target = frames.incoming(out)
+        self._incoming.expect(step, target.size)
+        self._incoming.aim(target)
+        self._move(step, math.inf)
+        self.traffic.received += target.size
 
     def exchange(self, step: int, payload: np.ndarray, out: np.ndarray) -> None:
-        self._move(step, payload, out)
+        self._check(step)
+        self._incoming.check_free()
+        data, target = frames.outgoing(payload), frames.incoming(out)
+        self._queue(step, data)
+        self._incoming.expect(step, target.size)
+        self._incoming.aim(target)
+        self._move(step, 0)
+        self.traffic.received += target.size
         self.traffic.rounds += 1
 
-    def _move(self, step: int, payload: np.ndarray | None, out: np.ndarray | None) -> None:
-        """Sends `payload` and fills `out`, whichever are given, at once."""
+    def _queue(self, step: int, data: np.ndarray) -> None:
+        self._outgoing.begin(step, data.size)
+        self._outgoing.add(data)
+        self.traffic.sent += data.size
+        self.traffic.messages += 1
+
+    # --- messages in parts --------------------------------------------------------------------------------------------
+    def begin(self, step: int, nbytes: int) -> None:
+        self._check(step)
+        self._outgoing.begin(step, nbytes)
+        self.traffic.sent += nbytes
+        self.traffic.messages += 1
+        self._begun = step
+        self.traffic.rounds += step == self._expected
+        if nbytes == 0:
+            self.part(np.empty(0, np.uint8))
+
+    def part(self, payload: np.ndarray) -> None:
+        out = self._outgoing
+        self._check(out.step)
+        out.add(frames.outgoing(payload))
+        self._move(out.step, math.inf if self._incoming.open else QUEUE_BYTES if out.left else 0)
+
+    def expect(self, step: int, nbytes: int) -> None:
+        self._check(step)
+        self._incoming.expect(step, nbytes)
+        self._expected = step
+        self.traffic.rounds += step == self._begun
+
+    def fill(self, out: np.ndarray) -> None:
+        message = self._incoming
+        self._check(message.step)
+        target = frames.incoming(out)
+        message.aim(target)
+        self._move(message.step, math.inf if message.left else QUEUE_BYTES if self._outgoing.left else 0)
+        self.traffic.received += target.size
+
+    # --- moving bytes -------------------------------------------------------------------------------------------------
+    def _check(self, step: int | None) -> None:
         if self._broken or self._closed:
             raise PeerLost(f"the connection to {self.peer} has ended (step {step})")
-        writing: list[memoryview] = []
-        reading: list[memoryview] = []
-        if payload is not None:
-            data = frames.outgoing(payload)
-            writing = [memoryview(frames.pack(step, data.size)), memoryview(data)]
-        if out is not None:
-            target = frames.incoming(out)
-            reading = [memoryview(self._header), memoryview(target)]
-            header_missing = frames.HEADER.size
+
+    def _move(self, step: int | None, keep: float) -> None:
+        """Fills what is wanted, and writes as long as it may: until then, and until at most `keep` bytes are kept."""
+        incoming, outgoing = self._incoming, self._outgoing
         try:
-            while writing or reading:
+            while True:
                 events = 0
                 free = False
-                if writing:
+                if outgoing.queue:
                     try:
-                        writing = _rest(writing, self._write(writing))
-                        free = bool(writing)
+                        outgoing.wrote(self._write(outgoing.queue))
+                        free = bool(outgoing.queue)
                     except Blocked as blocked:
                         events |= blocked.events
-                if reading:
+                if incoming.wanted:
+                    if not outgoing.queue and not self.buffered:
+                        # Cheaper than to be told that nothing is there.
+                        self._readable.poll(self._milliseconds())
                     try:
-                        got = self._read(reading)
+                        got = self._read(incoming.wanted)
                         if got == 0:
-                            raise PeerLost(f"{self.peer} closed the connection (step {step})")
-                        if header_missing:
-                            header_missing = max(0, header_missing - got)
-                            if not header_missing:
-                                frames.check(self._header, step, target.size, self.peer)
-                        reading = _rest(reading, got)
-                        free = free or bool(reading)
+                            raise incoming.ended(step, self.peer)
+                        incoming.got(got, self.peer)
+                        free = free or bool(incoming.wanted)
                     except Blocked as blocked:
                         events |= blocked.events
+                if not incoming.wanted and (not outgoing.queue or events and outgoing.kept <= keep):
+                    return
                 if events and not free:
                     self._wait(events, step)
         except OSError as error:
@@ -110,22 +164,23 @@ class StreamChannel(Channel):
         except BaseException:
             self._broken = True
             raise
-        if payload is not None:
-            self.traffic.sent += data.size
-            self.traffic.messages += 1
-        if out is not None:
-            self.traffic.received += target.size
 
-    def _wait(self, events: int, step: int) -> None:
-        left = self.deadline - time.monotonic()
-        if left <= 0:
+    def _milliseconds(self) -> int:
+        """To the deadline. A day at most: poll takes a C int, and a deadline may be infinite."""
+        return math.ceil(max(0.0, min(self.deadline - time.monotonic(), 86_400)) * 1000)
+
+    def _wait(self, events: int, step: int | None) -> None:
+        left = self._milliseconds()
+        if not left:
             raise DeadlineExceeded(f"{self.peer} did not answer in time (step {step}); it is stalled or overloaded")
         self._poll.modify(self._socket.fileno(), events)
-        # A day at most: poll takes a C int of milliseconds, and a deadline may be infinite.
-        self._poll.poll(math.ceil(min(left, 86_400) * 1000))
+        self._poll.poll(left)
 
-    def _lost(self, error: OSError, step: int) -> PeerLost:
+    def _lost(self, error: OSError, step: int | None) -> PeerLost:
         """The error for a connection that broke while writing; a peer that gave up said why before it closed."""
+        said = self._incoming.last_words(self.peer)
+        if said is not None:
+            return said
         header = bytearray(frames.HEADER.size)
         for _ in range(2):
             try:
@@ -145,15 +200,13 @@ class StreamChannel(Channel):
 
     def idle(self) -> bool:
         """Whether the connection is open with nothing to read: what a connection between jobs must be."""
-        if self._broken or self._closed:
+        if self._broken or self._closed or self._outgoing.queue or self._outgoing.left or self._incoming.open:
             return False
-        self._poll.modify(self._socket.fileno(), select.POLLIN)
-        return not self._poll.poll(0)
+        return not self._readable.poll(0)
 
     def wait_readable(self) -> None:
         """Waits, without a deadline, until something arrives or the connection ends."""
-        self._poll.modify(self._socket.fileno(), select.POLLIN)
-        self._poll.poll()
+        self._readable.poll()
 
     def interrupt(self) -> None:
         """Ends the connection under a thread that waits on it: its wait raises `PeerLost`. Thread safe."""
@@ -164,7 +217,10 @@ class StreamChannel(Channel):
             pass
 
     def give_up(self, blamed: int) -> None:
-        """Tells the peer, as far as the connection still works, whom this party lost; then closes."""
+        """Tells the peer, as far as the connection still works, whom this party lost; then closes.
+
+        In the middle of a message the peer sees it as the last bytes before the end.
+        """
         if not self._closed and not self._broken:
             try:
                 self._write([memoryview(frames.give_up(blamed))])
@@ -176,13 +232,3 @@ class StreamChannel(Channel):
         if not self._closed:
             self._closed = True
             self._socket.close()
-
-
-def _rest(parts: list[memoryview], done: int) -> list[memoryview]:
-    """What is left of the parts after `done` bytes."""
-    while parts and done >= len(parts[0]):
-        done -= len(parts[0])
-        parts = parts[1:]
-    if done:
-        parts = [parts[0][done:], *parts[1:]]
-    return parts

@@ -115,7 +115,9 @@ def authenticate(sock: ssl.SSLSocket, pins: dict[str, str]) -> str:
 
 
 class TlsChannel(StreamChannel):
-    """See `Channel`."""
+    """See `Channel`. The system chooses the socket's buffers, by what the line holds: fixed ones would be a limit."""
+
+    buffered = True
 
     _socket: ssl.SSLSocket
 

@@ -4,6 +4,7 @@ The socket lies in a directory that only its user may enter (mode 0700), and the
 end. No encryption: whoever could read the socket could read the processes' memory.
 """
 
+import math
 import os
 import select
 import socket
@@ -14,9 +15,17 @@ from pathlib import Path
 from private_keras.errors import SecurityError, ServerUnavailable
 from private_keras.transport.stream import Blocked, StreamChannel
 
+SOCKET_BUFFER = 4 << 20
+
 
 class UnixChannel(StreamChannel):
     """See `Channel`."""
+
+    buffered = False
+
+    def __init__(self, sock: socket.socket, peer: str, deadline: float = math.inf):
+        super().__init__(sock, peer, deadline)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER)
 
     def _write(self, parts: list[memoryview]) -> int:
         try:

@@ -1,0 +1,142 @@
+"""The two directions of a byte stream: what of a message is still to be written, and where the next bytes go."""
+
+import numpy as np
+
+from private_keras.errors import FrameError, InputError, PeerLost
+from private_keras.transport import frames
+
+HEADER_BYTES = frames.HEADER.size
+
+
+class Outgoing:
+    """Bytes to be written, in order, as references to their arrays.
+
+    Attributes:
+        step: of the message begun last.
+        left: bytes that were announced and not given yet.
+        queue: what is to be written.
+        kept: bytes of `queue`.
+    """
+
+    def __init__(self) -> None:
+        self.step: int | None = None
+        self.left = 0
+        self.queue: list[memoryview] = []
+        self.kept = 0
+
+    def check_free(self) -> None:
+        """Raises `InputError` while a message is unfinished."""
+        if self.left:
+            raise InputError(f"step {self.step} has {self.left} bytes to come before anything else can be sent")
+
+    def begin(self, step: int, nbytes: int) -> None:
+        """Queues a header."""
+        self.check_free()
+        self.step = step
+        self.left = nbytes
+        self.queue.append(memoryview(frames.pack(step, nbytes)))
+        self.kept += HEADER_BYTES
+
+    def add(self, data: np.ndarray) -> None:
+        """Queues the next bytes of the message begun."""
+        if data.size > self.left:
+            raise InputError(f"step {self.step} has {self.left} bytes to come. Received: {data.size}")
+        if data.size:
+            self.left -= data.size
+            self.queue.append(memoryview(data))
+            self.kept += data.size
+
+    def wrote(self, nbytes: int) -> None:
+        """So many bytes of the queue are with the system."""
+        self.kept -= nbytes
+        self.queue = rest(self.queue, nbytes)
+
+
+class Incoming:
+    """Places for the bytes to be read.
+
+    Attributes:
+        step: of the message expected last.
+        left: its bytes that have no place yet.
+        wanted: where the next bytes go.
+    """
+
+    def __init__(self) -> None:
+        self.step: int | None = None
+        self.left = 0
+        self.wanted: list[memoryview] = []
+        self._total = 0
+        self._header = bytearray(HEADER_BYTES)
+        self._header_left = 0
+        self._target = np.empty(0, np.uint8)
+        self._before = b""
+
+    @property
+    def open(self) -> bool:
+        """Whether a message is expected and not filled."""
+        return self.left > 0 or self._header_left > 0
+
+    def check_free(self) -> None:
+        """Raises `InputError` while a message that is expected is not filled."""
+        if self.open:
+            raise InputError(f"step {self.step} has {self.left} bytes to be taken before anything else can be received")
+
+    def expect(self, step: int, nbytes: int) -> None:
+        """Says which header comes next."""
+        self.check_free()
+        self.step = step
+        self.left = self._total = nbytes
+        self._header_left = HEADER_BYTES
+        self._before = b""
+
+    def aim(self, target: np.ndarray) -> None:
+        """The next bytes of the message go to `target`."""
+        if target.size > self.left:
+            raise InputError(f"step {self.step} has {self.left} bytes to be taken. Received: room for {target.size}")
+        self.left -= target.size
+        self._target = target
+        self.wanted = [memoryview(self._header)] if self._header_left else []
+        if target.size:
+            self.wanted.append(memoryview(target))
+
+    def got(self, nbytes: int, peer: str) -> None:
+        """So many bytes are in their places.
+
+        Raises:
+            FrameError, GaveUp: the header is not the one expected.
+        """
+        if self._header_left:
+            self._header_left = max(0, self._header_left - nbytes)
+            if not self._header_left:
+                frames.check(self._header, self.step, self._total, peer)
+        self.wanted = rest(self.wanted, nbytes)
+        if not self.wanted and self.left:
+            self._before = (self._before + self._target[-HEADER_BYTES:].tobytes())[-HEADER_BYTES:]
+
+    def last_words(self, peer: str) -> frames.GaveUp | None:
+        """What a peer said that gave up in the middle of a message: the last bytes before the stream's end."""
+        if self.step is None or self._header_left:
+            return None
+        filled = self._target.size - sum(map(len, self.wanted))
+        tail = self._before + self._target[max(0, filled - HEADER_BYTES) : filled].tobytes()
+        try:
+            frames.check(tail[-HEADER_BYTES:].rjust(HEADER_BYTES, b"\0"), frames.GIVE_UP_STEP, -1, peer)
+        except frames.GaveUp as said:
+            return said
+        except FrameError:
+            return None
+        return None
+
+    def ended(self, step: int | None, peer: str) -> PeerLost:
+        """The error for a stream that ended while bytes are wanted."""
+        return self.last_words(peer) or PeerLost(f"{peer} closed the connection (step {step})")
+
+
+def rest(parts: list[memoryview], done: int) -> list[memoryview]:
+    """What is left of the parts after `done` bytes."""
+    while parts and done >= len(parts[0]):
+        done -= len(parts[0])
+        parts = parts[1:]
+    if done:
+        parts = [parts[0][done:], *parts[1:]]
+    return parts
