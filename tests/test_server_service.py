@@ -92,9 +92,24 @@ MATERIAL = [wire.Piece(input=0, data=bytes(16 + 8 * 32)), wire.Piece(input=1, da
     ],
 )
 def test_runs_that_do_not_fit_are_refused_and_named(channel, request_, error, message):
-    refused = refusal(channel, "Run", request_)
-    with pytest.raises(error, match=f"^server0: .*{message}"):
-        raise refused
+    for name in ("Run", "RunShort"):
+        refused = refusal(channel, name, request_)
+        with pytest.raises(error, match=f"^server0: .*{message}"):
+            raise refused
+        if len(request_.job) == limits.ID_BYTES:
+            request_.job = secrets.token_bytes(limits.ID_BYTES)
+
+
+def test_a_result_that_needs_several_messages_is_refused_before_the_job_begins(cluster, channel):
+    b = PlanBuilder()
+    b.input("x", (limits.CHUNK_BYTES // 8 + 1,), fraction=18, owner="client")
+    b.output(b.add("relu", "x", truncate=0), "y", ["client"])
+    plan = b.build("large", "predict")
+    cluster._clients[0].prepare(plan.to_json().encode())
+    request = run_request(digest=plan.digest, inputs=[wire.Input(name="x")])
+    assert "expected a result of at most" in str(refusal(channel, "RunShort", request))
+    # The id was not used up, and the job itself is what is wrong here: its input is missing.
+    assert "bytes of material. Received: 0" in str(refusal(channel, "Run", request))
 
 
 def test_a_job_id_is_used_once(channel):

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+from grpc.experimental import ChannelOptions
 
 from private_keras.cluster.handle import Handle
 from private_keras.cluster.probe import probe
@@ -34,6 +35,8 @@ OPTIONS = (
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # The thread that reads a stream of replies works for it itself, and needs no other one to hand them over.
+    (ChannelOptions.SingleThreadedUnaryStream, 1),
     # A server that is started anew at the same address must not inherit the back-off of the one before.
     ("grpc.use_local_subchannel_pool", 1),
 )
@@ -45,6 +48,7 @@ REPLIES = {
     "Delete": wire.DeleteReply,
     "Prepare": wire.PrepareReply,
     "Run": wire.RunReply,
+    "RunShort": wire.RunReply,
     "Save": wire.SaveReply,
     "Commit": wire.CommitReply,
     "Saved": wire.SavedReply,
@@ -133,15 +137,18 @@ class ServerClient:
 
         An iterator of one is sent as a single request: the same on the wire, and saves gRPC a thread.
         """
-        if self._channel is None:
-            raise ServerUnavailable(f"{self.name} at {self.address} is not connected")
         kind = "unary"
         if isinstance(requests, Iterator):
             first = next(requests)
             second = next(requests, None)
             kind = "unary" if second is None else "stream"
             requests = first if second is None else itertools.chain((first, second), requests)
-        return self._calls[call][f"{kind}_{'stream' if streams else 'unary'}"](requests, **options)
+        return self._calls_to(call)[f"{kind}_{'stream' if streams else 'unary'}"](requests, **options)
+
+    def _calls_to(self, call: str) -> dict[str, Any]:
+        if self._channel is None:
+            raise ServerUnavailable(f"{self.name} at {self.address} is not connected")
+        return self._calls[call]
 
     def _ask(self, call: str, request: Any, seconds: float, wait: bool = False, streams: bool = False) -> Any:
         """The reply, or with `streams` the list of all."""
@@ -178,9 +185,19 @@ class ServerClient:
         requests = (wire.PrepareRequest(total=len(text) if i == 0 else 0, data=piece) for i, piece in enumerate(pieces))
         return self._ask("Prepare", requests, UPLOAD_SECONDS).digest
 
-    def run(self, requests: Iterator[wire.RunRequest], seconds: float) -> grpc.Call:
-        """Starts a job's call; the result streams `RunReply` and can be cancelled."""
-        return self._start("Run", requests, streams=True, timeout=seconds)
+    def run(self, requests: Iterator[wire.RunRequest], seconds: float, short: bool) -> grpc.Call:
+        """Starts a job's call; the result streams `RunReply` and can be cancelled.
+
+        Args:
+            short: neither progress nor a result of more than `CHUNK_BYTES` is to come: with a request of one message
+                the job takes one message each way.
+        """
+        first = next(requests)
+        second = next(requests, None)
+        if second is None:
+            return self._calls_to("RunShort" if short else "Run")["unary_stream"](first, timeout=seconds)
+        both = itertools.chain((first, second), requests)
+        return self._calls_to("Run")["stream_stream"](both, timeout=seconds)
 
     # --- saved shares -------------------------------------------------------------------------------------------------
     def save(self, generation: Generation, handles: Mapping[str, Handle], about: str) -> None:

@@ -35,6 +35,8 @@ from private_keras.server.material import split
 CONNECT_SECONDS = 5.0
 RUN_SECONDS = 600.0
 ABANDON_SECONDS = 1.0
+# Beyond any number of jobs that servers take, and of those that wait to be refused; made as they are needed.
+MAX_JOB_THREADS = 10_000
 
 
 class Cluster(ABC):
@@ -191,6 +193,7 @@ class NetworkCluster(Cluster):
         self.stats = Stats()
         self._clients = [ServerClient(config, server, identity) for server in config.servers]
         self._pool = futures.ThreadPoolExecutor(8 * len(self._clients), thread_name_prefix="cluster")
+        self._jobs = futures.ThreadPoolExecutor(MAX_JOB_THREADS, thread_name_prefix="job")
         self._snapshots = Snapshots(self._clients, self._pool)
         self._kernel = default_kernel()
         self._process = os.getpid()
@@ -308,7 +311,7 @@ class NetworkCluster(Cluster):
         kept = kept_handles(plan, incarnation)
         inputs = Inputs(secret, bound.rows, bound.public, kept, bound.steps)
         try:
-            opened, traffic = run_job(self._clients, plan, inputs, deadline, on_step)
+            opened, traffic = run_job(self._clients, self._jobs, plan, inputs, deadline, on_step)
             result = {**decoded(plan, opened), **kept}
         except BaseException as error:
             self._notice(error)
@@ -375,3 +378,4 @@ class NetworkCluster(Cluster):
             for client in self._clients:
                 client.close()
             self._pool.shutdown(wait=False, cancel_futures=True)
+            self._jobs.shutdown(wait=False)

@@ -88,12 +88,14 @@ class _Calls:
 
 
 def run_job(
-    clients: list[ServerClient], plan: Plan, inputs: Inputs, seconds: float, on_step: OnStep | None
+    clients: list[ServerClient], pool: futures.Executor, plan: Plan, inputs: Inputs, seconds: float,
+    on_step: OnStep | None,
 ) -> tuple[dict[str, np.ndarray], Traffic]:
     """Runs a prepared plan.
 
     Args:
         clients: by party.
+        pool: of threads, as many as jobs ask for: with fewer, a job could start on some servers and wait for the rest.
         seconds: deadline.
         on_step: told in this thread how many steps all servers have done, now and then and at the end.
 
@@ -108,18 +110,18 @@ def run_job(
     calls = _Calls()
     tasks: list[futures.Future] = []
     parts = [_Part([bytearray() for _ in plan.outputs]) for _ in clients]
+    short = on_step is None and sum(_result_sizes(plan)) <= limits.CHUNK_BYTES
 
     def one(party: int, client: ServerClient) -> None:
-        call = client.run(_requests(party, job, plan, inputs, seconds), seconds + MARGIN_SECONDS)
+        call = client.run(_requests(party, job, plan, inputs, seconds), seconds + MARGIN_SECONDS, short)
         calls.add(call)
         _collect(client, call, plan, parts[party])
 
-    # gRPC is used by these threads alone, never by the caller's: a KeyboardInterrupt that strikes inside gRPC's code
-    # would leave one of its locks taken, and every later call would wait for it.
-    # They are the job's own: with threads of a common pool, a job could start on some servers and wait for the rest.
-    pool = futures.ThreadPoolExecutor(len(clients), thread_name_prefix="job")
+    # gRPC is used by the pool's threads alone, never by the caller's: a KeyboardInterrupt that strikes inside gRPC's
+    # code would leave one of its locks taken, and every later call would wait for it.
     try:
-        tasks += [pool.submit(one, party, client) for party, client in enumerate(clients)]
+        # The higher party first, because it dials the lower and the helper's messages are waited for.
+        tasks += [pool.submit(one, party, client) for party, client in reversed(list(enumerate(clients)))]
         if on_step is not None:
             _watch(tasks, parts, on_step)
         _settle(tasks, calls)
@@ -127,8 +129,6 @@ def run_job(
         calls.cancel()
         futures.wait(tasks, timeout=GRACE_SECONDS)
         raise
-    finally:
-        pool.shutdown(wait=False)
     if on_step is not None:
         on_step(inputs.steps)
     opened = {}
@@ -191,9 +191,14 @@ def _requests(party: int, job: bytes, plan: Plan, inputs: Inputs, seconds: float
     yield request
 
 
+def _result_sizes(plan: Plan) -> list[int]:
+    """Bytes of a server's contribution to each output."""
+    return [WORD.itemsize * plan.types[item.value].size if item.receivers else 0 for item in plan.outputs]
+
+
 def _collect(client: ServerClient, call: grpc.Call, plan: Plan, part: _Part) -> None:
     """Reads one server's replies into `part`; nothing beyond the plan's sizes is kept."""
-    sizes = [8 * plan.types[item.value].size if item.receivers else 0 for item in plan.outputs]
+    sizes = _result_sizes(plan)
     try:
         for reply in call:
             for piece in reply.contributions:

@@ -17,7 +17,7 @@ from private_keras.server.execute import Program
 from private_keras.server.jobs import Job
 from private_keras.server.lanes import JobLanes, Lanes
 from private_keras.server.loop import Feed, TakeRows, paced, run_steps
-from private_keras.server.material import Material
+from private_keras.server.material import WORD, Material
 from private_keras.server.store import Kept, Store
 from private_keras.server.wire import messages_pb2 as wire
 from private_keras.transport.frames import GaveUp
@@ -124,6 +124,12 @@ def _blamed(error: BaseException, lanes: JobLanes, own: int) -> int:
     if isinstance(error, PeerLost):
         return next((peer for peer, channel in lanes.channels.items() if channel.broken), own)
     return own
+
+
+def result_bytes(program: Program) -> int:
+    """Of what a party contributes to all outputs, at most."""
+    plan = program.plan
+    return sum(WORD.itemsize * plan.types[item.value].size for item in plan.outputs if item.receivers)
 
 
 def replies(program: Program, outcome: Outcome) -> Iterator[wire.RunReply]:

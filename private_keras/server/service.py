@@ -18,7 +18,7 @@ from private_keras.server.jobs import Job, Jobs
 from private_keras.server.log import Log
 from private_keras.server.material import Receiver, stored_bytes
 from private_keras.server.plans import Plans
-from private_keras.server.run import Outcome, Runner, replies
+from private_keras.server.run import Outcome, Runner, replies, result_bytes
 from private_keras.server.saving import Saving
 from private_keras.server.store import Kept, Store
 from private_keras.server.wire import messages_pb2 as wire
@@ -32,6 +32,7 @@ STREAMS = {
     "Delete": (False, False),
     "Prepare": (True, False),
     "Run": (True, True),
+    "RunShort": (False, False),
     "Cancel": (False, False),
     "Save": (True, False),
     "Commit": (False, False),
@@ -123,7 +124,23 @@ class Service:
         self, requests: Iterator[wire.RunRequest], identity: str, context: grpc.ServicerContext
     ) -> Iterator[wire.RunReply]:
         """Runs a job and streams this server's contributions to whoever runs it."""
-        first = _first(requests)
+        return self._run(_first(requests), requests, identity, context)
+
+    def runshort(self, request: wire.RunRequest, identity: str, context: grpc.ServicerContext) -> wire.RunReply:
+        """Runs a job whose request and result are one message each."""
+        prepared = self._plans.get(request.digest, identity)
+        nbytes = result_bytes(prepared.program)
+        if nbytes > limits.CHUNK_BYTES:
+            raise InputError(
+                f"expected a result of at most {limits.CHUNK_BYTES} bytes, for one message. Received: {nbytes}"
+            )
+        # Progress is told by messages without contributions; the last one has everything.
+        *_, reply = self._run(request, iter(()), identity, context)
+        return reply
+
+    def _run(
+        self, first: wire.RunRequest, requests: Iterator[wire.RunRequest], identity: str, context: grpc.ServicerContext
+    ) -> Iterator[wire.RunReply]:
         if not 0 < first.seconds <= limits.MAX_SECONDS:
             raise InputError(f"expected a deadline of up to {limits.MAX_SECONDS:g} s. Received: {first.seconds}")
         with self._jobs.begin(first.job, identity, time.monotonic() + first.seconds) as job:
@@ -201,7 +218,7 @@ class Service:
         calls = {}
         for name, streams in STREAMS.items():
             make, guard = shapes[streams]
-            request, reply = (getattr(wire, name + kind) for kind in ("Request", "Reply"))
+            request, reply = (getattr(wire, name.removesuffix("Short") + kind) for kind in ("Request", "Reply"))
             calls[name] = make(guard(getattr(self, name.lower())), request.FromString, reply.SerializeToString)
         return grpc.method_handlers_generic_handler(SERVICE, calls)
 
