@@ -346,7 +346,7 @@ def test_results_are_forgotten_when_the_call_is_cancelled_at_the_last_moment(clu
         inputs = running.Inputs(parts, {}, {}, kept, 1)
         job = os.urandom(16)
         calls = [
-            client.run(running._requests(i, job, plan, inputs, 30.0), 30.0)
+            client.run(running._requests(i, job, plan, inputs, 30.0), 30.0, short=False)
             for i, client in enumerate(cluster._clients)
         ]
         first = next(reply for reply in calls[party] if reply.contributions or reply.HasField("done"))

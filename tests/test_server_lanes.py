@@ -20,6 +20,16 @@ DIGEST = bytes(range(32))
 NAMES = ["server0", "server1", "server2"]
 
 
+def eventually(check, seconds=10.0):
+    """Whether a condition comes true in time."""
+    deadline = time.monotonic() + seconds
+    while not check():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
 class Servers:
     """Lanes and jobs of three servers."""
 
@@ -41,10 +51,14 @@ class Servers:
         self.lanes[party].listen(self.addresses[party])
         self.jobs[party] = Jobs(self.lanes[party].wake)
 
-    def run(self, work, job=None, digests=(DIGEST,) * 3, parties=(0, 1, 2), seconds=10.0, draws=None, together=False):
+    def run(
+        self, work, job=None, digests=(DIGEST,) * 3, parties=(0, 1, 2), seconds=10.0, draws=None, together=False,
+        needed=None,
+    ):  # fmt: skip
         """work(party, job, lanes) at each party; returns results or exceptions, by party.
 
-        `draws(party, peer)` is how often it then says it drew; the same for all if not given.
+        `draws(party, peer)` is how often it then says it drew; the same for all if not given. `needed(party)` are the
+        peers it waits for; all if not given.
         """
         job_id = job or secrets.token_bytes(16)
         results = {}
@@ -58,7 +72,8 @@ class Servers:
                     except BaseException:
                         lanes.fail(party)
                         raise
-                    lanes.finish({peer: draws(party, peer) if draws else 7 for peer in lanes.channels}, together)
+                    drew = {peer: draws(party, peer) if draws else 7 for peer in lanes.channels}
+                    lanes.finish(drew, needed(party) if needed else list(drew), together)
             except Exception as error:  # handed to the test
                 results[party] = error
 
@@ -123,6 +138,87 @@ def test_a_result_is_withheld_where_two_servers_drew_differently(servers):
     assert isinstance(results[2], FrameError) and "server0 drew randomness" in str(results[2])
     assert not isinstance(results[1], Exception)
     pairs(servers.run(keys_of))  # the next job is well
+
+
+def channels_of(party, job, lanes):
+    return dict(lanes.channels)
+
+
+NEEDED = {0: [2], 1: [2], 2: []}.get  # as the runner has it where results are opened
+
+
+def test_who_has_no_part_of_the_result_does_not_wait_for_the_others(servers):
+    idle = servers.lanes[2]._idle
+
+    def work(party, job, lanes):
+        if party != 2:
+            assert eventually(lambda: idle[0] and idle[1]), "the helper waits for servers that have not come to the end"
+        return dict(lanes.channels)
+
+    first = servers.run(work, needed=NEEDED)
+    assert eventually(lambda: not any(lane.channel.idle() for lanes in idle.values() for lane in lanes))
+    second = servers.run(channels_of, needed=NEEDED)
+    assert second == first, "once all have said that the first job is over, its lanes serve the second"
+
+
+def test_a_lane_whose_peer_is_still_busy_serves_no_other_job(servers):
+    go, begun = threading.Event(), threading.Barrier(3)
+    found = []
+
+    def busy(party, job, lanes):
+        begun.wait(10)
+        if party != 2:
+            assert go.wait(10)
+        return dict(lanes.channels)
+
+    thread = threading.Thread(target=lambda: found.append(servers.run(busy, needed=NEEDED)))
+    thread.start()
+    assert eventually(lambda: len(servers.lanes[2]._idle[0]) == 1 and len(servers.lanes[2]._idle[1]) == 1)
+    others = servers.run(channels_of, needed=NEEDED)
+    go.set()
+    thread.join()
+    for party in range(3):
+        assert not set(others[party].values()) & set(found[0][party].values())
+
+
+def test_a_result_that_does_not_depend_on_who_drew_differently_comes_and_their_lane_is_closed(servers):
+    first = servers.run(channels_of, draws=lambda party, peer: 8 if (party, peer) == (1, 0) else 7, needed=NEEDED)
+    assert not any(isinstance(result, Exception) for result in first.values())
+    second = servers.run(channels_of, needed=NEEDED)
+    assert second[1][0] is not first[1][0] and second[0][1] is not first[0][1]
+    assert second[2] == first[2]
+
+
+@pytest.mark.parametrize("party", [0, 1])
+def test_the_helper_disagreeing_withholds_results_from_those_who_have_them(servers, party):
+    results = servers.run(keys_of, draws=lambda p, peer: 8 if (p, peer) == (2, party) else 7, needed=NEEDED)
+    assert isinstance(results[party], FrameError) and "server2 drew randomness" in str(results[party])
+    assert isinstance(results[2], dict)
+    pairs(servers.run(keys_of, needed=NEEDED))
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_lane_that_was_cut_at_the_end_of_the_job_before_is_replaced(servers, slow):
+    """As when a job is cancelled while its peers have come to the end and gone on to the next."""
+    first = servers.run(channels_of)
+    real_joined = servers.lanes[1]._joined
+    servers.lanes[1]._joined = lambda *given: late() and real_joined(*given)
+
+    def late():  # the peer may notice and come again before this server looks at the lane that broke
+        return not slow or eventually(lambda: [lane for lane in servers.lanes[1]._offers.values() if not lane.used])
+
+    real = servers.lanes[2]._take
+
+    def take(peer):
+        lane = real(peer)
+        if peer == 1:
+            first[1][2].interrupt()  # after the other end looked
+        return lane
+
+    servers.lanes[2]._take = take
+    second = servers.run(channels_of)
+    assert not any(isinstance(result, Exception) for result in second.values()), second
+    assert second[2][1] is not first[2][1] and second[1][2] is not first[1][2]
 
 
 def test_jobs_at_the_same_time_have_lanes_of_their_own(servers):

@@ -8,13 +8,12 @@ import socket
 import threading
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from collections.abc import Collection
 
 import numpy as np
 
 from private_keras.errors import (
     DeadlineExceeded,
-    FrameError,
     PeerLost,
     PrivateKerasError,
     SecurityError,
@@ -22,30 +21,12 @@ from private_keras.errors import (
 )
 from private_keras.server import limits
 from private_keras.server.jobs import Job
+from private_keras.server.lane import DrawnApart, Lane
 from private_keras.server.log import Log
 from private_keras.server.pairing import HELLO_BYTES, SETUP_BYTES, Hello, Setup
 from private_keras.transport.endpoint import Endpoint
 from private_keras.transport.frames import END_STEP, HELLO_STEP, SETUP_STEP
 from private_keras.transport.stream import StreamChannel
-
-
-@dataclass(eq=False)
-class Lane:
-    """One connection to a peer, set up.
-
-    Attributes:
-        secret: 32 bytes that only the two ends know.
-        hello: what the peer said about its job, on an accepted lane that waits for ours.
-        ended: set when a job is through with an accepted lane; `clean` then says how.
-    """
-
-    channel: StreamChannel
-    party: int
-    secret: bytes = field(repr=False)
-    hello: Hello | None = None
-    used: bool = False
-    clean: bool = False
-    ended: threading.Event = field(default_factory=threading.Event)
 
 
 class Lanes:
@@ -111,8 +92,7 @@ class Lanes:
             for peer in range(self._party):
                 lanes[peer] = self._begin(job, peer, hellos[peer])
             for peer in range(self._party + 1, len(self._names)):
-                lanes[peer] = self._claim(job, peer)
-                lanes[peer].channel.send(HELLO_STEP, np.frombuffer(hellos[peer].pack(), np.uint8))
+                lanes[peer] = self._joined(job, peer, hellos[peer])
                 keys[peer] = self._agree(hellos[peer], lanes[peer])
             for peer in range(self._party):
                 lanes[peer] = self._answered(job, lanes[peer], hellos[peer])
@@ -140,13 +120,7 @@ class Lanes:
     def _begin(self, job: Job, peer: int, hello: Hello, fresh: bool = False) -> Lane:
         """Takes an idle lane, or dials, and says hello on it."""
         while True:
-            with self._changed:
-                lane = self._idle[peer].pop() if self._idle[peer] and not fresh else None
-            if lane is None:
-                lane = self._dial(job, peer)
-            elif not lane.channel.idle():
-                lane.channel.close()
-                continue
+            lane = (None if fresh else self._take(peer)) or self._dial(job, peer)
             lane.channel.deadline = job.deadline
             job.attach(lane.channel)
             try:
@@ -156,6 +130,53 @@ class Lanes:
                 lane.channel.close()
                 if not lane.used:
                     raise
+
+    def _take(self, peer: int) -> Lane | None:
+        """An idle lane on which the peer has said that the job before is over, and nothing since."""
+        waiting = []
+        try:
+            while True:
+                with self._changed:
+                    if not self._idle[peer]:
+                        return None
+                    lane = self._idle[peer].pop()
+                if lane.draws is not None and lane.channel.idle():
+                    waiting.append(lane)
+                elif self._over(lane, time.monotonic() + limits.SETUP_SECONDS) and lane.channel.idle():
+                    return lane
+                else:
+                    lane.channel.close()
+        finally:
+            with self._changed:
+                self._idle[peer][:0] = waiting
+
+    def _over(self, lane: Lane, deadline: float) -> bool:
+        """Whether both ends have said that the job before is over, and alike; waits for the peer's word."""
+        if lane.draws is None:
+            return True
+        lane.channel.deadline = deadline
+        try:
+            lane.hear_end(lane.draws)
+        except DrawnApart as error:  # whoever has a part of the result has noticed as well
+            self._log.write("warning", "lane closed", reason=str(error)[: limits.DETAIL_CHARACTERS])
+            return False
+        except PrivateKerasError:
+            return False
+        return True
+
+    def _joined(self, job: Job, peer: int, hello: Hello) -> Lane:
+        """Claims a lane and says hello. One that was cut at the end of the job before is replaced by the peer, once."""
+        lane = self._claim(job, peer)
+        try:
+            lane.channel.send(HELLO_STEP, np.frombuffer(hello.pack(), np.uint8))
+        except PeerLost:
+            self.give_back(lane, clean=False)
+            job.check()
+            if not lane.used:
+                raise
+            lane = self._claim(job, peer)
+            lane.channel.send(HELLO_STEP, np.frombuffer(hello.pack(), np.uint8))
+        return lane
 
     def _answered(self, job: Job, lane: Lane, hello: Hello) -> Lane:
         """Waits for the peer's hello. A used lane may have died unnoticed: then once more, on a new one."""
@@ -257,8 +278,9 @@ class Lanes:
             if not self._party < party < len(self._names) or channel.peer not in ("", self._names[party]):
                 raise SecurityError(f"{channel.peer or 'a caller'} claims to be party {party}")
             channel.peer = self._names[party]
-            while self._offer(Lane(channel, party, secret)):
-                pass
+            lane = Lane(channel, party, secret)
+            while self._offer(lane):
+                lane = Lane(channel, party, secret, used=True)
         except PeerLost:
             pass  # a peer that ends takes its idle lanes along
         except PrivateKerasError as error:
@@ -279,8 +301,12 @@ class Lanes:
         lane.hello = self._hear(lane, time.monotonic() + limits.SETUP_SECONDS)
         key = lane.hello.job, lane.party
         with self._changed:
-            if key in self._offers:
-                raise SecurityError(f"{lane.channel.peer} announced one job twice")
+            before = self._offers.pop(key, None)
+            if before is not None:
+                if before.channel.idle():
+                    self._offers[key] = before
+                    raise SecurityError(f"{lane.channel.peer} announced one job twice")
+                before.ended.set()  # it broke, and the peer noticed first
             abandoned = lane.hello.job in self._abandoned
             if not abandoned:
                 self._offers[key] = lane
@@ -290,10 +316,11 @@ class Lanes:
             return False
         if not lane.ended.wait(limits.JOIN_SECONDS):
             with self._changed:
-                if self._offers.pop(key, None) is lane:
+                if self._offers.get(key) is lane:
+                    del self._offers[key]
                     return False  # nobody came for it: the job was refused here, or never started
             lane.ended.wait()
-        return lane.clean
+        return lane.clean and self._over(lane, lane.channel.deadline)
 
 
 class JobLanes:
@@ -311,37 +338,43 @@ class JobLanes:
         self.keys = keys
         self.channels = {peer: lane.channel for peer, lane in held.items()}
 
-    def finish(self, draws: dict[int, int], together: bool) -> None:
-        """A clean end, agreed with each peer; lanes whose peer does not agree are closed.
+    def finish(self, draws: dict[int, int], needed: Collection[int], together: bool) -> None:
+        """A clean end: said to each peer at once, and agreed with those that are needed for the result.
+
+        What the others say is heard before their lanes are used again. Lanes whose peer does not agree are closed.
 
         Args:
             draws: how often this party drew from the key shared with each peer; public, since the plan decides it.
-            together: whether this party's result is of no use unless all come to the end.
+            needed: peers to wait for: all who share masks with this party's result.
+            together: whether this party's result is of no use unless those come to the end.
 
         Raises:
             FrameError: a peer drew another number of times, so that masks were not what they should be.
             PeerLost, DeadlineExceeded: `together`, and a peer did not come to the end.
         """
-        clean, apart, lost = {}, [], None
-        for peer in sorted(self._held):
-            mine = np.array([draws[peer]], np.uint64)
-            theirs = np.empty_like(mine)
+        clean = dict.fromkeys(self._held, False)
+        apart = lost = None
+        for peer, lane in self._held.items():
             try:
-                self.channels[peer].exchange(END_STEP, mine, theirs)
-                clean[peer] = bool(theirs[0] == mine[0])
-                if not clean[peer]:
-                    apart.append(self.channels[peer].peer)
+                lane.channel.send(END_STEP, np.array([draws[peer]], np.uint64))
+                lane.draws = draws[peer]
+                clean[peer] = True
             except PrivateKerasError as error:
-                clean[peer] = False
+                lost = lost or error
+        for peer in (peer for peer in needed if clean[peer]):
+            clean[peer] = False
+            try:
+                self._held[peer].hear_end(draws[peer])
+                clean[peer] = True
+            except DrawnApart as error:
+                apart = apart or error
+            except PrivateKerasError as error:
                 lost = lost or error
         self._job.detach()
         for peer, lane in self._held.items():
             self._lanes.give_back(lane, clean[peer])
-        if apart:
-            raise FrameError(
-                f"{', '.join(apart)} drew randomness in another order than this server; the result is wrong and is "
-                "withheld. Install the same release on all servers, and report this if it is"
-            )
+        if apart is not None:
+            raise apart
         if together and lost is not None:
             self._job.check()
             raise lost

@@ -81,13 +81,26 @@ class Runner:
         for peer, channel in lanes.channels.items():
             sent[peer] = channel.traffic.sent - before[peer][0]
             rounds = max(rounds, channel.traffic.rounds - before[peer][1])
-        lanes.finish(protocol.draws, together=bool(kept))
+        lanes.finish(protocol.draws, _needed(protocol.draws, contributions, bool(kept)), together=bool(kept))
         job.check()
         parts = [Material(*(None if part is None else _sealed(part) for part in pair)) for pair in kept]
         handles = list(given.schedule.kept.values())
         items = [Kept(handle, part, part.nbytes) for handle, part in zip(handles, parts, strict=True)]
         self._store.put(job.owner, items, given.room)
         return Outcome(contributions, handles, rounds, sent, time.monotonic() - began)
+
+
+def _needed(draws: dict[int, int], contributions: dict[str, np.ndarray], kept: bool) -> list[int]:
+    """Peers that have to come to the end as this one did, before its result may be used.
+
+    What is kept is of use only if all have their part. What is opened was masked by draws that are shared with a peer:
+    whoever contributes to it makes sure that the peer drew alike, and who contributes nothing has nothing to withhold.
+    """
+    if kept:
+        return list(draws)
+    if any(words is not None and words.any() for words in contributions.values()):
+        return [peer for peer, count in draws.items() if count]
+    return []
 
 
 def _feed(protocol: Protocol, plan: Plan, given: Collected) -> Feed:

@@ -1,0 +1,52 @@
+"""One data connection between two servers, as jobs use it one after the other."""
+
+import threading
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from private_keras.errors import FrameError
+from private_keras.server.pairing import Hello
+from private_keras.transport.frames import END_STEP
+from private_keras.transport.stream import StreamChannel
+
+
+class DrawnApart(FrameError):
+    """Two servers did not draw the same masks."""
+
+
+@dataclass(eq=False)
+class Lane:
+    """One connection to a peer, set up.
+
+    Attributes:
+        secret: 32 bytes that only the two ends know.
+        hello: what the peer said about its job, on an accepted lane that waits for ours.
+        used: whether a job ran on the connection before.
+        draws: after a job whose end was not waited for, how often this party drew in it; the peer still has to say.
+        ended: set when a job is through with an accepted lane; `clean` then says how.
+    """
+
+    channel: StreamChannel
+    party: int
+    secret: bytes = field(repr=False)
+    hello: Hello | None = None
+    used: bool = False
+    clean: bool = False
+    draws: int | None = None
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def hear_end(self, draws: int) -> None:
+        """Waits for the peer to say that the job is over.
+
+        Raises:
+            FrameError: the peer drew another number of times.
+        """
+        self.draws = None
+        theirs = np.empty(1, np.uint64)
+        self.channel.receive(END_STEP, theirs)
+        if int(theirs[0]) != draws:
+            raise DrawnApart(
+                f"{self.channel.peer} drew randomness in another order than this server; the result is wrong and is "
+                "withheld. Install the same release on all servers, and report this if it is"
+            )
