@@ -1,5 +1,5 @@
 """`Sequential`, `Model` and what `keras.models` has beside them."""
-from private_keras.forecast import Forecast, Network
+from private_keras.forecast import Forecast, Machine, Network
 from private_keras.models.check import Check
 from private_keras.models.classes import Model, Sequential
 from private_keras.models.convert import clone_model, convert
@@ -9,6 +9,6 @@ from private_keras.models.save import save_model
 from private_keras.models.training.secret import SecretWeights
 
 __all__ = [
-    "Check", "Forecast", "Model", "Network", "PrivateModel", "SecretWeights", "Sequential", "clone_model",
+    "Check", "Forecast", "Machine", "Model", "Network", "PrivateModel", "SecretWeights", "Sequential", "clone_model",
     "convert", "load_model", "load_shares", "model_from_json", "save_model",
 ]

@@ -1,7 +1,7 @@
 """What private models add to Keras' models."""
 from typing import Any
 
-from private_keras.forecast import Forecast, Network, forecast
+from private_keras.forecast import Forecast, Machine, Network, forecast
 from private_keras.layers.secure import PUBLIC
 from private_keras.models.check import Check, check
 from private_keras.models.display import as_html
@@ -61,18 +61,21 @@ class PrivateModel(TrainableModel):
         """
         return self._on_shares().traced(batch_size).plan
 
-    def cost(self, batch_size: int = 1, network: str | Network = "local") -> Forecast:
+    def cost(
+        self, batch_size: int = 1, network: str | Network = "local", machine: Machine | None = None
+    ) -> Forecast:
         """Rounds, bytes and seconds per layer for a batch of this size, before anything runs.
 
         Args:
             batch_size: samples predicted together.
             network: "local", "lan", "wan" or `Network(rtt=seconds, bandwidth=bits per second)`.
+            machine: how fast a server is, see `measure_machine`; without it, the machine of docs/performance.md.
 
         Raises:
             UnsupportedError: the model uses something that cannot run on shares.
             InputError: an unknown network.
         """
-        return forecast(self.plan(batch_size), network)
+        return forecast(self.plan(batch_size), network, machine)
 
     def check(self, x_sample: Any = None) -> Check:
         """What cannot run on shares, and with a sample the ranges of values and the error to expect. Shares nothing.
