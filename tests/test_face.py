@@ -195,7 +195,7 @@ def test_cost_of_a_layer():
     assert pk.layers.Add().cost([(3,), (3,)]).bytes == 2 * 8 * 3
     assert "Cost of" in str(local) and "<table>" in local._repr_html_()
     slow = layer.cost((3,), network=pk.Network(rtt=1.0, bandwidth=1e6))
-    assert slow.seconds > slow.rounds
+    assert slow.seconds > slow.rounds / 2, "both ends send at once: a round takes half a round trip"
     with pytest.raises(pk.errors.InputError, match="'lan'"):
         layer.cost((3,), network="moon")
     with pytest.raises(pk.errors.InputError, match="rtt"):
