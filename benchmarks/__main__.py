@@ -1,6 +1,8 @@
 """Measures everything: `python -m benchmarks run`, and what is done with results. See docs/performance.md.
 
     python -m benchmarks run [--only NAMES] [--quick] [--networks embedded,tcp,lan,wan] [--peer spu=/path/to/python]
+    python -m benchmarks forecast
+    python -m benchmarks scaling
     python -m benchmarks table RESULTS.json
     python -m benchmarks compare BEFORE.json AFTER.json
 """
@@ -9,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.suite import report, results
+from benchmarks.suite import report, results, scaling
 from benchmarks.suite.measure import QUICK, Effort, Record
 from benchmarks.suite.table import chosen
 
@@ -29,12 +31,36 @@ def _run(given: argparse.Namespace) -> None:
         seconds = report.number(record.get("seconds")) or "failed"
         print(f"{record['network']:9s} {record['title']:70s} {seconds}", flush=True)
 
-    results.collect([[workload] for workload in workloads], results.EMBEDDED, results.embedded, effort, after)
+    for network in given.networks:
+        results.collect(workloads, network, effort if network == results.EMBEDDED else QUICK, after)
     content = results.read(given.out / "results.json")
     (given.out / "results.md").write_text(report.markdown(content))
     report.picture(content, given.out / "results.png")
     print(report.markdown(content))
     print(f"written: {given.out}/results.json, results.md, results.png")
+
+
+def _forecast(given: argparse.Namespace) -> None:
+    workloads = [w for w in chosen("A,B,C,D") if "-predict-" in w.name]
+    records = [r for network in results.FORECASTS for r in results.collect(workloads, network, QUICK, lambda r: None)]
+    print(report.forecasts(records))
+
+
+def _scaling(given: argparse.Namespace) -> None:
+    found = scaling.measured(given.quick)
+    given.out.mkdir(parents=True, exist_ok=True)
+    scaling.picture(found, given.out / "scaling.png")
+    text = scaling.markdown(found)
+    (given.out / "scaling.md").write_text(text)
+    print(text)
+    print(f"written: {given.out}/scaling.md, scaling.png")
+
+
+def _networks(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := set(names) - set(results.NAMES):
+        raise argparse.ArgumentTypeError(f"expected some of {', '.join(results.NAMES)}. Received: {', '.join(unknown)}")
+    return names
 
 
 def _table(given: argparse.Namespace) -> None:
@@ -53,8 +79,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = commands.add_parser("run", help="measure workloads; write a table, JSON and a picture")
     command.add_argument("--only", default="", help="names of workloads or how they begin, separated by commas")
     command.add_argument("--quick", action="store_true", help="few runs of each")
+    command.add_argument(
+        "--networks", type=_networks, default=list(results.NAMES), help="some of embedded,tcp,lan,wan (default: all)"
+    )
     command.add_argument("--out", type=Path, default=DIRECTORY, help="directory (default: benchmarks/results)")
     command.set_defaults(command=_run)
+
+    command = commands.add_parser("forecast", help="seconds that `cost` tells next to measured ones, networks A to D")
+    command.set_defaults(command=_forecast)
+
+    command = commands.add_parser("scaling", help="cost against batch size, features, depth and samples")
+    command.add_argument("--quick", action="store_true", help="small sizes alone")
+    command.add_argument("--out", type=Path, default=DIRECTORY, help="directory (default: benchmarks/results)")
+    command.set_defaults(command=_scaling)
 
     command = commands.add_parser("table", help="the tables of a run, as Markdown")
     command.add_argument("results", type=Path)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import private_keras as pk
-from benchmarks.suite import data, report, results
+from benchmarks.suite import data, large, report, results, scaling
 from benchmarks.suite.measure import Effort, measure
 from benchmarks.suite.table import TARGETS_FILE, WORKLOADS, chosen, targets
+from private_keras import forecast
 
 ONCE = Effort(least=1, most=1, seconds=0.0)
 # What a training step or a function may be off in these sizes; 0.02 is the error of five pieces.
@@ -32,7 +33,7 @@ def cases():
 
 @pytest.mark.parametrize("workload", cases())
 def test_workload(cluster, workload):
-    record = measure(workload, cluster, cluster.pids, ONCE, tiny=True)
+    record = measure(workload, cluster, cluster.pids, ONCE, forecast.NETWORKS["local"], tiny=True)
     assert record["workload"] == workload.name and record["runs"] == 1
     assert 0 < record["seconds"] <= record["call"]
     assert record["first"] > 0 and record["plain"] > 0
@@ -40,6 +41,7 @@ def test_workload(cluster, workload):
     assert 0 < record["memory_before_mb"] <= record["peak_mb"]
     assert record["error"] <= ERRORS.get(workload.name, 1e-3)
     assert record["largest"] > 0.01
+    assert ("forecast" in record) == ("-predict" in workload.name or workload in large.WORKLOADS)
 
 
 def test_targets_and_workloads_are_the_same():
@@ -72,8 +74,8 @@ def result(seconds, failed=False):
         "plain_least": 0.01, "first": 1.0, "runs": 3, "rounds": 3.0, "sent": [1e6, 1e6, 2e6], "error": 1e-5,
         "largest": 4.0, "others": 0.1, "memory_before_mb": 60.0, "peak_mb": 100.0,
     }  # fmt: skip
-    what = {"network": "embedded", "workload": "relu", "title": "ReLU, 10^6"}
-    return what | ({"failed": "why"} if failed else figures)
+    where = {"network": "embedded", "links": "Unix sockets", "round_trip": None}
+    return where | {"workload": "relu", "title": "ReLU, 10^6"} | ({"failed": "why"} if failed else figures)
 
 
 def test_tables_and_picture(tmp_path):
@@ -87,6 +89,28 @@ def test_tables_and_picture(tmp_path):
     assert "| 0.200 | 0.100 | 2.0x |" in report.compare(before, after)
     report.picture(before, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def grown(*seconds):
+    sizes = {"size": 1, "seconds": 1.0, "call": 1.0, "sent": [1, 1, 1], "peak_mb": 60.0, "memory_before_mb": 50.0}
+    more = {"rounds": 3.0, "plain": 0.1}
+    return [sizes | more | {"size": 10**i, "seconds": s, "sent": [10**i] * 3} for i, s in enumerate(seconds)]
+
+
+def test_scaling_finds_what_grows_faster_than_its_size(tmp_path):
+    fine, bad = grown(1.0, 5.0, 50.0), grown(1.0, 5.0, 70.0)
+    assert scaling.growth(bad, "seconds") == [0.5, 1.4]
+    assert scaling.linear(fine) and not scaling.linear(bad)
+    found = dict(zip(scaling.SERIES, (fine, bad, fine, fine), strict=True))
+    text = scaling.markdown(found)
+    assert text.count("grow at most in proportion") == 3 and text.count("grow faster than in proportion") == 1
+    scaling.picture(found, tmp_path / "scaling.png")
+    assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_forecasts_stand_next_to_what_was_measured():
+    text = report.forecasts([result(0.2) | {"forecast": 0.1}, result(0.3)])
+    assert "| ReLU, 10^6 | embedded | 0.100 | 0.200 | 0.50 |" in text and "0.3" not in text
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from benchmarks.suite import machine
 from benchmarks.suite.work import Work, Workload
-from private_keras.cluster import Stats, Traffic
-from private_keras.cluster.cluster import Cluster
+from private_keras.cluster import Cluster, Stats, Traffic
+from private_keras.forecast import Network
 
 Record = dict[str, object]
 
@@ -49,12 +49,16 @@ def timed(call: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def measure(workload: Workload, cluster: Cluster, pids: Sequence[int], effort: Effort, tiny: bool = False) -> Record:
+def measure(
+    workload: Workload, cluster: Cluster, pids: Sequence[int], effort: Effort, network: Network | None = None,
+    tiny: bool = False,
+) -> Record:
     """One line of the results.
 
     Args:
         cluster: current, with servers that this process may look at.
         pids: of the servers.
+        network: the links between servers, for a forecast; None for none.
 
     Returns:
         Seconds are medians, with the least of all beside them. `seconds`: of the slowest server, from shares in place
@@ -69,9 +73,10 @@ def measure(workload: Workload, cluster: Cluster, pids: Sequence[int], effort: E
         for pid in pids:
             machine.forget_peak(pid)
         before = max((machine.memory(pid, "VmRSS") for pid in pids), default=0.0)
+        forecast = None if network is None else work.forecast(network)
         return {
             "workload": workload.name, "title": workload.title, "first": first,
-            **_runs(work, jobs, effort.of(workload), pids),
+            **({} if forecast is None else {"forecast": forecast}), **_runs(work, jobs, effort.of(workload), pids),
             "memory_before_mb": before, "peak_mb": max((machine.memory(pid, "VmHWM") for pid in pids), default=0.0),
         }  # fmt: skip
     finally:

@@ -84,6 +84,15 @@ def costs(records: Sequence[Record]) -> str:
     return table(heads, rows)
 
 
+def forecasts(records: Sequence[Record]) -> str:
+    """Whole seconds that `cost` tells next to those of the servers."""
+    rows = [
+        [r["title"], r["network"], number(r["forecast"]), number(r["seconds"]), number(r["forecast"] / r["seconds"], 2)]
+        for r in records if "forecast" in r
+    ]  # fmt: skip
+    return table(["workload", "network", "forecast, s", "measured, s", "forecast / measured"], rows)
+
+
 def markdown(content: Mapping) -> str:
     """Everything that `results.write` has kept."""
     facts = content["machine"]
@@ -96,7 +105,12 @@ def markdown(content: Mapping) -> str:
     for network in dict.fromkeys(record["network"] for record in content["results"]):
         records = [record for record in content["results"] if record["network"] == network]
         peers = content["peers"] if network == "embedded" else []
-        parts += [f"### {network}", speed(records, peers), costs(records)]
+        about = f"Links: {records[0]['links']}"
+        if records[0]["round_trip"]:
+            about += f", {records[0]['round_trip'] * 1e3:.2g} ms for a byte and its answer"
+        parts += [f"### {network}", about + ".", speed(records, peers), costs(records)]
+    if any("forecast" in record for record in content["results"]):
+        parts += ["### forecast", forecasts(content["results"])]
     return "\n\n".join(parts) + "\n"
 
 

@@ -4,49 +4,70 @@ import json
 import subprocess
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import private_keras as pk
+from benchmarks.networks.hosts import EMULATED, Servers, emulated
 from benchmarks.suite import machine
 from benchmarks.suite.measure import Effort, Record, measure
 from benchmarks.suite.work import Workload
+from private_keras import forecast
 from private_keras.cluster import Cluster
 
 EMBEDDED = "embedded"
-# What opens a cluster, which becomes the current one, and gives it with the servers' process ids.
-Place = Callable[[], AbstractContextManager[tuple[Cluster, Sequence[int]]]]
+NAMES = (EMBEDDED, "tcp", *EMULATED)
+# What `cost` is asked for; nothing tells of loopback.
+FORECASTS = {EMBEDDED: forecast.NETWORKS["local"], **EMULATED}
 
 
 @contextmanager
-def embedded() -> Iterator[tuple[Cluster, Sequence[int]]]:
-    """Three servers on this machine over Unix sockets."""
-    with pk.LocalCluster() as cluster:
-        yield cluster, cluster.pids
+def place(network: str) -> Iterator[tuple[Cluster, Servers]]:
+    """A cluster, which is the current one in the block: embedded, over Unix sockets, or with emulated links."""
+    if network == EMBEDDED:
+        with pk.LocalCluster() as cluster:
+            yield cluster, Servers(cluster.pids, "Unix sockets", None)
+    else:
+        with emulated(network) as found:
+            yield found
+
+
+def groups(workloads: Sequence[Workload], network: str) -> list[list[Workload]]:
+    """Which workloads are measured with the same servers.
+
+    Embedded each has its own, so that peaks are its own; between hosts, which take longer to start, all that are
+    measured there share them.
+    """
+    if network == EMBEDDED:
+        return [[workload] for workload in workloads]
+    return [[workload for workload in workloads if workload.networked]]
 
 
 def collect(
-    groups: Sequence[Sequence[Workload]], network: str, place: Place, effort: Effort, after: Callable[[Record], None]
+    workloads: Sequence[Workload], network: str, effort: Effort, after: Callable[[Record], None]
 ) -> list[Record]:
-    """Measures workloads in order; each group has servers of its own.
+    """Measures workloads in order.
 
     Args:
-        network: name of the links between servers.
+        network: one of NAMES.
         after: told of each line as it is there.
 
     Returns:
         The lines. What failed is a line with `failed` and no figures, so that one workload does not cost the rest.
     """
     records = []
-    for group in groups:
-        with place() as (cluster, pids):
+    for group in groups(workloads, network):
+        if not group:
+            continue
+        with place(network) as (cluster, servers):
             for workload in group:
                 try:
-                    record = measure(workload, cluster, pids, effort)
+                    record = measure(workload, cluster, servers.pids, effort, FORECASTS.get(network))
                 except Exception as error:
                     traceback.print_exc()
                     record = {"workload": workload.name, "title": workload.title, "failed": str(error)[:300]}
-                records.append({"network": network, **record})
+                about = {"network": network, "links": servers.kind, "round_trip": servers.round_trip}
+                records.append({**about, **record})
                 after(records[-1])
     return records
 
