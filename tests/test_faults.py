@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from private_keras.cluster import LocalCluster, Loop, connect, running
-from private_keras.cluster.cluster import kept_handles
+from private_keras.cluster.interface import kept_handles
 from private_keras.errors import ClusterError, DeadlineExceeded, FrameError, HandleNotFound, PeerLost
 from private_keras.plan.builder import PlanBuilder
 from tests.clusters import ROOT, TlsServers, dense_data, dense_plan, long_plan
@@ -340,7 +340,7 @@ def test_results_are_forgotten_when_the_call_is_cancelled_at_the_last_moment(clu
     works(cluster)
     plan = keeping_plan(1 << 20)  # the opened part takes many messages, which wait for a reader
     with Held(cluster):
-        cluster._prepare(plan, cluster.incarnation)
+        cluster._send(plan, cluster.incarnation)
         kept = kept_handles(plan, cluster.incarnation)
         parts = {"x": cluster._split(np.zeros(1 << 20, np.uint64))}
         inputs = running.Inputs(parts, {}, {}, kept, 1)

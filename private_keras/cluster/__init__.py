@@ -1,13 +1,15 @@
 """The client side of a cluster: connect, share, run, and the embedded cluster on this machine."""
 
-from private_keras.cluster.cluster import Cluster, NetworkCluster
+from private_keras.cluster.cluster import NetworkCluster
 from private_keras.cluster.current import connect, current, disconnect
 from private_keras.cluster.handle import Handle, Stats, Traffic
+from private_keras.cluster.interface import Cluster
 from private_keras.cluster.local import LocalCluster
 from private_keras.cluster.loop import Loop, PublicValue, Rows
 from private_keras.cluster.simulated import SimulatedCluster
+from private_keras.cluster.stock import Item
 
 __all__ = [
-    "Cluster", "Handle", "LocalCluster", "Loop", "NetworkCluster", "PublicValue", "Rows", "SimulatedCluster", "Stats",
-    "Traffic", "connect", "current", "disconnect",
+    "Cluster", "Handle", "Item", "LocalCluster", "Loop", "NetworkCluster", "PublicValue", "Rows", "SimulatedCluster",
+    "Stats", "Traffic", "connect", "current", "disconnect",
 ]  # fmt: skip

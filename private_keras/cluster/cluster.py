@@ -1,22 +1,23 @@
-"""A cluster as models use it: share, run, delete. `NetworkCluster` is the one on servers."""
+"""The cluster on servers: every job is a call to each of them."""
 
 import os
 import secrets
 import threading
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from concurrent import futures
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 
 from private_keras.cluster import display
-from private_keras.cluster.active import Active
 from private_keras.cluster.client import CallFailed, ServerClient
 from private_keras.cluster.handle import Handle, Stats
+from private_keras.cluster.interface import ACTIVE, RUN_SECONDS, Cluster, decoded, kept_handles
 from private_keras.cluster.loop import Bound, Given, Loop, bind
 from private_keras.cluster.running import Inputs, OnStep, run_job
 from private_keras.cluster.saving import Snapshots, check_save
+from private_keras.cluster.stock import Item, Seeds, content, make_item
 from private_keras.errors import (
     ClusterError,
     DeadlineExceeded,
@@ -27,153 +28,21 @@ from private_keras.errors import (
     VersionMismatch,
 )
 from private_keras.plan.plan import Plan
+from private_keras.protocols.trio import EVALUATORS
 from private_keras.ring import default_kernel, fixedpoint
 from private_keras.server import limits
 from private_keras.server.config import ClusterConfig
 from private_keras.server.material import split
 
 CONNECT_SECONDS = 5.0
-RUN_SECONDS = 600.0
 ABANDON_SECONDS = 1.0
 # Beyond any number of jobs that servers take, and of those that wait to be refused; made as they are needed.
 MAX_JOB_THREADS = 10_000
 
 
-class Cluster(ABC):
-    """Where plans run.
-
-    Attributes:
-        protocol: name of the protocol.
-        stats: rounds, bytes and seconds of the last run and of all.
-    """
-
-    protocol: str
-    stats: Stats
-
-    @property
-    @abstractmethod
-    def incarnation(self) -> str:
-        """Changes whenever a server was started anew: handles from before are gone, and must be shared again."""
-
-    @abstractmethod
-    def share(self, values: np.ndarray, fraction: int, name: str) -> Handle:
-        """Shares a tensor among the servers, which keep it.
-
-        Args:
-            values: real numbers, any shape without empty axes.
-            fraction: fractional bits.
-            name: what it is, for errors.
-
-        Raises:
-            InputError: not finite, out of range, not numbers, or empty.
-            ClusterError: a server cannot be reached or has no room.
-        """
-
-    @abstractmethod
-    def delete(self, *handles: Handle) -> None:
-        """Lets the servers forget shares, all in one call; without effect where they are gone already."""
-
-    @abstractmethod
-    def run(
-        self, plan: Plan, inputs: Mapping[str, Given], deadline: float = RUN_SECONDS, loop: Loop | None = None
-    ) -> dict[str, np.ndarray | Handle]:
-        """Runs a plan, once or as the steps of a loop, in one job.
-
-        Args:
-            plan: the program.
-            inputs: for each secret input of the plan a stored handle, or real numbers, which are shared for this run
-                alone, or `Rows` of a stored handle; for each public one a `PublicValue`. What an output carries is the
-                input at the first step only.
-            deadline: seconds.
-            loop: how many steps; None for one.
-
-        Returns:
-            By name, outputs that are opened, float64, and new handles of those that the servers keep; both of the last
-            step. They are the caller's to delete. There are none after an error.
-
-        Raises:
-            InputError: inputs that do not fit the plan.
-            HandleNotFound: shares that are gone; share them again.
-            PeerLost, DeadlineExceeded, ServerUnavailable: naming the server. The cluster stays usable.
-        """
-
-    @abstractmethod
-    def save(self, name: str, handles: Mapping[str, Handle], about: str = "") -> None:
-        """Saves shares on the servers' disks, in place of what was saved under that name; all of it or nothing.
-
-        Each server writes what it holds, which stays as secret as it was. After a crash of a server, of all, or of this
-        client in the middle, there is either what was saved before or what is saved now.
-
-        Args:
-            name: up to 80 letters, digits and _ . : / -.
-            handles: tensors by name.
-            about: text of up to 1 MiB that `load` gives back. Servers can read it.
-
-        Raises:
-            InputError, HandleNotFound: arguments that do not fit, shares that are gone.
-            ClusterError: a server without a directory for it, or without room; says what to do.
-        """
-
-    @abstractmethod
-    def load(self, name: str) -> tuple[dict[str, Handle], str]:
-        """New handles of what this identity saved last under a name, and the text about it.
-
-        Raises:
-            HandleNotFound: nothing is saved under it on all servers.
-            FileError: a server's file is damaged.
-        """
-
-    @abstractmethod
-    def saved(self) -> list[str]:
-        """Names that can be loaded, sorted."""
-
-    @abstractmethod
-    def forget(self, name: str) -> None:
-        """Removes what was saved under a name; without effect when there is nothing."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Ends the connection; idempotent."""
-
-    @abstractmethod
-    def _facts(self) -> display.Facts:
-        """What it is and in what state, without asking a server."""
-
-    def __repr__(self) -> str:
-        return display.as_text(type(self).__name__, self._facts())
-
-    def _repr_html_(self) -> str:
-        return display.as_html(type(self).__name__, self._facts(), self.stats)
-
-    def __enter__(self) -> "Cluster":
-        """Makes this cluster the current one for a `with` block."""
-        ACTIVE.push(self)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-ACTIVE: Active[Cluster] = Active()
-
-
-def decoded(plan: Plan, opened: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Ring elements of the outputs that are opened as real numbers."""
-    return {
-        item.name: fixedpoint.decode(opened[item.name], plan.types[item.value].fraction)
-        for item in plan.outputs if item.receivers
-    }  # fmt: skip
-
-
-def kept_handles(plan: Plan, incarnation: str) -> dict[str, Handle]:
-    """New handles for the outputs that servers keep, by name."""
-    result = {}
-    for item in plan.outputs:
-        if not item.receivers:
-            kind = plan.types[item.value]
-            handle_id = secrets.token_bytes(limits.ID_BYTES)
-            result[item.name] = Handle(item.name, kind.shape, kind.fraction, incarnation, handle_id)
-    return result
+def _kind(error: ClusterError) -> str:
+    """The exact kind that a server gave an error."""
+    return error.__cause__.kind if isinstance(error.__cause__, CallFailed) else ""
 
 
 class NetworkCluster(Cluster):
@@ -267,7 +136,11 @@ class NetworkCluster(Cluster):
     def _split(self, elements: np.ndarray) -> list[tuple[bytes, np.ndarray]]:
         return split(elements, self._kernel, (secrets.token_bytes(16), secrets.token_bytes(16)))
 
-    def delete(self, *handles: Handle) -> None:
+    def _masked(self, elements: np.ndarray, seeds: Seeds) -> list[tuple[bytes, np.ndarray]]:
+        """A batch for servers that have the seeds of its masks."""
+        return [(b"", words) for _, words in split(elements, self._kernel, seeds)]
+
+    def delete(self, *handles: Handle | Item) -> None:
         here = [handle.id for handle in handles if handle.incarnation == "-".join(self._incarnations)]
         if here and not self._closed:
             self._forget(here)
@@ -281,48 +154,77 @@ class NetworkCluster(Cluster):
         futures.wait([self._pool.submit(client.delete, handles) for client in self._clients], timeout=ABANDON_SECONDS)
 
     def run(
-        self, plan: Plan, inputs: Mapping[str, Given], deadline: float = RUN_SECONDS, loop: Loop | None = None
+        self, plan: Plan, inputs: Mapping[str, Given], deadline: float = RUN_SECONDS, loop: Loop | None = None,
+        item: Item | None = None,
     ) -> dict[str, np.ndarray | Handle]:
+        bound, incarnation = self._bound(plan, bind(plan, inputs, loop), deadline)
+        on_step = None if loop is None else loop.on_step
+        try:
+            return self._run(plan, bound, incarnation, deadline, on_step, item)
+        except ClusterError as error:
+            if _kind(error) not in ("PlanNotPrepared", "ItemNotFound"):
+                raise
+            self._prepared.clear()
+            return self._run(plan, bound, incarnation, deadline, on_step, None)
+
+    def prepare(self, plan: Plan, inputs: Mapping[str, Given], deadline: float = RUN_SECONDS) -> Item:
+        bound, incarnation = self._bound(plan, bind(plan, inputs, None, ahead=True), deadline)
+        make = partial(make_item, self._clients, self._jobs, plan, bound, incarnation, deadline, self._abandon)
+        with self._noticed():
+            self._send(plan, incarnation)
+            try:
+                item = make()
+            except ClusterError as error:
+                if _kind(error) != "PlanNotPrepared":
+                    raise
+                self._prepared.clear()
+                self._send(plan, incarnation)
+                item = make()
+        self.stats.add_ahead(item.made)
+        return item
+
+    def _bound(self, plan: Plan, bound: Bound, deadline: float) -> tuple[Bound, str]:
+        """What goes into a job, checked, and the start of the servers that it is for."""
         if not 0 < deadline <= limits.MAX_SECONDS:
             raise InputError(f"expected a deadline of up to {limits.MAX_SECONDS:g} s. Received: {deadline}")
         incarnation = self.incarnation
-        bound = bind(plan, inputs, loop)
         for given in bound.handles:
             if given.incarnation != incarnation:
                 raise HandleNotFound(
                     f"the shares of {given.name!r} were lost when a server was started anew; share them again"
                 )
-        on_step = None if loop is None else loop.on_step
-        try:
-            return self._run(plan, bound, incarnation, deadline, on_step)
-        except ClusterError as error:
-            if isinstance(error.__cause__, CallFailed) and error.__cause__.kind == "PlanNotPrepared":
-                self._prepared.clear()
-                return self._run(plan, bound, incarnation, deadline, on_step)
-            raise
+        return bound, incarnation
 
     def _run(
-        self, plan: Plan, bound: Bound, incarnation: str, deadline: float, on_step: OnStep | None
+        self, plan: Plan, bound: Bound, incarnation: str, deadline: float, on_step: OnStep | None, item: Item | None
     ) -> dict[str, np.ndarray | Handle]:
-        self._prepare(plan, incarnation)
-        secret = {
-            name: given if isinstance(given, Handle) else self._split(given) for name, given in bound.secret.items()
-        }
+        self._send(plan, incarnation)
         kept = kept_handles(plan, incarnation)
-        inputs = Inputs(secret, bound.rows, bound.public, kept, bound.steps)
+        seeds = {} if item is None else item.use(incarnation, content(plan, bound))
+        secret = {
+            name: given if isinstance(given, Handle)
+            else self._masked(given, seeds[name]) if item is not None else self._split(given)
+            for name, given in bound.secret.items()
+        }  # fmt: skip
+        used = b"" if item is None else item.id
+        inputs = Inputs(secret, bound.rows, bound.public, kept, bound.steps, used)
+        clients = self._clients if item is None else [self._clients[party] for party in EVALUATORS]
         try:
-            opened, traffic = run_job(self._clients, self._jobs, plan, inputs, deadline, on_step)
-            result = {**decoded(plan, opened), **kept}
+            job = secrets.token_bytes(limits.ID_BYTES)
+            done = run_job(clients, self._jobs, plan, inputs, deadline, on_step, job)
+            result = {**decoded(plan, done.opened), **kept}
         except BaseException as error:
             self._notice(error)
-            # A server that came to the end before another one failed keeps its part of the results.
-            if kept:
-                self._abandon([handle.id for handle in kept.values()])
+            # A server that came to the end before another one failed keeps its part of the results; one that the job
+            # did not come to keeps what was made for it.
+            left = [handle.id for handle in kept.values()] + [used] * (item is not None)
+            if left:
+                self._abandon(left)
             raise
-        self.stats.add(traffic)
+        self.stats.add(done.traffic, None if item is None else item.made)
         return result
 
-    def _prepare(self, plan: Plan, incarnation: str) -> None:
+    def _send(self, plan: Plan, incarnation: str) -> None:
         if self._prepared.get(plan.digest) == incarnation:
             return
         text = plan.to_json().encode()

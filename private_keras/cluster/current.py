@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from private_keras.cluster.cluster import ACTIVE, Cluster, NetworkCluster
+from private_keras.cluster.cluster import NetworkCluster
+from private_keras.cluster.interface import ACTIVE, Cluster
 from private_keras.cluster.local import LocalCluster
 from private_keras.cluster.simulated import SimulatedCluster
 from private_keras.errors import InputError

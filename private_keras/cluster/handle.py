@@ -65,37 +65,60 @@ class Traffic:
 
 @dataclass
 class Stats:
-    """Rounds, bytes and seconds: `last` run, and all runs in `total`. Prints as a table."""
+    """Rounds, bytes and seconds. Prints as a table.
+
+    Attributes:
+        last: of the last run, from its order to its result.
+        last_ahead: what had been made ahead for it (`prepare`); nothing if it used no stock.
+        total: of all runs.
+        ahead: of all that was made ahead, used or not.
+    """
 
     last: Traffic = field(default_factory=Traffic)
     total: Traffic = field(default_factory=Traffic)
+    last_ahead: Traffic = field(default_factory=Traffic)
+    ahead: Traffic = field(default_factory=Traffic)
 
-    def add(self, run: Traffic) -> None:
-        """Counts a run."""
+    def add(self, run: Traffic, ahead: Traffic | None = None) -> None:
+        """Counts a run, and what had been made ahead for it, which was counted when it was made."""
         self.last = run
+        self.last_ahead = ahead or Traffic()
         self.total = self.total + run
 
-    def _rows(self) -> list[tuple[str, str, str]]:
+    def add_ahead(self, made: Traffic) -> None:
+        """Counts what was made ahead for a run to come."""
+        self.ahead = self.ahead + made
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        columns = (self.last, self.last_ahead, self.total, self.ahead)
         rows = [
-            ("runs", str(self.last.runs), str(self.total.runs)),
-            ("rounds", str(self.last.rounds), str(self.total.rounds)),
-            ("seconds", f"{self.last.seconds:.3f}", f"{self.total.seconds:.3f}"),
-            ("computing", f"{self.last.computing:.3f}", f"{self.total.computing:.3f}"),
+            ("runs", *(str(column.runs) for column in columns)),
+            ("rounds", *(str(column.rounds) for column in columns)),
+            ("seconds", *(f"{column.seconds:.3f}" for column in columns)),
+            ("computing", *(f"{column.computing:.3f}" for column in columns)),
         ]
-        for party, (last, total) in enumerate(zip(self.last.sent, self.total.sent, strict=True)):
-            rows.append((f"bytes sent by server{party}", f"{last:,}", f"{total:,}"))
+        for party in range(max(len(column.sent) for column in columns)):
+            sent = (column.sent[party] if party < len(column.sent) else 0 for column in columns)
+            rows.append((f"bytes sent by server{party}", *(f"{n:,}" for n in sent)))
         return rows
 
     def __str__(self) -> str:
-        rows = [("", "last run", "in all"), *self._rows()]
-        widths = [max(len(row[i]) for row in rows) for i in range(3)]
-        return "\n".join(f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}" for a, b, c in rows)
+        rows = [("", *_COLUMNS), *self._rows()]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        return "\n".join(
+            "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+            for row in rows
+        )
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
+        head = "".join(f"<th>{name}</th>" for name in _COLUMNS)
         cells = "".join(
-            f"<tr><th>{html.escape(a)}</th><td>{html.escape(b)}</td><td>{html.escape(c)}</td></tr>"
-            for a, b, c in self._rows()
+            f"<tr><th>{html.escape(row[0])}</th>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row[1:])}</tr>"
+            for row in self._rows()
         )
-        return f"<table><tr><th></th><th>last run</th><th>in all</th></tr>{cells}</table>"
+        return f"<table><tr><th></th>{head}</tr>{cells}</table>"
+
+
+_COLUMNS = ("last run", "made ahead for it", "all runs", "all made ahead")

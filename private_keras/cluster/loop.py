@@ -77,22 +77,29 @@ class Bound:
     steps: int
 
     @property
+    def stored(self) -> dict[str, Handle]:
+        """Stored tensors that are inputs as they are, by name of the input."""
+        return {name: given for name, given in self.secret.items() if isinstance(given, Handle)}
+
+    @property
     def handles(self) -> list[Handle]:
         """All stored tensors that the run uses."""
-        return [given for given in self.secret.values() if isinstance(given, Handle)] + [
-            handle for handle, _ in self.rows.values()
-        ]
+        return [*self.stored.values(), *(handle for handle, _ in self.rows.values())]
 
 
-def bind(plan: Plan, inputs: Mapping[str, Given], loop: Loop | None) -> Bound:
+def bind(plan: Plan, inputs: Mapping[str, Given], loop: Loop | None, ahead: bool = False) -> Bound:
     """Inputs checked against the plan, real numbers as ring elements.
+
+    Args:
+        ahead: whether secret inputs may be missing: they will be given with the batch.
 
     Raises:
         InputError: naming the input and what it should be.
     """
     steps = _steps(loop)
     expected = {item.name for item in plan.inputs}
-    if set(inputs) != expected:
+    later = {item.name for item in plan.inputs if not item.public} - set(inputs) if ahead else set()
+    if set(inputs) | later != expected:
         raise InputError(
             f"plan {plan.name!r}: missing inputs {sorted(expected - set(inputs))}, "
             f"unknown inputs {sorted(set(inputs) - expected)}"
@@ -100,6 +107,8 @@ def bind(plan: Plan, inputs: Mapping[str, Given], loop: Loop | None) -> Bound:
     carried = {item.carry for item in plan.outputs}
     bound = Bound({}, {}, {}, steps)
     for item in plan.inputs:
+        if item.name in later:
+            continue
         given = inputs[item.name]
         what = item.label or item.name
         if item.public:

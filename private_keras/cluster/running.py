@@ -1,11 +1,10 @@
 """One job on all servers at once: three calls, their contributions added up, one error that names the culprit."""
 
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import grpc
 import numpy as np
@@ -41,6 +40,9 @@ class Inputs:
         rows: stored handles and the indices of their rows, uint32 (steps, rows).
         public: ring elements (1, *shape) or (steps, *shape).
         kept: by output name.
+        item: id of the item of stock that is used up; then `secret` has words of the batch without seeds.
+        ahead: whether the job makes an item of stock.
+        seeds: of such a job: by name, of the masks of the batch to come.
     """
 
     secret: Mapping[str, Handle | Inline]
@@ -48,6 +50,9 @@ class Inputs:
     public: Mapping[str, np.ndarray]
     kept: Mapping[str, Handle]
     steps: int
+    item: bytes = b""
+    ahead: bool = False
+    seeds: Mapping[str, tuple[bytes, bytes]] = field(default_factory=dict, repr=False)
 
 
 @dataclass
@@ -57,6 +62,21 @@ class _Part:
     contributions: list[bytearray]
     done: wire.Done | None = None
     steps: int = 0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job gave.
+
+    Attributes:
+        opened: ring elements by output name.
+        traffic: what it took.
+        stored: bytes that each server holds of an item of stock that was made.
+    """
+
+    opened: dict[str, np.ndarray]
+    traffic: Traffic
+    stored: tuple[int, ...]
 
 
 class _Calls:
@@ -89,24 +109,21 @@ class _Calls:
 
 def run_job(
     clients: list[ServerClient], pool: futures.Executor, plan: Plan, inputs: Inputs, seconds: float,
-    on_step: OnStep | None,
-) -> tuple[dict[str, np.ndarray], Traffic]:
+    on_step: OnStep | None, job: bytes,
+) -> Result:
     """Runs a prepared plan.
 
     Args:
-        clients: by party.
+        clients: by party; of a job that uses stock, the evaluators alone.
         pool: of threads, as many as jobs ask for: with fewer, a job could start on some servers and wait for the rest.
         seconds: deadline.
         on_step: told in this thread how many steps all servers have done, now and then and at the end.
-
-    Returns:
-        Opened ring elements by output name, and what the job took.
+        job: 16 random bytes, used for no job before.
 
     Raises:
         PrivateKerasError: the error closest to the cause, naming the server. `KeyboardInterrupt` cancels the job first.
     """
     began = time.monotonic()
-    job = secrets.token_bytes(limits.ID_BYTES)
     calls = _Calls()
     tasks: list[futures.Future] = []
     parts = [_Part([bytearray() for _ in plan.outputs]) for _ in clients]
@@ -133,7 +150,7 @@ def run_job(
         on_step(inputs.steps)
     opened = {}
     for index, item in enumerate(plan.outputs):
-        if not item.receivers:
+        if not item.receivers or inputs.ahead:
             continue
         shape = plan.types[item.value].shape
         total = np.zeros(shape, np.uint64)
@@ -141,10 +158,11 @@ def run_job(
             if part.contributions[index]:
                 total += np.frombuffer(part.contributions[index], "<u8").reshape(shape)
         opened[item.name] = total
-    return opened, Traffic(
+    traffic = Traffic(
         runs=1, rounds=max(part.done.rounds for part in parts), sent=tuple(sum(part.done.sent) for part in parts),
         seconds=time.monotonic() - began, computing=max(part.done.seconds for part in parts),
     )  # fmt: skip
+    return Result(opened, traffic, tuple(part.done.stored for part in parts))
 
 
 def _watch(tasks: list[futures.Future], parts: list[_Part], on_step: OnStep) -> None:
@@ -162,7 +180,9 @@ def _watch(tasks: list[futures.Future], parts: list[_Part], on_step: OnStep) -> 
 
 def _requests(party: int, job: bytes, plan: Plan, inputs: Inputs, seconds: float) -> Iterator[wire.RunRequest]:
     """A party's messages: what is small goes in the first."""
-    request = wire.RunRequest(job=job, digest=plan.digest, seconds=seconds, steps=inputs.steps)
+    request = wire.RunRequest(
+        job=job, digest=plan.digest, seconds=seconds, steps=inputs.steps, item=inputs.item, ahead=inputs.ahead
+    )
     for index, item in enumerate(plan.outputs):
         if item.name in inputs.kept:
             request.kept.add(output=index, handle=inputs.kept[item.name].id)
@@ -176,6 +196,9 @@ def _requests(party: int, job: bytes, plan: Plan, inputs: Inputs, seconds: float
             handle, indices = inputs.rows[item.name]
             request.inputs.add(name=item.name, handle=handle.id, rows=True)
             pieces.append((index, chunks(b"", np.ascontiguousarray(indices, INDEX))))
+        elif item.name in inputs.seeds:
+            seeds = inputs.seeds[item.name]
+            request.inputs.add(name=item.name, seeds=seeds[party] if party < len(seeds) else b"".join(seeds))
         else:
             given = inputs.secret[item.name]
             request.inputs.add(name=item.name, handle=given.id if isinstance(given, Handle) else b"")

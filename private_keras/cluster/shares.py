@@ -4,8 +4,8 @@ import weakref
 
 import numpy as np
 
-from private_keras.cluster.cluster import Cluster
 from private_keras.cluster.handle import Handle
+from private_keras.cluster.interface import Cluster
 from private_keras.cluster.loop import Rows
 
 # Deleting is a call over the network, which a garbage collector must not make: the next share or job does it.

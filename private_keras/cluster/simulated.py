@@ -6,11 +6,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from private_keras.cluster.cluster import ACTIVE, RUN_SECONDS, Cluster, decoded, kept_handles
 from private_keras.cluster.display import Facts
 from private_keras.cluster.handle import Handle, Stats, Traffic
+from private_keras.cluster.interface import ACTIVE, RUN_SECONDS, Cluster, decoded, kept_handles
 from private_keras.cluster.loop import Given, Loop, bind
 from private_keras.cluster.saving import check_save
+from private_keras.cluster.stock import Item, content
 from private_keras.errors import ClusterError, DeadlineExceeded, HandleNotFound, InputError
 from private_keras.plan.plan import Plan
 from private_keras.protocols.simulate import Simulate, SimulatedShare
@@ -53,18 +54,21 @@ class SimulatedCluster(Cluster):
         self._stored[handle.id] = elements
         return handle
 
-    def delete(self, *handles: Handle) -> None:
+    def delete(self, *handles: Handle | Item) -> None:
         for handle in handles:
             self._stored.pop(handle.id, None)
 
     def run(
-        self, plan: Plan, inputs: Mapping[str, Given], deadline: float = RUN_SECONDS, loop: Loop | None = None
+        self, plan: Plan, inputs: Mapping[str, Given], deadline: float = RUN_SECONDS, loop: Loop | None = None,
+        item: Item | None = None,
     ) -> dict[str, np.ndarray | Handle]:
         if not deadline > 0:
             raise InputError(f"expected a deadline in seconds. Received: {deadline}")
         incarnation = self.incarnation
         began = time.monotonic()
         bound = bind(plan, inputs, loop)
+        if item is not None:
+            item.use(incarnation, content(plan, bound))
         fixed = {name: SimulatedShare(self._held(given)) for name, given in bound.secret.items()}
         rows = {name: (self._taker(handle), indices) for name, (handle, indices) in bound.rows.items()}
 
@@ -90,8 +94,16 @@ class SimulatedCluster(Cluster):
         for handle, (value, _) in zip(kept.values(), protocol.keep(*(shares[name] for name in kept)), strict=True):
             self._stored[handle.id] = value
         seconds = time.monotonic() - began
-        self.stats.add(Traffic(runs=1, seconds=seconds, computing=seconds))
+        self.stats.add(Traffic(runs=1, seconds=seconds, computing=seconds), None if item is None else item.made)
         return {**decoded(plan, opened), **kept}
+
+    def prepare(self, plan: Plan, inputs: Mapping[str, Given], deadline: float = RUN_SECONDS) -> Item:
+        # There is nothing to do ahead; a program that prepares runs here as it does on servers.
+        incarnation = self.incarnation
+        bound = bind(plan, inputs, None, ahead=True)
+        item = Item(secrets.token_bytes(16), incarnation, content(plan, bound), {}, Traffic(runs=1))
+        self.stats.add_ahead(item.made)
+        return item
 
     def _held(self, given: Handle | np.ndarray) -> np.ndarray:
         if not isinstance(given, Handle):

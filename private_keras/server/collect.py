@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,10 +11,12 @@ from private_keras.plan.plan import Plan
 from private_keras.plan.records import PlanInput
 from private_keras.ring.kernel import Kernel
 from private_keras.server import limits
+from private_keras.server.execute.account import ahead_bytes
 from private_keras.server.jobs import Job
-from private_keras.server.material import WORD, Material, Receiver, stored_bytes
+from private_keras.server.material import WORD, Material, Receiver, masks, seed_bytes, stored_bytes
 from private_keras.server.plans import Prepared
 from private_keras.server.schedule import INDEX, Schedule, Table
+from private_keras.server.stock import Item
 from private_keras.server.store import Room, Store
 from private_keras.server.wire import messages_pb2 as wire
 
@@ -26,11 +28,17 @@ class Collected:
     Attributes:
         material: by name, of every secret input; of one that takes rows, the tensor that they are taken of.
         room: what the job took of the store, from which it may keep results.
+        item: what was made ahead for this job, if anything was.
+        seeds: of a job that is made ahead: by name, of this party's masks of the batch to come.
+        dealt: of such a job: bytes that the helper will deal.
     """
 
     schedule: Schedule
     material: dict[str, Material]
     room: Room
+    item: Item | None = None
+    seeds: dict[str, bytes] = field(default_factory=dict, repr=False)
+    dealt: int = 0
 
 
 class Collector:
@@ -43,9 +51,13 @@ class Collector:
 
     @contextmanager
     def collect(
-        self, job: Job, prepared: Prepared, first: wire.RunRequest, rest: Iterator[wire.RunRequest]
+        self, job: Job, prepared: Prepared, first: wire.RunRequest, rest: Iterator[wire.RunRequest],
+        stocked: Item | None = None,
     ) -> Iterator[Collected]:
         """Inputs, from the store or from the call itself; their memory is given back at the end.
+
+        Args:
+            stocked: the item of stock that the job has taken.
 
         Room for what the run itself holds, and for what it will keep, is taken from the store's quota as well, so that
         no plan, whoever wrote it, makes a server run out of memory by the number and size of its values.
@@ -67,7 +79,10 @@ class Collector:
         carried = {item.carry for item in plan.outputs if item.carry}
         for item in first.inputs:
             _check(item, specs[item.name], first.steps, carried)
-        found = {item.name: self._stored(job, item, specs[item.name]) for item in first.inputs if item.handle}
+        seeds = self._seeds(first, kept, stocked)
+        found = {
+            item.name: self._stored(job, item, specs[item.name], first.ahead) for item in first.inputs if item.handle
+        }
         shares = [specs[item.name].type.size for item in first.inputs if not item.handle and not item.values]
         # Rows are copied at each step; what is carried is held beside what it came from.
         shares += [specs[item.name].type.size for item in first.inputs if item.rows or item.name in carried]
@@ -77,15 +92,21 @@ class Collector:
         nbytes = sum(stored_bytes(self._party, size) for size in shares)
         nbytes += max(prepared.working_bytes, _masking_bytes(plan))
         nbytes += sum(_table_bytes(item, specs[item.name], first.steps) for item in first.inputs)
+        dealt, parts = ahead_bytes(prepared.program, seeds) if first.ahead else (0, 0)
+        nbytes += (parts, dealt, 0)[self._party]
         with self._store.room(nbytes) as room:
             receivers: dict[int, Receiver | Table] = {}
             for index, item in enumerate(first.inputs):
-                receiver = self._receiver(item, specs[item.name], first.steps)
+                if first.ahead and item.name in seeds:
+                    size = specs[item.name].type.size
+                    found[item.name] = Material(None, masks(self._kernel, seeds[item.name], size))
+                    continue
+                receiver = self._receiver(item, specs[item.name], first.steps, seeds.get(item.name, b""))
                 if receiver is not None:
                     receivers[index] = receiver
             _feed(job, receivers, first, rest)
             handles = {item.name: item.handle for item in first.inputs if item.handle}
-            schedule = Schedule(plan.digest, first.steps, handles, {}, {}, kept)
+            schedule = Schedule(plan.digest, first.steps, handles, {}, {}, kept, first.ahead, first.item)
             for index, receiver in receivers.items():
                 item = first.inputs[index]
                 if isinstance(receiver, Receiver):
@@ -95,7 +116,32 @@ class Collector:
                 else:
                     rows = found[item.name].mask.size // (specs[item.name].type.size // specs[item.name].type.shape[0])
                     schedule.rows[item.name] = _below(receiver.finish(), rows, item.name)
-            yield Collected(schedule, found, room)
+            if stocked is not None:
+                stocked.check(schedule, found)
+            yield Collected(schedule, found, room, stocked, seeds, dealt)
+
+    def _seeds(self, first: wire.RunRequest, kept: dict[str, bytes], stocked: Item | None) -> dict[str, bytes]:
+        """By name, the seeds of the batch's masks where they come ahead of the batch, or have come."""
+        given = {item.name: item.seeds for item in first.inputs if not item.handle and not item.values}
+        if stocked is not None:
+            if given != dict.fromkeys(stocked.seeds, b""):
+                raise InputError(f"expected words of {sorted(stocked.seeds)[:20]}. Received: {sorted(given)[:20]}")
+            return dict(stocked.seeds)
+        if not first.ahead:
+            if any(given.values()):
+                raise InputError("expected seeds ahead of a job only. Received: some for a job that runs now")
+            return {}
+        if first.steps != 1 or kept:
+            raise InputError(
+                "ahead can be made what one run of a plan needs that keeps nothing. Received: "
+                f"{first.steps} steps, {len(kept)} outputs to keep"
+            )
+        for name, seeds in given.items():
+            if len(seeds) != seed_bytes(self._party):
+                raise InputError(
+                    f"input {name!r}: expected {seed_bytes(self._party)} bytes of seeds. Received: {len(seeds)}"
+                )
+        return given
 
     def _kept(self, prepared: Prepared, first: wire.RunRequest) -> dict[str, bytes]:
         outputs = prepared.program.plan.outputs
@@ -106,7 +152,7 @@ class Collector:
         self._store.check_free([item.handle for item in first.kept])
         return {outputs[item.output].name: item.handle for item in first.kept}
 
-    def _stored(self, job: Job, item: wire.Input, spec: PlanInput) -> Material:
+    def _stored(self, job: Job, item: wire.Input, spec: PlanInput, ahead: bool) -> Material:
         material = self._store.get(item.handle, job.owner, f"input {item.name!r}")
         size, of = material.mask.size, spec.type.size
         if item.rows:
@@ -120,15 +166,17 @@ class Collector:
                 f"input {item.name!r}: expected shape {spec.type.shape} with {of} elements. "
                 f"Received: shares of {size} elements"
             )
+        elif ahead and self._party == 0:
+            return self._store.with_difference(item.handle, job.owner, f"input {item.name!r}")
         return material
 
-    def _receiver(self, item: wire.Input, spec: PlanInput, steps: int) -> Receiver | Table | None:
+    def _receiver(self, item: wire.Input, spec: PlanInput, steps: int, seeds: bytes) -> Receiver | Table | None:
         what = f"input {item.name!r}"
         if item.values:
             return Table((item.values, *spec.type.shape), WORD, f"{what}: public values")
         if item.rows:
             return Table((steps, spec.type.shape[0]), INDEX, f"{what}: indices of rows")
-        return None if item.handle else Receiver(self._party, spec.type.size, what)
+        return None if item.handle else Receiver(self._party, spec.type.size, what, seeds)
 
 
 def _check(item: wire.Input, spec: PlanInput, steps: int, carried: set[str]) -> None:

@@ -75,8 +75,11 @@ class Lanes:
             channel.interrupt()
 
     # --- a job's view -------------------------------------------------------------------------------------------------
-    def open(self, job: Job, digest: bytes) -> "JobLanes":
-        """A lane to every other server for this job, with the keys that the job shares with each.
+    def open(self, job: Job, digest: bytes, peers: Collection[int] | None = None) -> "JobLanes":
+        """Lanes to other servers for this job, with the keys that the job shares with each.
+
+        Args:
+            peers: which servers; None for all others.
 
         Raises:
             ServerUnavailable: a server does not answer or does not join the job.
@@ -84,17 +87,16 @@ class Lanes:
         """
         lanes: dict[int, Lane] = {}
         keys: dict[int, bytes] = {}
-        hellos = {
-            peer: Hello.fresh(self._protocol, self._party, job.id, digest)
-            for peer in range(len(self._names)) if peer != self._party
-        }  # fmt: skip
+        others = sorted(peers if peers is not None else set(range(len(self._names))) - {self._party})
+        lower, higher = ([peer for peer in others if (peer < self._party) == below] for below in (True, False))
+        hellos = {peer: Hello.fresh(self._protocol, self._party, job.id, digest) for peer in others}
         try:
-            for peer in range(self._party):
+            for peer in lower:
                 lanes[peer] = self._begin(job, peer, hellos[peer])
-            for peer in range(self._party + 1, len(self._names)):
+            for peer in higher:
                 lanes[peer] = self._joined(job, peer, hellos[peer])
                 keys[peer] = self._agree(hellos[peer], lanes[peer])
-            for peer in range(self._party):
+            for peer in lower:
                 lanes[peer] = self._answered(job, lanes[peer], hellos[peer])
                 keys[peer] = self._agree(hellos[peer], lanes[peer])
         except BaseException:

@@ -20,19 +20,31 @@ HELPER = 2
 
 @dataclass(frozen=True)
 class Material:
-    """One party's part of a shared tensor, flat and read-only: masked values (None at the helper) and its masks."""
+    """One party's part of a shared tensor, flat and read-only.
+
+    Attributes:
+        masked: m; None at the helper, and of a batch to come.
+        mask: l.
+        difference: m - l where somebody needs it again and again.
+    """
 
     masked: np.ndarray | None
     mask: np.ndarray
+    difference: np.ndarray | None = None
 
     @property
     def nbytes(self) -> int:
         return self.mask.nbytes + (0 if self.masked is None else self.masked.nbytes)
 
 
+def seed_bytes(party: int) -> int:
+    """Bytes of the seeds of one tensor's masks that a party gets."""
+    return SEED_BYTES * (2 if party == HELPER else 1)
+
+
 def material_bytes(party: int, elements: int) -> int:
     """Bytes on the wire for one party."""
-    return 2 * SEED_BYTES if party == HELPER else SEED_BYTES + WORD.itemsize * elements
+    return seed_bytes(party) + (0 if party == HELPER else WORD.itemsize * elements)
 
 
 def stored_bytes(party: int, elements: int) -> int:
@@ -45,19 +57,21 @@ class Receiver:
 
     Args:
         what: for errors.
+        seeds: of the masks, where they came ahead, so that words alone come now.
 
     Raises:
         InputError: a size out of bounds.
     """
 
-    def __init__(self, party: int, elements: int, what: str):
+    def __init__(self, party: int, elements: int, what: str, seeds: bytes = b""):
         if not 1 <= elements <= MAX_ELEMENTS:
             raise InputError(f"{what}: expected 1 to {MAX_ELEMENTS} elements. Received: {elements}")
         self._party = party
         self._elements = elements
         self._what = what
-        self._seeds = bytearray()
-        self._wanted_seeds = SEED_BYTES * (2 if party == HELPER else 1)
+        self._seeds = bytearray(seeds)
+        self._ahead = len(seeds)
+        self._wanted_seeds = seed_bytes(party)
         self._words = np.empty(0 if party == HELPER else elements, WORD)
         self._filled = 0
 
@@ -69,26 +83,33 @@ class Receiver:
         target = self._words.view(np.uint8)
         if self._filled + len(rest) > target.size:
             raise InputError(
-                f"{self._what}: expected {self._wanted_seeds + target.size} bytes of material. Received: more"
+                f"{self._what}: expected {self._wanted_seeds - self._ahead + target.size} bytes of material. "
+                "Received: more"
             )
         target[self._filled : self._filled + len(rest)] = np.frombuffer(rest, np.uint8)
         self._filled += len(rest)
 
     def finish(self, kernel: Kernel) -> Material:
         """The material, masks made from their seeds; raises `InputError` when pieces are missing."""
-        got = len(self._seeds) + self._filled
-        if got != material_bytes(self._party, self._elements):
-            wanted = material_bytes(self._party, self._elements)
+        got = len(self._seeds) - self._ahead + self._filled
+        wanted = material_bytes(self._party, self._elements) - self._ahead
+        if got != wanted:
             raise InputError(f"{self._what}: expected {wanted} bytes of material. Received: {got}")
-        seeds = [bytes(self._seeds[i : i + SEED_BYTES]) for i in range(0, len(self._seeds), SEED_BYTES)]
-        mask = kernel.random(seeds[0], 0, self._elements)
-        for seed in seeds[1:]:
-            mask = mask + kernel.random(seed, 0, self._elements)
+        mask = masks(kernel, bytes(self._seeds), self._elements)
         words = None if self._party == HELPER else self._words.astype(np.uint64, copy=False)
-        for array in (mask, words):
-            if array is not None:
-                array.flags.writeable = False
+        if words is not None:
+            words.flags.writeable = False
         return Material(words, mask)
+
+
+def masks(kernel: Kernel, seeds: bytes, elements: int) -> np.ndarray:
+    """A party's masks from its seeds, read-only; added up at the helper, which has both."""
+    parts = [seeds[i : i + SEED_BYTES] for i in range(0, len(seeds), SEED_BYTES)]
+    mask = kernel.random(parts[0], 0, elements)
+    for seed in parts[1:]:
+        mask += kernel.random(seed, 0, elements)
+    mask.flags.writeable = False
+    return mask
 
 
 def split(elements: np.ndarray, kernel: Kernel, seeds: tuple[bytes, bytes]) -> list[tuple[bytes, np.ndarray]]:

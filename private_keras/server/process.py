@@ -28,6 +28,7 @@ from private_keras.server.log import Log
 from private_keras.server.run import Runner
 from private_keras.server.saving import Saving
 from private_keras.server.service import Service
+from private_keras.server.stock import Stock
 from private_keras.server.storage import Storage
 from private_keras.server.store import Store
 from private_keras.server.wire import messages_pb2 as wire
@@ -81,7 +82,8 @@ class ServerProcess:
         self._lanes = Lanes(party, names, [_plain(s.data) for s in config.servers], endpoint, config.protocol, self.log)
         self._jobs = Jobs(self._lanes.wake)
         store = Store()
-        runner = Runner(config.protocol, party, len(names), kernel, self._lanes, store)
+        stock = Stock(store)
+        runner = Runner(config.protocol, party, len(names), kernel, self._lanes, store, stock)
         about = wire.HelloReply(
             version=VERSION, protocol=config.protocol, name=self._own.name, party=party,
             incarnation=secrets.token_hex(8), kernel=kernel.name,
@@ -89,7 +91,8 @@ class ServerProcess:
         collector = Collector(party, kernel, store)
         saving = Saving(Storage(storage, config.protocol, party), store)
         service = Service(
-            about, Identities(config), store, self._jobs, collector, runner, saving, kernel, self._memory.use, self.log
+            about, Identities(config), store, stock, self._jobs, collector, runner, saving, kernel, self._memory.use,
+            self.log,
         )
         workers = limits.MAX_JOBS + OTHER_CALLS
         pool = futures.ThreadPoolExecutor(workers, thread_name_prefix="call")

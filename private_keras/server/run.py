@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from private_keras.server.jobs import Job
 from private_keras.server.lanes import JobLanes, Lanes
 from private_keras.server.loop import Feed, TakeRows, paced, run_steps
 from private_keras.server.material import WORD, Material
+from private_keras.server.stock import Item, Stock
 from private_keras.server.store import Kept, Store
 from private_keras.server.wire import messages_pb2 as wire
 from private_keras.transport.frames import GaveUp
@@ -31,7 +33,8 @@ class Outcome:
     """What a run leaves: this party's contributions by output name, and what it took.
 
     Attributes:
-        kept: handles of what is in the store now.
+        kept: handles of what is in the store now, or the id of what is in the stock.
+        stored: bytes of the item of stock that was made.
     """
 
     contributions: dict[str, np.ndarray]
@@ -39,18 +42,22 @@ class Outcome:
     rounds: int
     sent: list[int]
     seconds: float
+    stored: int = 0
 
 
 class Runner:
     """Runs jobs of one server; holds nothing of any of them."""
 
-    def __init__(self, protocol: str, party: int, parties: int, kernel: Kernel, lanes: Lanes, store: Store):
+    def __init__(
+        self, protocol: str, party: int, parties: int, kernel: Kernel, lanes: Lanes, store: Store, stock: Stock
+    ):
         self._make_party = MAKE_PARTY[protocol]
         self._party = party
         self._parties = parties
         self._kernel = kernel
         self._lanes = lanes
         self._store = store
+        self._stock = stock
 
     def abandon(self, job: Job) -> None:
         """The job failed here: peers that wait for this server are told."""
@@ -60,15 +67,70 @@ class Runner:
         """The job itself; yields now and then how many steps are done, and raises whatever ends it, after the lanes are
         in order. What is kept is in the store when all servers have come to the same end, and not before.
         """
-        lanes = self._lanes.open(job, given.schedule.digest)
         began = time.monotonic()
-        before = {peer: (channel.traffic.sent, channel.traffic.rounds) for peer, channel in lanes.channels.items()}
-        try:
-            protocol = self._make_party(self._party, self._kernel, lanes.channels, lanes.keys)
+        # What was made ahead holds all that the helper would have to say.
+        peers = None if given.item is None else {1 - self._party}
+        with self._opened(job, given.schedule.digest, peers) as (lanes, traffic):
+            protocol = self._protocol(lanes, given)
             feed = _feed(protocol, program.plan, given)
             shares = yield from paced(run_steps(program, protocol, feed, lambda index, step: job.check()))
             contributions = program.open(protocol, shares)
             kept = protocol.keep(*(shares[name] for name in given.schedule.kept))
+            if given.item is not None:
+                protocol.finish()
+        rounds, sent = traffic.taken()
+        draws = {peer: protocol.draws[peer] for peer in lanes.channels}
+        lanes.finish(draws, _needed(draws, contributions, bool(kept)), together=bool(kept))
+        job.check()
+        parts = [Material(*(None if part is None else _sealed(part) for part in pair)) for pair in kept]
+        handles = list(given.schedule.kept.values())
+        items = [Kept(handle, part, part.nbytes) for handle, part in zip(handles, parts, strict=True)]
+        self._store.put(job.owner, items, given.room)
+        return Outcome(contributions, handles, rounds, sent, time.monotonic() - began)
+
+    def make(self, job: Job, program: Program, given: Collected) -> Generator[int, None, Outcome]:
+        """Makes an item of stock for a job to come, under this job's id; yields as `run` does.
+
+        The item is in the stock when all servers have come to the end, and not before.
+        """
+        began = time.monotonic()
+        with self._opened(job, given.schedule.digest, None) as (lanes, traffic):
+            walk = self._walk(lanes, given.dealt)
+            feed = _feed(walk, program.plan, given)
+            yield from paced(run_steps(program, walk, feed, lambda index, step: job.check()))
+            supply = walk.supply() if isinstance(walk, trio.Ahead) else None
+        rounds, sent = traffic.taken()
+        lanes.finish(walk.draws, list(walk.draws), together=True)
+        job.check()
+        if supply is not None:
+            handles = given.schedule.handles
+            stored = {name: given.material[name] for name in handles}
+            content, owner = given.schedule.content, job.owner
+            item = Item(job.id, owner, content, stored, frozenset(handles.values()), given.seeds, supply)
+            self._stock.put(item, given.room)
+        seconds = time.monotonic() - began
+        return Outcome({}, [job.id], rounds, sent, seconds, 0 if supply is None else supply.nbytes)
+
+    def _protocol(self, lanes: JobLanes, given: Collected) -> Protocol:
+        if given.item is None:
+            return self._make_party(self._party, self._kernel, lanes.channels, lanes.keys)
+        other = 1 - self._party
+        return trio.Supplied(
+            self._party, self._kernel, lanes.channels[other], lanes.keys[other], given.item.supply
+        )
+
+    def _walk(self, lanes: JobLanes, dealt: int) -> Protocol:
+        if self._party not in trio.EVALUATORS:
+            return self._make_party(self._party, self._kernel, lanes.channels, lanes.keys)
+        return trio.Ahead(self._party, self._kernel, lanes.channels, lanes.keys, dealt // WORD.itemsize)
+
+    @contextmanager
+    def _opened(self, job: Job, digest: bytes, peers: set[int] | None) -> Iterator[tuple[JobLanes, "_Meter"]]:
+        """A job's lanes; after an error in the `with` block they are closed, and peers told whom it blames."""
+        lanes = self._lanes.open(job, digest, peers)
+        meter = _Meter(lanes, self._parties)
+        try:
+            yield lanes, meter
         except GeneratorExit:
             lanes.fail(self._party)  # the client is gone, and gRPC looks at this job no more
             raise
@@ -76,18 +138,23 @@ class Runner:
             lanes.fail(_blamed(error, lanes, self._party))
             job.check()  # a wait that ended because the job was cancelled is no loss of a peer
             raise
+
+
+class _Meter:
+    """What a job sends on its lanes, which have served others before."""
+
+    def __init__(self, lanes: JobLanes, parties: int):
+        self._channels = lanes.channels
+        self._parties = parties
+        self._before = {peer: (c.traffic.sent, c.traffic.rounds) for peer, c in self._channels.items()}
+
+    def taken(self) -> tuple[int, list[int]]:
+        """Rounds, and payload bytes to each party."""
         sent = [0] * self._parties
-        rounds = 0
-        for peer, channel in lanes.channels.items():
-            sent[peer] = channel.traffic.sent - before[peer][0]
-            rounds = max(rounds, channel.traffic.rounds - before[peer][1])
-        lanes.finish(protocol.draws, _needed(protocol.draws, contributions, bool(kept)), together=bool(kept))
-        job.check()
-        parts = [Material(*(None if part is None else _sealed(part) for part in pair)) for pair in kept]
-        handles = list(given.schedule.kept.values())
-        items = [Kept(handle, part, part.nbytes) for handle, part in zip(handles, parts, strict=True)]
-        self._store.put(job.owner, items, given.room)
-        return Outcome(contributions, handles, rounds, sent, time.monotonic() - began)
+        for peer, channel in self._channels.items():
+            sent[peer] = channel.traffic.sent - self._before[peer][0]
+        rounds = max(channel.traffic.rounds - self._before[peer][1] for peer, channel in self._channels.items())
+        return rounds, sent
 
 
 def _needed(draws: dict[int, int], contributions: dict[str, np.ndarray], kept: bool) -> list[int]:
@@ -113,7 +180,10 @@ def _feed(protocol: Protocol, plan: Plan, given: Collected) -> Feed:
         elif not item.public:
             part = given.material[name]
             masked = None if part.masked is None else part.masked.reshape(shape)
-            fixed[name] = protocol.masked(masked, part.mask.reshape(shape))
+            if part.difference is not None and isinstance(protocol, trio.Supplied):
+                fixed[name] = protocol.weight(masked, part.mask.reshape(shape), part.difference.reshape(shape))
+            else:
+                fixed[name] = protocol.masked(masked, part.mask.reshape(shape))
     return Feed(given.schedule.steps, fixed, rows, given.schedule.public)
 
 
@@ -161,5 +231,6 @@ def replies(program: Program, outcome: Outcome) -> Iterator[wire.RunReply]:
                 reply, room = wire.RunReply(), limits.CHUNK_BYTES
             reply.contributions.add(output=index, data=piece)
             room -= len(piece)
-    reply.done.CopyFrom(wire.Done(rounds=outcome.rounds, sent=outcome.sent, seconds=outcome.seconds))
+    done = wire.Done(rounds=outcome.rounds, sent=outcome.sent, seconds=outcome.seconds, stored=outcome.stored)
+    reply.done.CopyFrom(done)
     yield reply

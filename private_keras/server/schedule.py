@@ -55,6 +55,8 @@ class Schedule:
         rows: by input name, indices (steps, rows).
         public: by input name, ring elements (1, *shape) or (steps, *shape).
         kept: by output name, the handle under which it is kept.
+        ahead: whether the job is made ahead of its batch.
+        item: id of the item of stock that the job uses up, if any.
     """
 
     plan: str
@@ -63,10 +65,23 @@ class Schedule:
     rows: Mapping[str, np.ndarray]
     public: Mapping[str, np.ndarray]
     kept: Mapping[str, bytes]
+    ahead: bool = False
+    item: bytes = b""
 
     @property
     def digest(self) -> bytes:
-        """SHA-256 of all of it; 32 bytes. Names and shapes are the plan's, whose digest comes first."""
+        """SHA-256 of all of it; 32 bytes."""
+        if self.ahead:
+            return hashlib.sha256(b"private_keras ahead\0" + self.content).digest()
+        if self.item:
+            return hashlib.sha256(b"private_keras item\0" + self.item + self.content).digest()
+        return self.content
+
+    @property
+    def content(self) -> bytes:
+        """SHA-256 of what the job is about, whether it is made ahead or not. Names and shapes are the plan's, whose
+        digest comes first.
+        """
         total = hashlib.sha256(b"private_keras job\0" + bytes.fromhex(self.plan))
         total.update(self.steps.to_bytes(8, "little"))
         for kind, values in (

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import grpc
@@ -20,6 +21,7 @@ from private_keras.server.material import Receiver, stored_bytes
 from private_keras.server.plans import Plans
 from private_keras.server.run import Outcome, Runner, replies, result_bytes
 from private_keras.server.saving import Saving
+from private_keras.server.stock import Stock
 from private_keras.server.store import Kept, Store
 from private_keras.server.wire import messages_pb2 as wire
 
@@ -55,6 +57,7 @@ class Service:
         about: wire.HelloReply,
         identities: Identities,
         store: Store,
+        stock: Stock,
         jobs: Jobs,
         collector: Collector,
         runner: Runner,
@@ -66,6 +69,7 @@ class Service:
         self._about = about
         self._identities = identities
         self._store = store
+        self._stock = stock
         self._jobs = jobs
         self._collector = collector
         self._runner = runner
@@ -105,8 +109,9 @@ class Service:
         return wire.UploadReply()
 
     def delete(self, request: wire.DeleteRequest, identity: str, context: grpc.ServicerContext) -> wire.DeleteReply:
-        """Forgets shares of the caller."""
-        return wire.DeleteReply(deleted=self._store.delete(list(request.handles), identity))
+        """Forgets shares of the caller, and stock: items that are named, or were made for these shares."""
+        deleted = self._store.delete(list(request.handles), identity)
+        return wire.DeleteReply(deleted=deleted + self._stock.delete(list(request.handles), identity))
 
     def prepare(
         self, requests: Iterator[wire.PrepareRequest], identity: str, context: grpc.ServicerContext
@@ -148,12 +153,13 @@ class Service:
             outcome, program = yield from self._outcome(job, first, requests)
             self._log.write(
                 "info", "job done", job=first.job.hex()[:8], digest=first.digest[:16], client=identity,
-                rounds=outcome.rounds, sent=sum(outcome.sent), seconds=round(outcome.seconds, 4),
+                rounds=outcome.rounds, sent=sum(outcome.sent), seconds=round(outcome.seconds, 4), ahead=first.ahead,
             )  # fmt: skip
             try:
                 yield from replies(program, outcome)
             except BaseException:  # the client is gone, or does not want the result: it will not use what it keeps
                 self._store.delete(outcome.kept, identity)
+                self._stock.delete(outcome.kept, identity)
                 raise
 
     def _outcome(
@@ -161,9 +167,14 @@ class Service:
     ) -> Generator[wire.RunReply, None, tuple[Outcome, Program]]:
         """The job itself; yields its progress. Its inline material is gone when this returns."""
         try:
-            prepared = self._plans.get(first.digest, job.owner)
-            with self._collector.collect(job, prepared, first, rest) as given:
-                steps = self._runner.run(job, prepared.program, given)
+            if first.ahead and first.item:
+                raise InputError("expected a job that makes stock or one that uses it. Received: both at once")
+            with ExitStack() as held:
+                item = held.enter_context(self._stock.taken(first.item, job.owner))
+                prepared = self._plans.get(first.digest, job.owner)
+                given = held.enter_context(self._collector.collect(job, prepared, first, rest, item))
+                run = self._runner.make if first.ahead else self._runner.run
+                steps = run(job, prepared.program, given)
                 while True:
                     try:
                         yield wire.RunReply(steps=next(steps))

@@ -1,9 +1,9 @@
 """Shares that clients keep on a server: in memory, under random handles, each for its owner alone."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from private_keras.errors import ClusterError, HandleNotFound, SecurityError
 from private_keras.server import limits
@@ -76,6 +76,17 @@ class Store:
             with self._lock:
                 self._bytes -= room.nbytes
 
+    def release(self, nbytes: int) -> None:
+        """Gives back what was kept of a room outside the store."""
+        with self._lock:
+            self._bytes -= nbytes
+
+    def holds(self, handles: Collection[bytes], owner: str) -> bool:
+        """Whether all these are here, and the owner's."""
+        with self._lock:
+            found = [self._entries.get(handle) for handle in handles]
+        return all(entry is not None and entry.owner == owner for entry in found)
+
     def put(self, owner: str, items: Sequence[Kept], room: Room) -> None:
         """Keeps all these or none; their part of the room is theirs from now.
 
@@ -118,6 +129,25 @@ class Store:
                 "share them again"
             )
         return entry.material
+
+    def with_difference(self, handle: bytes, owner: str, what: str) -> Material:
+        """The owner's material, from now on with m - l beside it, computed once; errors as in `get`, and of `room`.
+
+        Cost: half as much memory again, as long as the handle lives.
+        """
+        material = self.get(handle, owner, what)
+        if material.difference is not None:
+            return material
+        with self.room(material.mask.nbytes) as room:
+            difference = material.masked - material.mask
+            difference.flags.writeable = False
+            with self._lock:
+                entry = self._entries.get(handle)
+                if entry is not None and entry.material is material:
+                    whole = replace(material, difference=difference)
+                    self._entries[handle] = _Entry(owner, entry.nbytes + difference.nbytes, whole)
+                    room.nbytes -= difference.nbytes
+        return self.get(handle, owner, what)
 
     def delete(self, handles: Sequence[bytes], owner: str) -> int:
         """Forgets the owner's handles among these; returns how many there were."""

@@ -3,13 +3,17 @@
 Semi-honest, three servers, at most one corrupted, Z_2^64. Functionalities, simulation argument and sources stand in
 docs/security.md; each method says its cost, error and leakage.
 """
+from private_keras.protocols.trio.ahead import EVALUATORS, Ahead, CountingAhead, Supply
 from private_keras.protocols.trio.counting import CountingTrio
 from private_keras.protocols.trio.evaluator import Evaluator
 from private_keras.protocols.trio.helper import Helper
+from private_keras.protocols.trio.supplied import Supplied
 from private_keras.ring.kernel import Kernel
 from private_keras.transport.channel import Channel
 
-__all__ = ["CountingTrio", "Evaluator", "Helper", "make_party"]
+__all__ = [
+    "EVALUATORS", "Ahead", "CountingAhead", "CountingTrio", "Evaluator", "Helper", "Supplied", "Supply", "make_party",
+]  # fmt: skip
 
 
 def make_party(party: int, kernel: Kernel, channels: dict[int, Channel], keys: dict[int, bytes]) -> Evaluator | Helper:

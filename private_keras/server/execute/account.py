@@ -1,4 +1,5 @@
 """What a plan costs, known before it runs: the same steps on a protocol that only counts."""
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -6,13 +7,14 @@ import numpy as np
 from private_keras.errors import PlanError
 from private_keras.plan.plan import Plan
 from private_keras.protocols.protocol import Cost, Protocol
-from private_keras.protocols.trio.counting import CountingTrio
+from private_keras.protocols.trio import CountingAhead, CountingTrio
 from private_keras.ring.numpy_kernel import NumpyKernel
 from private_keras.server.execute.program import OPERATIONS, InPublic, Program
 from private_keras.server.execute.values import Operation
 
 COUNTING = {"trio": CountingTrio}
 FREE = ("simulate",)
+WORD_BYTES = 8
 RANDOM_BYTES = 128  # for each element of a `random` step: several words are drawn for a normal number
 
 
@@ -41,6 +43,21 @@ def account_program(program: Program, protocol_name: str) -> list[Cost]:
         raise PlanError(f"cost of a plan: expected one of the protocols {known}. Received: {protocol_name!r}")
     counting, _, _ = _counted(program, protocol_name, _uncomputed)
     return [counting.costs.get(index, Cost()) for index in range(len(program.plan.steps))]
+
+
+def ahead_bytes(program: Program, fresh: Collection[str]) -> tuple[int, int]:
+    """What a run that is made ahead leaves, on `trio`: (bytes of the helper's messages, of parts of products).
+
+    Args:
+        fresh: names of the inputs that are not known ahead: the batch.
+    """
+    counting = CountingAhead(NumpyKernel())
+    inputs = {}
+    for item in program.plan.inputs:
+        made = _zeros if item.public else counting.input if item.name in fresh else counting.known
+        inputs[item.name] = made(item.type.shape)
+    program.compute(counting, inputs, None, _uncomputed)
+    return counting.cost.ahead, WORD_BYTES * counting.parts
 
 
 @dataclass(frozen=True)

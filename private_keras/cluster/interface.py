@@ -1,0 +1,175 @@
+"""A cluster as models use it: share, run, delete."""
+
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import numpy as np
+
+from private_keras.cluster import display
+from private_keras.cluster.active import Active
+from private_keras.cluster.handle import Handle, Stats
+from private_keras.cluster.loop import Given, Loop
+from private_keras.cluster.stock import Item
+from private_keras.plan.plan import Plan
+from private_keras.ring import fixedpoint
+from private_keras.server import limits
+
+RUN_SECONDS = 600.0
+
+
+class Cluster(ABC):
+    """Where plans run.
+
+    Attributes:
+        protocol: name of the protocol.
+        stats: rounds, bytes and seconds of the last run and of all.
+    """
+
+    protocol: str
+    stats: Stats
+
+    @property
+    @abstractmethod
+    def incarnation(self) -> str:
+        """Changes whenever a server was started anew: handles from before are gone, and must be shared again."""
+
+    @abstractmethod
+    def share(self, values: np.ndarray, fraction: int, name: str) -> Handle:
+        """Shares a tensor among the servers, which keep it.
+
+        Args:
+            values: real numbers, any shape without empty axes.
+            fraction: fractional bits.
+            name: what it is, for errors.
+
+        Raises:
+            InputError: not finite, out of range, not numbers, or empty.
+            ClusterError: a server cannot be reached or has no room.
+        """
+
+    @abstractmethod
+    def delete(self, *handles: Handle | Item) -> None:
+        """Lets the servers forget shares, with all that was prepared for them, and items that were prepared; all in one
+        call, without effect where they are gone already.
+        """
+
+    @abstractmethod
+    def run(
+        self, plan: Plan, inputs: Mapping[str, Given], deadline: float = RUN_SECONDS, loop: Loop | None = None,
+        item: Item | None = None,
+    ) -> dict[str, np.ndarray | Handle]:
+        """Runs a plan, once or as the steps of a loop, in one job.
+
+        Args:
+            plan: the program.
+            inputs: for each secret input of the plan a stored handle, or real numbers, which are shared for this run
+                alone, or `Rows` of a stored handle; for each public one a `PublicValue`. What an output carries is the
+                input at the first step only.
+            deadline: seconds.
+            loop: how many steps; None for one.
+            item: what `prepare` made for this run, which it uses up. Where servers have it no more, the run does all
+                itself.
+
+        Returns:
+            By name, outputs that are opened, float64, and new handles of those that the servers keep; both of the last
+            step. They are the caller's to delete. There are none after an error.
+
+        Raises:
+            InputError: inputs that do not fit the plan.
+            HandleNotFound: shares that are gone; share them again.
+            PeerLost, DeadlineExceeded, ServerUnavailable: naming the server. The cluster stays usable.
+        """
+
+    @abstractmethod
+    def prepare(self, plan: Plan, inputs: Mapping[str, Given], deadline: float = RUN_SECONDS) -> Item:
+        """Lets the servers do, ahead, all of one run of a plan that needs no batch. See docs/security.md, "Made ahead".
+
+        Args:
+            plan: opens all its outputs.
+            inputs: as for `run`, without those that the batch is: real numbers that are given with the run.
+            deadline: seconds.
+
+        Returns:
+            What `run` takes once. Servers keep it as long as they keep all stored tensors in it, or until `delete`.
+
+        Raises: as `run` does.
+        """
+
+    @abstractmethod
+    def save(self, name: str, handles: Mapping[str, Handle], about: str = "") -> None:
+        """Saves shares on the servers' disks, in place of what was saved under that name; all of it or nothing.
+
+        Each server writes what it holds, which stays as secret as it was. After a crash of a server, of all, or of this
+        client in the middle, there is either what was saved before or what is saved now.
+
+        Args:
+            name: up to 80 letters, digits and _ . : / -.
+            handles: tensors by name.
+            about: text of up to 1 MiB that `load` gives back. Servers can read it.
+
+        Raises:
+            InputError, HandleNotFound: arguments that do not fit, shares that are gone.
+            ClusterError: a server without a directory for it, or without room; says what to do.
+        """
+
+    @abstractmethod
+    def load(self, name: str) -> tuple[dict[str, Handle], str]:
+        """New handles of what this identity saved last under a name, and the text about it.
+
+        Raises:
+            HandleNotFound: nothing is saved under it on all servers.
+            FileError: a server's file is damaged.
+        """
+
+    @abstractmethod
+    def saved(self) -> list[str]:
+        """Names that can be loaded, sorted."""
+
+    @abstractmethod
+    def forget(self, name: str) -> None:
+        """Removes what was saved under a name; without effect when there is nothing."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Ends the connection; idempotent."""
+
+    @abstractmethod
+    def _facts(self) -> display.Facts:
+        """What it is and in what state, without asking a server."""
+
+    def __repr__(self) -> str:
+        return display.as_text(type(self).__name__, self._facts())
+
+    def _repr_html_(self) -> str:
+        return display.as_html(type(self).__name__, self._facts(), self.stats)
+
+    def __enter__(self) -> "Cluster":
+        """Makes this cluster the current one for a `with` block."""
+        ACTIVE.push(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+ACTIVE: Active[Cluster] = Active()
+
+
+def decoded(plan: Plan, opened: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Ring elements of the outputs that are opened as real numbers."""
+    return {
+        item.name: fixedpoint.decode(opened[item.name], plan.types[item.value].fraction)
+        for item in plan.outputs if item.receivers
+    }  # fmt: skip
+
+
+def kept_handles(plan: Plan, incarnation: str) -> dict[str, Handle]:
+    """New handles for the outputs that servers keep, by name."""
+    result = {}
+    for item in plan.outputs:
+        if not item.receivers:
+            kind = plan.types[item.value]
+            handle_id = secrets.token_bytes(limits.ID_BYTES)
+            result[item.name] = Handle(item.name, kind.shape, kind.fraction, incarnation, handle_id)
+    return result

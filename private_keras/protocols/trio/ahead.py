@@ -1,0 +1,279 @@
+"""What the evaluators do before inputs exist, and the job that uses it: docs/security.md, "Made ahead".
+
+Masks do not depend on inputs. So an evaluator can walk the plan over its own masks as the helper does over all of them,
+receive all that the helper deals, and compute the part of every product with a value that is known already (a weight)
+that needs no input: of x y, with y known,
+
+    evaluator 0: z0 = m_x (m_y - l_y0) + [g0 - l_x0 m_y]      evaluator 1: z1 = -m_x l_y1 + [g1 - l_x1 m_y],
+
+the brackets. One product is left for the job, in `supplied`.
+"""
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from private_keras.errors import FrameError, SecurityError
+from private_keras.protocols.protocol import Bilinear, Cost, Kept, Linear
+from private_keras.protocols.rounds import Opened, Settle
+from private_keras.protocols.trio import costs
+from private_keras.protocols.trio.counting import CountingTrio
+from private_keras.protocols.trio.party import OFFSET, Party, U, conjunction_groups
+from private_keras.protocols.trio.shares import TrioBits, TrioShare
+from private_keras.ring.kernel import Kernel, plane_words
+from private_keras.transport.channel import Channel
+
+EVALUATORS, HELPER = (0, 1), 2
+NEITHER, LEFT, RIGHT = 0, 1, 2  # which operand of a product is known ahead
+
+
+@dataclass(frozen=True)
+class Supply:
+    """What one evaluator holds for one job to come. It must serve one job and no second: its masks are in it.
+
+    Attributes:
+        key: shared with the helper.
+        draws: how often the job draws from it.
+        known: for each product in order, which operand is known ahead.
+        parts: evaluator 0: for each product with a known operand, the part that was computed.
+        dealt: evaluator 1: the helper's messages, one after the other; in place of what was dealt for a product with a
+            known operand, the part that was computed.
+        ends: where each message ends in `dealt`.
+    """
+
+    key: bytes = field(repr=False)
+    draws: int
+    known: tuple[int, ...]
+    parts: tuple[np.ndarray, ...] = field(repr=False, default=())
+    dealt: np.ndarray | None = field(repr=False, default=None)
+    ends: tuple[int, ...] = field(repr=False, default=())
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self.parts) + (0 if self.dealt is None else self.dealt.nbytes)
+
+
+class Ahead(Party):
+    """An evaluator's walk: it draws and receives what the job will draw and receive, in the same order.
+
+    Shares hold this party's own mask `l` where the job will have the masked form, `m` too where it is known already.
+
+    Args:
+        party: 0 or 1.
+        room: evaluator 1: how many words the helper deals; they are received into one block.
+    """
+
+    def __init__(self, party: int, kernel: Kernel, channels: dict[int, Channel], keys: dict[int, bytes], room: int):
+        super().__init__(party, kernel, channels, keys)
+        self._key = keys[HELPER]
+        self._block = np.empty(room, U) if party else None
+        self._ends: list[int] = []
+        self._known: list[int] = []
+        self._parts: list[np.ndarray] = []
+
+    def supply(self) -> Supply:
+        """What the walk leaves for the job."""
+        if self.party and (self._ends or [0])[-1] != self._block.size:
+            raise FrameError(f"server{HELPER} dealt less than the plan says")
+        return Supply(
+            self._key, self._draws[HELPER], tuple(self._known), tuple(self._parts), self._block, tuple(self._ends)
+        )
+
+    # --- messages -------------------------------------------------------------------------------------------------
+    def _passed(self) -> None:
+        """A draw whose words only the job needs."""
+        self._draws[HELPER] += 1
+
+    def _received(self, words: int) -> np.ndarray:
+        """Evaluator 1: where the helper's next message now lies."""
+        begin = self._ends[-1] if self._ends else 0
+        if begin + words > self._block.size:
+            raise FrameError(f"server{HELPER} deals more than the plan says")
+        message = self._block[begin : begin + words]
+        self._channels[HELPER].receive(self.step(HELPER), message)
+        self._ends.append(begin + words)
+        return message
+
+    def _dealt(self, cost: Cost) -> None:
+        """What the helper deals in one message, at the bytes that the step declares for it."""
+        if self.party == 0:
+            self._passed()
+        else:
+            self._received(cost.ahead // U(0).nbytes)
+        self.charge(costs.dealt(cost.ahead // U(0).nbytes))
+
+    # --- forms ----------------------------------------------------------------------------------------------------
+    def masked(self, m: np.ndarray | None, l: np.ndarray) -> TrioShare:  # noqa: E741
+        """A stored value, or (without m) a batch to come."""
+        return TrioShare(l.shape, m=m, l=l, masked=True)
+
+    def constant(self, values: np.ndarray) -> TrioShare:
+        return TrioShare(values.shape, m=values, l=np.broadcast_to(U(0), values.shape), masked=True)
+
+    def output(self, x: TrioShare) -> np.ndarray:
+        raise SecurityError("nothing is opened before inputs exist")
+
+    def keep(self, *xs: TrioShare) -> list[Kept]:
+        raise SecurityError("nothing is kept before inputs exist")
+
+    def linear(self, fn: Linear, shape: tuple[int, ...], *xs: TrioShare) -> TrioShare:
+        if not all(x.masked for x in xs):
+            return TrioShare(shape, masked=False)
+        m = fn(*(x.m for x in xs)) if all(x.m is not None for x in xs) else None
+        return TrioShare(shape, m=m, l=fn(*(x.l for x in xs)), masked=True)
+
+    def add_public(self, x: TrioShare, values: np.ndarray) -> TrioShare:
+        m = None if x.m is None else x.m + values
+        return TrioShare(x.shape, m=m, l=x.l, masked=x.masked)
+
+    def _cover(self, xs: list[TrioShare], total: int) -> tuple[Opened, Settle]:
+        fresh = self.kernel.words(self.draw(HELPER, total))
+
+        def settle(_: None) -> None:
+            at = 0
+            for x in xs:
+                x.l = fresh[at : at + x.size].reshape(x.shape)
+                x.masked, x.opening = True, None
+                at += x.size
+
+        return total, settle
+
+    # --- products -------------------------------------------------------------------------------------------------
+    def bilinear(self, op: Bilinear, shape: tuple[int, ...], x: TrioShare, y: TrioShare) -> TrioShare:
+        self.mask(x, y)
+        size = math.prod(shape)
+        known = RIGHT if y.m is not None else LEFT if x.m is not None else NEITHER
+        self._known.append(known)
+        if known == NEITHER:
+            self._dealt(costs.dealt(size))
+            return TrioShare(shape, masked=False)
+        product = op(x.l, y.m) if known == RIGHT else op(x.m, y.l)
+        if self.party == 0:
+            part = self.kernel.words(self.draw(HELPER, size))
+            self._parts.append(part)
+        else:
+            part = self._received(size)
+        part -= np.asarray(product).reshape(-1)
+        self.charge(costs.dealt(size))
+        return TrioShare(shape, masked=False)
+
+    # --- one opening ----------------------------------------------------------------------------------------------
+    def truncate(self, x: TrioShare, bits: int) -> TrioShare:
+        self.mask(x)
+        self._dealt(costs.carry(x.size, bits))
+        return TrioShare(x.shape, masked=False)
+
+    def rescale(self, x: TrioShare, factor: int, bits: int) -> TrioShare:
+        return self.truncate(x, bits)
+
+    def _less(self, n: int, count: int, width: int) -> None:
+        self._dealt(costs.compare(n, count, width))
+        self._passed()
+        for opened in costs.openings(n, count, width):
+            self.rounds.open(opened)
+
+    def relu_and_bits(self, x: TrioShare, bits: int = 0) -> tuple[TrioShare, TrioBits]:
+        self.mask(x)
+        self._less(x.size, 1, OFFSET)
+        return self._kept(x, bits), _bits(x.shape)
+
+    def gate(self, gates: TrioBits, x: TrioShare, bits: int) -> TrioShare:
+        self.mask(x)
+        return self._kept(x, bits)
+
+    def _kept(self, x: TrioShare, bits: int) -> TrioShare:
+        n = x.size
+        self._dealt(costs.carry(n, bits) * 2 + costs.dealt(n) if bits else costs.dealt(2 * n))
+        return TrioShare(x.shape, masked=False)
+
+    def compare(self, x: TrioShare, thresholds: Sequence[int], width: int = OFFSET) -> TrioBits:
+        self.mask(x)
+        self._less(x.size, len(thresholds), width)
+        return _bits((len(thresholds), *x.shape))
+
+    def exp2_masked(self, x: TrioShare, fraction: int, integer_bits: int, offset: int, scale: int) -> TrioShare:
+        self.mask(x)
+        self._less(x.size, 1, fraction + integer_bits)
+        self._dealt(costs.dealt(2 * x.size))
+        return TrioShare(x.shape, masked=False)
+
+    # --- bits -----------------------------------------------------------------------------------------------------
+    def multiply_bits(self, bits: TrioBits, x: TrioShare) -> TrioShare:
+        self.mask(x)
+        self._dealt(costs.dealt(2 * bits.size))
+        return TrioShare(bits.shape, masked=False)
+
+    def bits_to_share(self, bits: TrioBits) -> TrioShare:
+        self._dealt(costs.dealt(bits.size))
+        return TrioShare(bits.shape, masked=False)
+
+    def piecewise(self, x: TrioShare, bits: TrioBits, coefficients: np.ndarray) -> TrioShare:
+        self.mask(x)
+        pieces, terms = coefficients.shape
+        self._dealt(costs.dealt(x.size * ((terms == 3) + terms * (pieces - 1))))
+        return TrioShare(x.shape, masked=False)
+
+    def bits_and(self, bits: TrioBits, axis: int) -> TrioBits:
+        shape = tuple(np.delete(bits.shape, axis).tolist())
+        words = plane_words(math.prod(shape))
+        for groups in conjunction_groups(bits.shape[axis]):
+            real = [g for g in groups if len(g) > 1]
+            self._dealt(costs.dealt(words * sum((1 << len(g)) - 1 for g in real)))
+            self._passed()
+            self.rounds.open(words * len(real))
+        return _bits(shape)
+
+    def bits_not(self, bits: TrioBits) -> TrioBits:
+        return bits
+
+    def bits_linear(self, fn: Linear, shape: tuple[int, ...], *bits: TrioBits) -> TrioBits:
+        return _bits(shape)
+
+    def one_hot(self, x: TrioShare, depth: int) -> TrioShare:
+        self.mask(x)
+        self._dealt(costs.dealt(x.size << max(1, (depth - 1).bit_length())))
+        return TrioShare((*x.shape, depth), masked=False)
+
+
+def _bits(shape: tuple[int, ...]) -> TrioBits:
+    return TrioBits(np.broadcast_to(np.False_, shape))
+
+
+class CountingAhead(CountingTrio):
+    """What a supply takes, known before it is made.
+
+    Attributes:
+        cost: of the job; its `ahead` is the helper's messages.
+        parts: words of the parts of products that evaluator 0 keeps.
+    """
+
+    def __init__(self, kernel: Kernel):
+        super().__init__(kernel)
+        self.parts = 0
+
+    def known(self, shape: tuple[int, ...]) -> TrioShare:
+        """A stored value."""
+        return _known(self.input(shape))
+
+    def constant(self, values: np.ndarray) -> TrioShare:
+        return _known(super().constant(values))
+
+    def linear(self, fn: Linear, shape: tuple[int, ...], *xs: TrioShare) -> TrioShare:
+        result = super().linear(fn, shape, *xs)
+        return _known(result) if all(x.m is not None for x in xs) else result
+
+    def add_public(self, x: TrioShare, values: np.ndarray) -> TrioShare:
+        result = super().add_public(x, values)
+        return _known(result) if x.m is not None else result
+
+    def bilinear(self, op: Bilinear, shape: tuple[int, ...], x: TrioShare, y: TrioShare) -> TrioShare:
+        if x.m is not None or y.m is not None:
+            self.parts += math.prod(shape)
+        return super().bilinear(op, shape, x, y)
+
+
+def _known(x: TrioShare) -> TrioShare:
+    """Marked by words that take no memory."""
+    x.m = np.broadcast_to(U(0), x.shape)
+    return x

@@ -1,0 +1,453 @@
+"""Stock on real servers: each item serves one job of its owner, the one that it was made for, whatever goes wrong."""
+
+import os
+import secrets
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from private_keras.cluster import Item, LocalCluster, Loop, PublicValue, SimulatedCluster, connect, running
+from private_keras.cluster.handle import Traffic
+from private_keras.errors import (
+    ClusterError,
+    HandleNotFound,
+    InputError,
+    PeerLost,
+    SecurityError,
+    VersionMismatch,
+)
+from private_keras.plan.builder import PlanBuilder
+from private_keras.protocols.trio import Supply
+from private_keras.server.material import Material
+from private_keras.server.stock import Item as Stocked
+from private_keras.server.stock import ItemNotFound, Stock
+from private_keras.server.store import Kept, Store, StoreFull
+from tests.clusters import TlsServers, dense_data, dense_plan, long_plan
+from tests.test_faults import eventually
+
+PLAN, DATA = dense_plan(), dense_data()
+RESULT = np.maximum(DATA["x"] @ DATA["w"], 0)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with LocalCluster() as made:
+        yield made
+
+
+@pytest.fixture
+def weights(cluster):
+    handle = cluster.share(DATA["w"], 18, "w")
+    yield handle
+    cluster.delete(handle)
+    assert eventually(lambda: stored(cluster) == [0, 0, 0])
+
+
+def stored(cluster):
+    return [client.health().stored_bytes for client in cluster._clients]
+
+
+def predict(cluster, weights, item=None, plan=PLAN, x=DATA["x"]):
+    return cluster.run(plan, {"x": x, "w": weights}, deadline=30, item=item)["y"]
+
+
+def again(item):
+    """The item as a client would have it that has not noticed that it was used."""
+    return Item(item.id, item.incarnation, item.content, item.seeds, item.made, item.stored)
+
+
+def test_a_prediction_from_stock_is_the_same_and_leaves_the_helper_alone(cluster, weights):
+    empty = stored(cluster)
+    item = cluster.prepare(PLAN, {"w": weights})
+    held = np.subtract(stored(cluster), empty)
+    # The matmul's part at server 0, beside the weights' difference, which stays; what the helper dealt at server 1.
+    assert held.tolist() == [8 * 12 + 8 * DATA["w"].size, item.made.sent[2], 0]
+    assert item.stored == (8 * 12, item.made.sent[2], 0)
+    assert (item.made.rounds, item.made.sent[:2]) == (0, (0, 0))
+    np.testing.assert_allclose(predict(cluster, weights, item), RESULT, atol=1e-4)
+    prepared = cluster.stats.last
+    assert cluster.stats.last_ahead == item.made
+    np.testing.assert_allclose(predict(cluster, weights), RESULT, atol=1e-4)
+    whole = cluster.stats.last
+    assert cluster.stats.last_ahead == Traffic()
+    assert prepared.rounds == whole.rounds and prepared.sent == whole.sent[:2]
+    assert item.made.sent == (0, 0, whole.sent[2])
+    assert (np.subtract(stored(cluster), empty)).tolist() == [8 * DATA["w"].size, 0, 0]
+
+
+def test_the_helper_can_be_away(tmp_path):
+    with TlsServers(tmp_path) as servers, connect(servers.config, identity="analyst") as cluster:
+        weights = cluster.share(DATA["w"], 18, "w")
+        item = cluster.prepare(PLAN, {"w": weights})
+        servers.stop(2)
+        np.testing.assert_allclose(predict(cluster, weights, item), RESULT, atol=1e-4)
+
+
+def test_the_client_refuses_to_use_an_item_twice(cluster, weights):
+    item = cluster.prepare(PLAN, {"w": weights})
+    predict(cluster, weights, item)
+    with pytest.raises(SecurityError, match="used before"):
+        predict(cluster, weights, item)
+
+
+@pytest.mark.parametrize("party", [0, 1])
+def test_a_server_refuses_an_item_the_second_time(cluster, weights, monkeypatch, party):
+    """A client that has forgotten: neither evaluator runs anything under masks that were used."""
+    item = cluster.prepare(PLAN, {"w": weights})
+    predict(cluster, weights, item)
+    refused = []
+    honest = running._collect
+
+    def watching(client, *rest):
+        try:
+            honest(client, *rest)
+        except running.CallFailed as error:
+            refused.append((client.name, error.kind))
+            raise
+
+    monkeypatch.setattr(running, "_collect", watching)
+    # The job is done all the same: anew, under fresh masks.
+    np.testing.assert_allclose(predict(cluster, weights, again(item)), RESULT, atol=1e-4)
+    assert (f"server{party}", "ItemNotFound") in refused or (f"server{party}", "JobCancelled") in refused
+    assert any(kind == "ItemNotFound" for _, kind in refused)
+    assert cluster.stats.last_ahead == Traffic() and len(cluster.stats.last.sent) == 3
+
+
+def test_two_jobs_at_once_never_share_an_item(cluster, weights):
+    """Both name it: at most one gets it, and no evaluator serves both; both clients get their result."""
+    for _ in range(5):
+        item = cluster.prepare(PLAN, {"w": weights})
+        results = [None] * 4
+
+        def one(i, item=item, results=results):
+            results[i] = predict(cluster, weights, again(item))
+
+        threads = [threading.Thread(target=one, args=(i,)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert all(result is not None and np.allclose(result, RESULT, atol=1e-4) for result in results)
+
+
+def test_an_item_is_taken_by_one_thread_of_many():
+    store = Store()
+    stock = Stock(store)
+    for _ in range(20):
+        item = put(store, stock, "alice")
+        taken, refused = [], []
+
+        def take(item=item, taken=taken, refused=refused):
+            try:
+                with stock.taken(item.id, "alice") as got:
+                    taken.append(got)
+            except ItemNotFound:
+                refused.append(1)
+
+        threads = [threading.Thread(target=take) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert taken == [item] and len(refused) == 7 and not len(stock)
+
+
+def put(store, stock, owner, handle=None):
+    """An item of 80 bytes for a stored tensor."""
+    handle = handle or secrets.token_bytes(16)
+    part = Material(np.zeros(2, np.uint64), np.zeros(2, np.uint64))
+    if not store.holds([handle], owner):
+        with store.room(32) as room:
+            store.put(owner, [Kept(handle, part, 32)], room)
+    supply = Supply(bytes(16), 1, (), (np.zeros(10, np.uint64),))
+    item = Stocked(secrets.token_bytes(16), owner, bytes(32), {"w": part}, frozenset([handle]), {}, supply)
+    with store.room(200) as room:
+        stock.put(item, room)
+    return item
+
+
+def test_an_item_is_gone_after_an_error_and_its_room_is_free():
+    store = Store()
+    stock = Stock(store)
+    item = put(store, stock, "alice")
+    assert store.nbytes == 112
+    with pytest.raises(KeyError), stock.taken(item.id, "alice"):
+        assert store.nbytes == 112  # the job uses it
+        raise KeyError
+    assert store.nbytes == 32
+    with pytest.raises(ItemNotFound, match="prepare another"), stock.taken(item.id, "alice"):
+        pass
+
+
+def test_another_identity_neither_gets_nor_spoils_an_item():
+    store = Store()
+    stock = Stock(store)
+    item = put(store, stock, "alice")
+    for wanted in (item.id, secrets.token_bytes(16)):
+        with pytest.raises(ItemNotFound) as refused, stock.taken(wanted, "bob"):
+            pass
+        assert "another identity" in str(refused.value)
+    assert stock.delete([item.id, *item.handles], "bob") == 0
+    with stock.taken(item.id, "alice") as got:
+        assert got is item
+    with pytest.raises(SecurityError, match="16 bytes"), stock.taken(b"short", "alice"):
+        pass
+
+
+def test_items_go_with_their_weights():
+    store = Store()
+    stock = Stock(store)
+    first, second = put(store, stock, "alice"), put(store, stock, "alice")
+    (handle,) = first.handles
+    store.delete([handle], "alice")
+    assert stock.delete([handle], "alice") == 1 and len(stock) == 1
+    with pytest.raises(HandleNotFound, match="deleted"), store.room(200) as room:
+        stock.put(first, room)  # its weights were deleted while it was made
+    with pytest.raises(SecurityError, match="taken"), store.room(200) as room:
+        stock.put(second, room)
+    assert stock.delete([second.id], "alice") == 1
+    assert store.nbytes == 32
+
+
+def test_stock_is_bounded():
+    store = Store()
+    stock = Stock(store, limit=2)
+    put(store, stock, "alice")
+    put(store, stock, "bob")
+    with pytest.raises(StoreFull, match="2 items"):
+        put(store, stock, "bob")
+    assert store.nbytes == 3 * 32 + 2 * 80
+
+
+def test_an_item_takes_room_of_the_quota(cluster, weights):
+    """What the helper deals is reserved before it comes: a plan whose stock does not fit makes none."""
+    b = PlanBuilder()
+    b.input("x", (1 << 20,), 18, "client")
+    x = "x"
+    for _ in range(320):
+        x = b.add("relu", x)
+    b.output(x, "y", ["client"])
+    with pytest.raises(ClusterError, match="server1: no room for 19......... bytes"):
+        cluster.prepare(b.build("large", "predict"), {}, deadline=20)
+    size = 8 * DATA["w"].size
+    assert eventually(lambda: stored(cluster) == [2 * size, 2 * size, size])
+
+
+def other_plan(cluster, weights):
+    return dense_plan(layers=2), {"x": DATA["x"], "w": weights}
+
+
+def other_weights(cluster, weights):
+    return PLAN, {"x": DATA["x"], "w": cluster.share(DATA["w"], 18, "w")}
+
+
+def other_batch(cluster, weights):
+    return dense_plan(batch=5), {"x": dense_data(5)["x"], "w": weights}
+
+
+def stored_batch(cluster, weights):
+    return PLAN, {"x": cluster.share(DATA["x"], 18, "x"), "w": weights}
+
+
+def inline_weights(cluster, weights):
+    return PLAN, {"x": DATA["x"], "w": DATA["w"]}
+
+
+@pytest.mark.parametrize("other", [other_plan, other_weights, other_batch, stored_batch, inline_weights])
+def test_an_item_serves_the_job_that_it_was_made_for_and_no_other(cluster, weights, other):
+    item = cluster.prepare(PLAN, {"w": weights})
+    plan, inputs = other(cluster, weights)
+    with pytest.raises(InputError, match="prepare another item"):
+        cluster.run(plan, inputs, item=item)
+    with pytest.raises(InputError, match="prepare another item"):
+        cluster.run(plan, inputs, loop=Loop(2), item=item)
+    np.testing.assert_allclose(predict(cluster, weights, item), RESULT, atol=1e-4)  # it is not used up by that
+    # A client that does not look: the servers do, and the item is gone.
+    item = cluster.prepare(PLAN, {"w": weights})
+
+    class Careless(Item):
+        def use(self, incarnation, about):
+            return dict.fromkeys(inputs, (bytes(16), bytes(16)))
+
+    careless = Careless(item.id, item.incarnation, item.content, item.seeds)
+    with pytest.raises(InputError, match="made for|expected words"):
+        cluster.run(plan, inputs, item=careless)
+    with pytest.raises(running.CallFailed) as gone:
+        raw(cluster, plan, inputs, item.id)
+    assert gone.value.kind == "ItemNotFound"
+    cluster.delete(*(given for given in inputs.values() if not isinstance(given, np.ndarray) and given != weights))
+
+
+def raw(cluster, plan, inputs, item):
+    """A job on both evaluators that names an item, as a client without scruples would send it."""
+    secret = {name: given if not isinstance(given, np.ndarray) else [(b"", np.zeros(given.size, np.uint64))] * 2
+              for name, given in inputs.items()}
+    given = running.Inputs(secret, {}, {}, {}, 1, item=item)
+    try:
+        running.run_job(cluster._clients[:2], cluster._jobs, plan, given, 20.0, None, secrets.token_bytes(16))
+    except Exception as error:
+        raise error.__cause__ from None
+
+
+@pytest.mark.parametrize("party", [0, 1])
+def test_evaluators_that_were_told_different_items_do_not_start(cluster, weights, monkeypatch, party):
+    items = [cluster.prepare(PLAN, {"w": weights}) for _ in range(2)]
+    honest = running._requests
+
+    def lying(to, *given):
+        for request in honest(to, *given):
+            if to == party and request.item:
+                request.item = items[1].id
+            yield request
+
+    monkeypatch.setattr(running, "_requests", lying)
+    with pytest.raises(VersionMismatch, match="digest"):
+        predict(cluster, weights, items[0])
+    monkeypatch.undo()
+    # Both are burnt where they were named, and of no use any more.
+    for item in items:
+        np.testing.assert_allclose(predict(cluster, weights, again(item)), RESULT, atol=1e-4)
+        assert cluster.stats.last_ahead == Traffic()
+
+
+@pytest.mark.parametrize("change", ["item", "ahead", "seeds"])
+def test_a_server_that_is_told_something_else_than_the_others_makes_no_item(cluster, weights, monkeypatch, change):
+    honest = running._requests
+
+    def lying(to, *given):
+        for request in honest(to, *given):
+            if to == 0:
+                if change == "item":
+                    request.item = secrets.token_bytes(16)
+                elif change == "ahead":
+                    request.ahead = False
+                else:
+                    request.inputs[0].seeds = b"short"
+            yield request
+
+    monkeypatch.setattr(running, "_requests", lying)
+    with pytest.raises((InputError, VersionMismatch)):
+        cluster.prepare(PLAN, {"w": weights}, deadline=20)
+    monkeypatch.undo()
+    assert eventually(lambda: stored(cluster)[1:] == [16 * DATA["w"].size, 8 * DATA["w"].size])
+
+
+def test_an_item_that_a_failed_job_has_named_is_burnt(cluster, weights, monkeypatch):
+    """The job fails at one evaluator after the other has begun: both have let the item go."""
+    plan, long = long_plan(500), dense_data(64, 64)
+    handle = cluster.share(long["w"], 18, "w")
+    item = cluster.prepare(plan, {"w": handle}, deadline=60)
+
+    def interrupted():
+        while cluster._clients[1].health().jobs == 0:
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupted)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        cluster.run(plan, {"x": long["x"], "w": handle}, item=item)
+    thread.join()
+    with pytest.raises(running.CallFailed) as gone:
+        raw(cluster, plan, {"x": long["x"], "w": handle}, item.id)
+    assert gone.value.kind == "ItemNotFound"
+    cluster.delete(handle)
+
+
+def test_a_seed_of_a_batch_is_never_sent_twice(cluster, weights, monkeypatch):
+    """Seeds go out ahead; with the batch go words alone, and after a failure the next try has seeds of its own."""
+    sent = []
+    honest = running._requests
+
+    def watching(to, *given):
+        for request in honest(to, *given):
+            sent.append((to, request))
+            yield request
+
+    monkeypatch.setattr(running, "_requests", watching)
+    item = cluster.prepare(PLAN, {"w": weights})
+    ahead = {to: request.inputs[0].seeds for to, request in sent}
+    assert ahead[0] + ahead[1] == ahead[2] and len(set(ahead.values())) == 3
+    assert not any(request.pieces for _, request in sent)
+    sent.clear()
+    predict(cluster, weights, item)
+    assert sorted(to for to, _ in sent) == [0, 1]
+    words = {request.pieces[0].data for _, request in sent}
+    assert len(words) == 1 and len(*words) == 8 * DATA["x"].size and not any(r.inputs[0].seeds for _, r in sent)
+    sent.clear()
+    predict(cluster, weights, again(item))
+    late = {to: request.pieces[0].data[:16] for to, request in sent if not request.item}
+    assert sorted(late) == [0, 1, 2] and not set(late.values()) & set(ahead.values())
+
+
+@pytest.mark.parametrize("party", [0, 1, 2])
+def test_a_server_killed_between_takes_its_stock_along(party):
+    with LocalCluster() as cluster:
+        weights = cluster.share(DATA["w"], 18, "w")
+        item = cluster.prepare(PLAN, {"w": weights})
+        os.kill(cluster.pids[party], signal.SIGKILL)
+        time.sleep(0.2)
+        with pytest.raises((HandleNotFound, PeerLost)):
+            predict(cluster, weights, item)
+        weights = cluster.share(DATA["w"], 18, "w")
+        with pytest.raises(InputError, match="prepare another"):
+            predict(cluster, weights, again(item))
+        np.testing.assert_allclose(predict(cluster, weights), RESULT, atol=1e-4)
+
+
+def test_another_clients_item_is_of_no_use(tmp_path):
+    with TlsServers(tmp_path) as servers, connect(servers.config, identity="analyst") as cluster:
+        weights = cluster.share(DATA["w"], 18, "w")
+        item = cluster.prepare(PLAN, {"w": weights})
+        with connect(servers.config, identity="other") as thief:
+            own = thief.share(DATA["w"], 18, "w")
+            predict(thief, own)  # the plan is there
+            with pytest.raises(running.CallFailed) as refused:
+                raw(thief, PLAN, {"x": DATA["x"], "w": own}, item.id)
+            assert refused.value.kind == "ItemNotFound"
+            thief.delete(item)
+        np.testing.assert_allclose(predict(cluster, weights, item), RESULT, atol=1e-4)
+        assert cluster.stats.last_ahead == item.made
+
+
+def test_only_one_run_that_keeps_nothing_can_be_made_ahead(cluster):
+    b = PlanBuilder()
+    b.input("x", (4,), 18, "client")
+    b.output(b.add("relu", "x"), "kept", [])
+    with pytest.raises(InputError, match="keeps nothing|expected handles"):
+        cluster.prepare(b.build("keeping", "compute"), {})
+
+
+def test_public_values_belong_to_the_item(cluster):
+    b = PlanBuilder()
+    b.input("x", (4,), 18, "client")
+    b.input("scale", (4,), 4, "client", public=True)
+    b.output(b.add("truncate", b.add("multiply", "x", "scale"), bits=4), "y", ["client"])
+    plan, x = b.build("scaled", "compute"), np.arange(4.0)
+    item = cluster.prepare(plan, {"scale": PublicValue(np.full(4, 2.0))})
+    with pytest.raises(InputError, match="public values"):
+        cluster.run(plan, {"x": x, "scale": PublicValue(np.full(4, 3.0))}, item=item)
+    y = cluster.run(plan, {"x": x, "scale": PublicValue(np.full(4, 2.0))}, item=item)["y"]
+    np.testing.assert_allclose(y, 2 * x, atol=1e-4)
+
+
+def test_a_program_that_prepares_runs_in_simulation():
+    with SimulatedCluster() as cluster:
+        weights = cluster.share(DATA["w"], 18, "w")
+        item = cluster.prepare(PLAN, {"w": weights})
+        np.testing.assert_allclose(predict(cluster, weights, item), RESULT, atol=1e-4)
+        assert cluster.stats.ahead.runs == cluster.stats.last_ahead.runs == 1
+        with pytest.raises(SecurityError, match="used before"):
+            predict(cluster, weights, item)
+
+
+def test_nothing_prints_a_key_or_a_seed(cluster, weights):
+    item = cluster.prepare(PLAN, {"w": weights})
+    seeds = [seed for pair in item.seeds.values() for seed in pair]
+    supply = Supply(seeds[0], 1, (), (np.frombuffer(seeds[1], np.uint64),))
+    stocked = Stocked(item.id, "alice", bytes(32), {}, frozenset(), {"x": seeds[0]}, supply)
+    for thing in (item, supply, stocked):
+        assert "seed" not in repr(thing) and "key" not in repr(thing) and "array" not in repr(thing)
