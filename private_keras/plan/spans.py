@@ -7,6 +7,7 @@ from private_keras.plan.records import Step, TensorType
 
 _DIFFERENCES = {"maximum", "minimum", "greater_equal", "less", "equal"}
 _SPREADS = {"reduce_max", "reduce_min", "argmax", "argmin", "max_pool"}
+_BASE_TWO = 2.0**18  # units in which exponentials hold half of 1.44 x, whatever x has
 
 
 class Span(NamedTuple):
@@ -51,10 +52,10 @@ def inside(step: Step, operands: list[Span], types: list[TensorType]) -> float:
     if step.op in _SPREADS:
         return (operands[0].high - operands[0].low) * unit
     if step.op == "softmax":
-        # Differences are limited to half of what others are.
-        return 2 * (operands[0].high - operands[0].low) * unit
+        # Differences are limited to half of what others are; so is their logarithm to base 2.
+        return max(2 * (operands[0].high - operands[0].low), 1.5 * operands[0].size) * max(unit, _BASE_TWO)
     if step.op == "exp":
-        return 2 * operands[0].size * unit
+        return 2 * operands[0].size * max(unit, _BASE_TWO)
     if step.op == "spline":
         return spline(step.attributes, operands[0], types[0].fraction)[1]
     return 0.0
@@ -105,7 +106,8 @@ def limit(step: Step, types: list[TensorType], result: TensorType, from_inside: 
         units = min([(2.0**LIMIT_BITS / abs(a)) ** (1 / degree) for a, degree in factors if a], default=2.0**LIMIT_BITS)
         return units / 2.0 ** types[0].fraction
     # Two operands of this size differ by twice as much.
-    return 2.0 ** (LIMIT_BITS - types[0].fraction - (2 if step.op == "softmax" else 1))
+    unit = max(2.0 ** types[0].fraction, _BASE_TWO) if step.op in ("exp", "softmax") else 2.0 ** types[0].fraction
+    return 2.0 ** (LIMIT_BITS - (2 if step.op == "softmax" else 1)) / unit
 
 
 def _row(row: list[int], low: float, high: float) -> Span:

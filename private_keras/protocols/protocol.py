@@ -185,9 +185,10 @@ class Protocol(ABC):
 
     @abstractmethod
     def exp2_masked(self, x: Share, fraction: int, integer_bits: int, offset: int, scale: int) -> Share:
-        """2^(x/2^fraction + offset), times 2^scale, for 0 <= x < 2^(fraction + integer_bits); one secret factor dealt.
+        """2^(y/2^fraction + offset), times 2^scale, for y = x mod 2^(fraction + integer_bits); one secret factor dealt.
 
-        fraction <= 18. The result is below 2^(2^integer_bits + offset + scale), which must be at most 2^62.
+        fraction <= 18. The result is at most 2^(2^integer_bits + offset + scale), and that at most 2^62; rounding of
+        the two factors may lift it above by 2^-15 of itself.
         """
 
     @abstractmethod
@@ -223,7 +224,8 @@ class Protocol(ABC):
 
     @abstractmethod
     def bits_linear(self, fn: Linear, shape: tuple[int, ...], *bits: Bits) -> Bits:
-        """Rearranges bits (reshape, gather, concatenate): `fn` moves elements of boolean arrays, no more. Local."""
+        """Rearranges bits (reshape, gather, concatenate), or XORs them: `fn` moves elements of boolean arrays and joins
+        them by `^`, no more. Local."""
 
     @abstractmethod
     def one_hot(self, x: Share, depth: int) -> Share:

@@ -1,106 +1,109 @@
 """Exponentials by multiplicative masking: 2^u is a public factor 2^(u + r) times a dealt factor 2^-r.
 
-One dealt factor has about 46 bits for range and precision together, so a wide range is cut in windows by thresholds
-that share the comparison with the clamps, and each window is brought to its place by its own truncation.
+The factors depend on the low bits of u alone, so u need not be clamped first: outside the domain they give some number
+of the same size, which is multiplied by 0 afterwards. One dealt factor has 46 bits for range and precision together, so
+a wide range is cut in windows of 16 octaves. The comparisons that find the window take place beside that of the factor;
+each window is brought to its place by its own truncation.
 """
-from collections.abc import Sequence
-
 import numpy as np
 
 from private_keras.protocols import tables
 from private_keras.protocols.functions import local
-from private_keras.protocols.functions.spline import polynomial
 from private_keras.protocols.protocol import Bits, Protocol, Share
 
 U_FRACTION = 18  # fractional bits of u = log2 of the result, the most that `exp2_masked` takes
-FACTOR_BITS = 34  # fractional bits of the public log2(e); 2^34 * 2^20 * 32 < 2^62
+WINDOW_BITS = 4  # 16 octaves in a window
+WIDE_BITS = 5  # 32 octaves, where small results may err as large ones do
+CENTRE = 61  # a power below 2^62 (1 + 2^-15) less 2^61 is below 2^62 in size, whatever its factors were rounded to
 
-WINDOW = 14  # octaves of one window, inside the 16 that one dealt factor of `_windowed` covers
+TOP, LOWEST = 23, -19  # of `exp`: from 2^-19 to 2^23
+LEAST = -27  # of `exp2_nonpositive` in windows
+# Units of u that keep a power of 32 octaves below 2^62: one unit that is allowed, and factors rounded up by 2^-16.
+BELOW = 8
+
+
+def binary(p: Protocol, x: Share, fraction: int) -> Share:
+    """x log2(e) at `U_FRACTION` bits, off by less than a unit; 0 where x is 0.
+
+    Domain: |x| < 2^43, and < 2^61 in ring units. Cost (trio): no round for masked x, 16 bytes per element.
+    """
+    return p.rescale(x, tables.LOG2_E_60, 60 + fraction - U_FRACTION)
 
 
 def exp(p: Protocol, x: Share, fraction: int) -> Share:
     """e^x.
 
-    Domain: -13.17 <= x < 15.94 (2^-19 to 2^23), any |x| < 2^61 in ring units is allowed: 0 below, 2^23 above.
+    Domain: -13.17 <= x < 15.94 (2^-19 to 2^23); 0 below, 2^23 above. |x| < 2^43, and < 2^61 in ring units.
     Error: at most 2e-5 of the result plus one unit 2^-fraction.
 
     Args:
         x: any shape.
         fraction: fractional bits of x and of the result, 12 to 20.
 
-    Cost (trio): 10 rounds for masked x, 400 bytes per element.
+    Cost (trio): 5 rounds for masked x, 321 bytes per element.
     """
-    return _windowed(p, x, fraction, lowest=-19, windows=3, capped=True, result_fraction=fraction)
+    u = binary(p, x, fraction)
+    bits, power = _power(p, u, [LOWEST, TOP - 32, TOP - 16, TOP], TOP)
+    # All but the last window end where the next begins; above the last stands the upper end.
+    tops = [TOP - 32, TOP - 16, TOP]
+    ends = p.bits_linear(lambda b: b[:-1] ^ b[1:], (len(tops), *x.shape), bits)
+    return _placed(p, bits, ends, power, [62 - top - fraction for top in tops], 1 << (TOP + fraction))
 
 
-def exp_nonpositive(p: Protocol, x: Share, fraction: int, result_fraction: int | None = None) -> Share:
-    """e^x for x <= 0.
+def exp2_nonpositive(p: Protocol, u: Share, result_fraction: int, wide: bool) -> Share:
+    """2^u for u <= 0 at `U_FRACTION` bits, times 1 - 2.1e-5: a factor that all have in common, for quotients.
 
-    Domain: -22.18 <= x <= 0; 0 below. x > 0 is not allowed (the result would wrap).
-    Error: at most 1.6e-5 + 1.6e-5 e^x, plus one unit of the result.
+    Domain: -32 <= u <= 0 (-27 in windows), and one unit above; 0 below, for |u| < 2^61 in units. Any larger u is not
+    allowed: the result would wrap.
+    Error: at most 1.6e-5 of 2^0 if `wide`, else of the result; plus one unit.
 
     Args:
-        x: any shape, x <= 0.
-        fraction: fractional bits of x, 12 to 20.
-        result_fraction: fractional bits of the result, up to 30; `fraction` if not given.
+        u: any shape.
+        result_fraction: fractional bits of the result, up to 30.
+        wide: one window of 32 octaves, where small results err as large ones do, else two of 16.
 
-    Cost (trio): 9 rounds for masked x, 170 bytes per element.
+    Cost (trio): 5 rounds for u that is not masked; 166 bytes per element if `wide`, else 229.
     """
-    result_fraction = fraction if result_fraction is None else result_fraction
-    shift = fraction + FACTOR_BITS - U_FRACTION
-    bits = p.compare(x, [_ceil_ln2(-32, fraction) + 1])
-    # u + 32 less one unit, so that x = 0 stays below 32.
-    zero = (32 << (U_FRACTION + shift)) - (1 << shift)
-    u = p.truncate(polynomial(p, x, bits, [[0, 0], [zero, tables.log2_e(FACTOR_BITS)]]), shift)
-    # 47 bits for the dealt factor: one factor errs by 2^-16 of e^0, the other by 2^-16 of the result.
-    power = p.exp2_masked(u, U_FRACTION, 5, -32, 62)
-    return p.truncate(power, 62 - result_fraction)
-
-
-def exp_for_sum(p: Protocol, x: Share, fraction: int, result_fraction: int) -> Share:
-    """e^x for x <= 0, precise enough for sums of thousands: small results err by 2e-5 of themselves.
-
-    Domain: -18.7 <= x <= 0; 0 below. Args as `exp_nonpositive`. Cost (trio): 10 rounds for masked x.
-    """
-    return _windowed(p, x, fraction, lowest=-27, windows=2, capped=False, result_fraction=result_fraction)
-
-
-def _windowed(
-    p: Protocol, x: Share, fraction: int, lowest: int, windows: int, capped: bool, result_fraction: int
-) -> Share:
-    """e^x from 2^lowest to 2^(lowest + 14 windows); 0 below; above, the upper end if `capped`, else not allowed."""
-    top = lowest + WINDOW * windows
-    # A little more than a unit of u early, so that rounding up cannot leave a window at its top.
-    early = 2 << max(fraction - U_FRACTION, 0)
-    knots = [_ceil_ln2(lowest + WINDOW * i, fraction) - early for i in range(windows + capped)]
-    bits = p.compare(x, knots)
-    # In window i: u - lowest - 14 i + 2, from 2 to 16. Below the domain any u of the first window will do.
-    slope = tables.log2_e(FACTOR_BITS)
-    shift = fraction + FACTOR_BITS - U_FRACTION
-    pieces = [[2 << (U_FRACTION + shift), 0]]
-    pieces += [[(2 - lowest - WINDOW * i) << (U_FRACTION + shift), slope] for i in range(windows)]
-    if capped:
-        pieces += [[((2 + WINDOW) << (U_FRACTION + shift)) - (1 << shift), 0]]
-    u = p.truncate(polynomial(p, x, bits, pieces), shift)
-    # 32 bits for the dealt factor, so that both have 16 at least wherever the window is.
-    power = p.exp2_masked(u, U_FRACTION, 4, -2, 48)
-    p.mask(power)
-    # The top of the window stands at 2^62; it belongs at 2^(top + fraction) in the last one, 2^14 lower in each before.
-    placed = [p.truncate(power, 62 - top - result_fraction + WINDOW * (windows - 1 - i)) for i in range(windows)]
-    return _choose(p, bits, placed)
-
-
-def _choose(p: Protocol, bits: Bits, values: Sequence[Share]) -> Share:
-    """values[i] where bit i is the last that is set, 0 where none is. One mask round."""
-    shape = values[0].shape
-    steps = p.linear(
-        lambda *a: np.stack([a[0], *(after - before for before, after in zip(a, a[1:], strict=False))]),
-        (len(values), *shape), *values,
+    low = p.add_public(u, np.asarray(local.word(-BELOW)))
+    if not wide:
+        bits, power = _power(p, low, [LEAST, -16], 0)
+        ends = p.bits_linear(lambda b: np.stack([b[0] ^ b[1], b[1]]), (2, *u.shape), bits)
+        return _placed(p, bits, ends, power, [62 + 16 - result_fraction, 62 - result_fraction], 0)
+    p.mask(low)
+    inside, power = p.rounds.together(
+        lambda: p.compare(low, [-32 << U_FRACTION]),
+        # 47 bits for the dealt factor: one factor errs by 2^-16 of 2^0, the other by 2^-16 of the result.
+        lambda: p.exp2_masked(low, U_FRACTION, WIDE_BITS, -32, 62),
     )
-    entered = p.bits_linear(lambda b: b[: len(values)], steps.shape, bits)
-    return local.reduce_sum(p, p.multiply_bits(entered, steps), 0)
+    inside = p.bits_linear(lambda b: b[0], u.shape, inside)
+    return p.gate(inside, power, 62 - result_fraction)
 
 
-def _ceil_ln2(octaves: int, fraction: int) -> int:
-    """octaves * ln 2 in ring units, rounded up."""
-    return -((-octaves * tables.LN2_60) >> (60 - fraction))
+def _power(p: Protocol, u: Share, octaves: list[int], top: int) -> tuple[Bits, Share]:
+    """The bits [u >= octave], and 2^u as part of the end of its window, which stands at 2^62; windows end at `top`."""
+    p.mask(u)
+    raised = p.add_public(u, np.asarray(local.word((-top % 16) << U_FRACTION)))
+    # 31 bits for the dealt factor, 15 for the other: each errs by at most 2^-16 of the result.
+    bits, power = p.rounds.together(
+        lambda: p.compare(u, [octave << U_FRACTION for octave in octaves]),
+        lambda: p.exp2_masked(raised, U_FRACTION, WINDOW_BITS, 0, 46),
+    )
+    return bits, power
+
+
+def _placed(p: Protocol, bits: Bits, inside: Bits, power: Share, shifts: list[int], above: int) -> Share:
+    """power / 2^shifts[i] where inside[i]; `above` where all `bits` are set and there are more of them than shifts."""
+    centred = p.add_public(power, np.asarray(local.word(-1 << CENTRE)))
+    p.mask(centred)
+    parts = [
+        p.gate(p.bits_linear(lambda b, i=i: b[i], power.shape, inside), centred, shift)
+        for i, shift in enumerate(shifts)
+    ]
+    # The centre, put in its place: what each bit adds to it.
+    centres = [1 << (CENTRE - shift) for shift in shifts] + [above] * (bits.shape[0] > len(shifts))
+    steps = np.array([local.word(b - a) for a, b in zip([0, *centres], centres, strict=False)], local.U)
+    steps = steps.reshape(-1, *[1] * len(power.shape))
+    centre = p.linear(
+        lambda a: (a * steps).sum(0, dtype=local.U), power.shape, p.bits_to_share(bits)
+    )
+    return p.linear(lambda *a: np.sum(a, axis=0, dtype=local.U), power.shape, centre, *parts)

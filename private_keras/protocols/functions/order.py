@@ -1,4 +1,6 @@
 """Functions of order: maxima, their places, signs. All exact, for differences below 2^62."""
+import math
+
 import numpy as np
 
 from private_keras.protocols.functions import local
@@ -6,6 +8,7 @@ from private_keras.protocols.protocol import Bits, Protocol, Share
 
 PAIRS_UP_TO = 16  # longest axis whose elements are all compared with each other at once
 GROUP = 8  # longer axes are cut in runs of this length: 28 comparisons per run, one more level per factor of 8
+PAIRS = 1 << 14  # so many comparisons at once take no longer than the rounds of a tournament that they save
 
 
 def maximum(p: Protocol, x: Share, y: Share) -> Share:
@@ -29,18 +32,40 @@ def sign(p: Protocol, x: Share) -> Share:
     return local.offset(p, local.reduce_sum(p, steps, 0), -1)
 
 
+def pairs_fit(shape: tuple[int, ...]) -> bool:
+    """Whether all pairs along the last axis are to be compared at once, for their maximum."""
+    n, count = shape[-1], math.prod(shape)
+    return n <= PAIRS_UP_TO and count * (n - 1) // 2 <= PAIRS
+
+
 def reduce_max(p: Protocol, x: Share, axis: int) -> Share:
     """Maximum over one axis, removed; exact.
 
-    A tournament of halves: ceil(log2 n) levels of one relu (4 rounds each), n - 1 relus in all. Differences between any
-    two elements must be below 2^62.
+    Large tensors: a tournament of halves, ceil(log2 n) levels of one relu (4 rounds each), n - 1 relus in all. Where no
+    more than 2^14 comparisons are needed, all pairs of up to 16 elements at once (mask 1 round, compare 3, AND 1 or 2),
+    or of runs of 8. Differences between any two elements must be below 2^62.
     """
     x = local.axis_last(p, x, axis)
     while (n := x.shape[-1]) > 1:
-        half = n // 2
-        best = maximum(p, local.take(p, x, np.arange(half), -1), local.take(p, x, np.arange(half, 2 * half), -1))
-        x = best if n % 2 == 0 else _join(p, best, local.take(p, x, np.arange(n - 1, n), -1))
+        if n > 2 and pairs_fit(x.shape):
+            x = local.reshape(p, _first(p, x), (*x.shape[:-1], 1))
+        elif n > PAIRS_UP_TO and x.size * (GROUP - 1) // 2 <= PAIRS:
+            x = _first(p, _cut(p, x)[0])
+        else:
+            x = _halved(p, x)
     return local.reshape(p, x, x.shape[:-1])
+
+
+def _halved(p: Protocol, x: Share) -> Share:
+    n, half = x.shape[-1], x.shape[-1] // 2
+    best = maximum(p, local.take(p, x, np.arange(half), -1), local.take(p, x, np.arange(half, 2 * half), -1))
+    return best if n % 2 == 0 else _join(p, best, local.take(p, x, np.arange(n - 1, n), -1))
+
+
+def _first(p: Protocol, x: Share) -> Share:
+    """The maximum of all pairs along the last axis, removed."""
+    p.mask(x)
+    return local.reduce_sum(p, p.multiply_bits(winners(p, x), x), -1)
 
 
 def argmax(p: Protocol, x: Share, axis: int) -> Share:
@@ -75,19 +100,24 @@ def winners(p: Protocol, x: Share) -> Bits:
     return p.bits_and(rearranged, len(shape) - 1)
 
 
-def _runs(p: Protocol, x: Share, index: Share | None) -> tuple[Share, Share]:
-    """The maximum of each run of the last axis, and its index in the whole axis; `index` is that of x's elements."""
+def _cut(p: Protocol, x: Share) -> tuple[Share, np.ndarray]:
+    """The last axis in runs, and the place of each element of each run."""
     n = x.shape[-1]
     runs = -(-n // GROUP)
     # The last run is filled with copies of the last element: they come later, so they never win against it.
     places = np.minimum(np.arange(runs * GROUP), n - 1)
-    shape = (*x.shape[:-1], runs, GROUP)
-    x = local.reshape(p, local.take(p, x, places, -1), shape)
+    x = local.reshape(p, local.take(p, x, places, -1), (*x.shape[:-1], runs, GROUP))
+    return x, places.reshape(runs, GROUP)
+
+
+def _runs(p: Protocol, x: Share, index: Share | None) -> tuple[Share, Share]:
+    """The maximum of each run of the last axis, and its index in the whole axis; `index` is that of x's elements."""
+    x, places = _cut(p, x)
     wins = winners(p, x)
     if index is None:
         p.mask(x)
-        return local.reduce_sum(p, p.multiply_bits(wins, x), -1), _places(p, wins, places.reshape(runs, GROUP))
-    index = local.reshape(p, local.take(p, index, places, -1), shape)
+        return local.reduce_sum(p, p.multiply_bits(wins, x), -1), _places(p, wins, places)
+    index, _ = _cut(p, index)
     p.mask(x, index)
     return tuple(local.reduce_sum(p, p.multiply_bits(wins, y), -1) for y in (x, index))
 
