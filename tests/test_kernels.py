@@ -1,6 +1,7 @@
 """Every kernel agrees with the NumPy reference to the bit, and refuses what it cannot take."""
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -45,6 +46,16 @@ def same(actual: np.ndarray, expected: np.ndarray) -> None:
     np.testing.assert_array_equal(actual, expected)
 
 
+def same_products(multiply, expected: np.ndarray) -> None:
+    """A product alone, added to something, and subtracted from it."""
+    same(multiply(), expected)
+    before = words(expected.size, *expected.shape)
+    for subtract, after in ((False, before + expected), (True, before - expected)):
+        out = before.copy()
+        assert multiply(out=out, subtract=subtract) is out
+        same(out, after)
+
+
 @settings(max_examples=60, deadline=None)
 @given(m=SIZES, k=SIZES, n=SIZES, seed=SEEDS)
 def test_matmul_any_shape_any_strides(m, k, n, seed):
@@ -52,7 +63,7 @@ def test_matmul_any_shape_any_strides(m, k, n, seed):
     expected = REFERENCE.matmul(a, b)
     for kernel in NATIVE:
         for left, right in zip(views(a), [*views(b)[1:], b], strict=True):
-            same(kernel.matmul(left, right), expected)
+            same_products(partial(kernel.matmul, left, right), expected)
             same(kernel.matmul(left, b), expected)
 
 
@@ -65,9 +76,9 @@ def test_matmul_beyond_one_block(kernel, shape):
     a, b = words(1, m, k), words(2, k, n)
     expected = REFERENCE.matmul(a, b)
     for left in views(a):
-        same(kernel.matmul(left, b), expected)
+        same_products(partial(kernel.matmul, left, b), expected)
     for right in views(b):
-        same(kernel.matmul(a, right), expected)
+        same_products(partial(kernel.matmul, a, right), expected)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +89,7 @@ def test_matmul_beyond_one_block(kernel, shape):
 def test_matmul_broadcasts(kernel, a, b):
     x, y = words(3, *a), words(4, *b)
     for left, right in zip(views(x), views(y), strict=True):
-        same(kernel.matmul(left, right), REFERENCE.matmul(x, y))
+        same_products(partial(kernel.matmul, left, right), REFERENCE.matmul(x, y))
 
 
 def test_matmul_reads_read_only_and_unaligned_arrays(kernel):
@@ -108,20 +119,22 @@ def test_conv_any_geometry(data):
     for kernel in NATIVE:
         for view in views(x):
             same(kernel.conv(view, w, stride, pad, dilation, groups), expected)
+        same_products(partial(kernel.conv, x, w, stride, pad, dilation, groups), expected)
         same(kernel.conv(x, views(w)[1], stride, pad, dilation, groups), expected)
 
 
 @pytest.mark.parametrize(
     ("x", "w", "groups"),
     [((2, 16, 15, 20), (3, 3, 20, 50), 1), ((2, 16, 15, 40), (3, 3, 1, 40), 40), ((2, 9, 8, 13), (5, 5, 1, 26), 13),
-     ((1, 28, 28, 1), (5, 5, 1, 6), 1), ((2, 9, 9, 32), (3, 2, 8, 12), 4), ((3, 30, 7), (4, 7, 9), 1)],
+     ((1, 28, 28, 1), (5, 5, 1, 6), 1), ((1, 4, 4, 70), (3, 3, 70, 130), 1), ((1, 4, 3, 9), (3, 3, 9, 33), 1),
+     ((2, 9, 9, 32), (3, 2, 8, 12), 4), ((3, 30, 7), (4, 7, 9), 1)],
 )  # fmt: skip
 def test_conv_of_usual_layers(kernel, x, w, groups):
     space = len(x) - 2
     x, w = words(7, *x), words(8, *w)
     for stride, pad in [(1, (1, 1)), (2, (0, 1)), (1, (0, 0))]:
         expected = REFERENCE.conv(x, w, [stride] * space, [pad] * space, [1] * space, groups)
-        same(kernel.conv(x, w, [stride] * space, [pad] * space, [1] * space, groups), expected)
+        same_products(partial(kernel.conv, x, w, [stride] * space, [pad] * space, [1] * space, groups), expected)
 
 
 def test_conv_with_batch_and_channels_swapped(kernel):
@@ -173,6 +186,15 @@ def test_exp2_is_the_power_of_two(kernel):
 
 CALLS = {
     "float": lambda k: k.matmul(np.zeros((2, 2)), np.zeros((2, 2), U)),
+    "out of another shape": lambda k: k.matmul(*[np.zeros((2, 2), U)] * 2, out=np.zeros((2, 3), U)),
+    "out of another dtype": lambda k: k.matmul(*[np.zeros((2, 2), U)] * 2, out=np.zeros((2, 2))),
+    "out with strides": lambda k: k.matmul(*[np.zeros((2, 2), U)] * 2, out=np.zeros((2, 4), U)[:, ::2]),
+    "out that is a factor": lambda k: k.matmul(y := np.zeros((2, 2), U), y, out=y),
+    "nothing to subtract from": lambda k: k.matmul(*[np.zeros((2, 2), U)] * 2, subtract=True),
+    "read-only out": lambda k: k.matmul(*[np.zeros((2, 2), U)] * 2, out=np.broadcast_to(np.zeros(1, U), (2, 2))),
+    "conv out of another shape": lambda k: k.conv(
+        np.zeros((1, 4, 4), U), np.zeros((2, 4, 4), U), (1,), ((0, 0),), (1,), 1, out=np.zeros((1, 4, 4), U)
+    ),
     "list": lambda k: k.matmul([[1]], np.zeros((1, 1), U)),
     "signed": lambda k: k.to_planes(np.zeros(4, np.int64), 4),
     "inner axes": lambda k: k.matmul(np.zeros((2, 3), U), np.zeros((2, 3), U)),
@@ -206,10 +228,13 @@ def test_refuses_unknown_machines():
 def test_extension_checks_lengths_itself():
     engine = NativeKernel()._engine
     for call in (
-        lambda: engine.matmul(np.zeros((2, 2), U), np.zeros((2, 2), U), np.zeros((2, 3), U)),
+        lambda: engine.matmul(np.zeros((2, 2), U), np.zeros((2, 2), U), np.zeros((2, 3), U), 0),
+        lambda: engine.matmul(*[np.zeros((2, 2), U)] * 3, 2),
         lambda: engine.to_planes(np.zeros(64, U), 5, 0, np.zeros(4, U)),
         lambda: engine.tree_deal(*[np.zeros(0, U)] * 2, 62, (1 << 64) - 4, 0, 1, *[np.zeros(0, U)] * 2),
-        lambda: engine.conv(*[np.zeros((1, 1, 1, 2, 1), U)] * 2, [1] * 3, [0] * 3, [0] * 3, 1, np.zeros((1,) * 5, U)),
+        lambda: engine.conv(
+            *[np.zeros((1, 1, 1, 2, 1), U)] * 2, [1] * 3, [0] * 3, [0] * 3, 1, np.zeros((1,) * 5, U), 0
+        ),
     ):
         with pytest.raises(KernelError):
             call()

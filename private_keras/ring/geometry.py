@@ -54,3 +54,21 @@ def conv_space(
             raise KernelError(f"conv window {tuple(w[:-2])} is larger than the padded input; space {tuple(x[1:-1])}")
         out.append((extent - 1) // s + 1)
     return tuple(out)
+
+
+def room(out: np.ndarray | None, shape: tuple[int, ...], subtract: bool, *factors: np.ndarray) -> np.ndarray | None:
+    """`out` if a product of `shape` can be added to it.
+
+    Raises:
+        KernelError: another shape or dtype, not contiguous, or it overlaps a factor; or nothing to subtract from.
+    """
+    if out is None:
+        if subtract:
+            raise KernelError("a product is subtracted from `out`. Received: none")
+        return None
+    fits = isinstance(out, np.ndarray) and out.dtype == np.uint64 and out.shape == shape
+    if not fits or not (out.flags.c_contiguous and out.flags.aligned and out.flags.writeable):
+        raise KernelError(f"`out` must be a contiguous, writable uint64 array of shape {shape}")
+    if any(np.may_share_memory(out, factor) for factor in factors):
+        raise KernelError("`out` must not overlap a factor")
+    return out

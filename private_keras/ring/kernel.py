@@ -32,8 +32,14 @@ class Kernel(Steps):
     name: str
 
     @abstractmethod
-    def matmul(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """a (..., m, k) times b (..., k, n) mod 2^64; leading axes broadcast as in numpy.matmul."""
+    def matmul(
+        self, a: np.ndarray, b: np.ndarray, *, out: np.ndarray | None = None, subtract: bool = False
+    ) -> np.ndarray:
+        """a (..., m, k) times b (..., k, n) mod 2^64; leading axes broadcast as in numpy.matmul.
+
+        With `out`, which is contiguous and has the result's shape, the product is added to it, or subtracted from it,
+        and `out` is returned: a sum of products without a pass over memory for each.
+        """
 
     @abstractmethod
     def conv(
@@ -44,11 +50,14 @@ class Kernel(Steps):
         padding: Sequence[tuple[int, int]],
         dilation: Sequence[int],
         groups: int,
+        *,
+        out: np.ndarray | None = None,
+        subtract: bool = False,
     ) -> np.ndarray:
         """Cross-correlation of x (batch, *space, channels) with w (*window, channels/groups, filters), zero padded.
 
         Space has 1, 2 or 3 axes. `padding` is (before, after) per space axis. Filters are cut in `groups` runs, run g
-        sees channels [g*c/groups, (g+1)*c/groups). Returns (batch, *out, filters).
+        sees channels [g*c/groups, (g+1)*c/groups). Returns (batch, *out, filters). `out` and `subtract` as in `matmul`.
         """
 
     @abstractmethod

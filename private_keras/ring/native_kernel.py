@@ -49,40 +49,50 @@ class NativeKernel(NativeSteps):
         engine = self._engine
         return f"NativeKernel(threads={engine.threads}, isa={engine.isa!r}, generator={engine.generator!r})"
 
-    def matmul(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    def matmul(
+        self, a: np.ndarray, b: np.ndarray, *, out: np.ndarray | None = None, subtract: bool = False
+    ) -> np.ndarray:
         ring(a, b)
         lead = geometry.matmul_lead(a.shape, b.shape)
+        shape = (*lead, a.shape[-2], b.shape[-1])
+        into = geometry.room(out, shape, subtract, a, b)
+        sign = 0 if into is None else -1 if subtract else 1
+        if into is None:
+            into = np.empty(shape, U)
+        product = into
         if b.ndim == 2 and a.ndim > 2 and a.flags.c_contiguous:
             # One tall product packs b once.
-            return self.matmul(a.reshape(-1, a.shape[-1]), b).reshape(*a.shape[:-1], b.shape[-1])
-        if a.shape[:-2] != lead:
-            a = np.broadcast_to(a, lead + a.shape[-2:])
-        if b.shape[:-2] != lead:
-            b = np.broadcast_to(b, lead + b.shape[-2:])
-        out = np.empty((*lead, a.shape[-2], b.shape[-1]), U)
-        self._engine.matmul(_strided(a), _strided(b), out)
-        return out
+            a, product = a.reshape(-1, a.shape[-1]), into.reshape(-1, shape[-1])
+        else:
+            a = a if a.shape[:-2] == lead else np.broadcast_to(a, lead + a.shape[-2:])
+            b = b if b.shape[:-2] == lead else np.broadcast_to(b, lead + b.shape[-2:])
+        self._engine.matmul(_strided(a), _strided(b), product, sign)
+        return into
 
     def conv(
         self, x: np.ndarray, w: np.ndarray, strides: Sequence[int], padding: Sequence[tuple[int, int]],
-        dilation: Sequence[int], groups: int,
+        dilation: Sequence[int], groups: int, *, out: np.ndarray | None = None, subtract: bool = False,
     ) -> np.ndarray:
         ring(x, w)
-        out_space = geometry.conv_space(x.shape, w.shape, strides, padding, dilation, groups)
+        space = geometry.conv_space(x.shape, w.shape, strides, padding, dilation, groups)
         filters = w.shape[-1]
+        shape = (x.shape[0], *space, filters)
+        into = geometry.room(out, shape, subtract, x, w)
+        sign = 0 if into is None else -1 if subtract else 1
+        if into is None:
+            into = np.empty(shape, U)
         if 1 < groups == x.shape[-1] != filters:
             # Depthwise with a multiplier: repeat channels, so that each filter has a channel of its own.
             x, groups = np.repeat(x, filters // groups, axis=-1), filters
-        out = np.empty((x.shape[0], *out_space, filters), U)
-        lead = (1,) * (3 - len(out_space))
+        lead = (1,) * (3 - len(space))
         ones, zeros = [1] * len(lead), [0] * len(lead)
         self._engine.conv(
             _strided(x.reshape(x.shape[0], *lead, *x.shape[1:])),
             packed(w).reshape(*lead, *w.shape),
             [*ones, *map(int, strides)], [*zeros, *(int(p[0]) for p in padding)], [*ones, *map(int, dilation)],
-            groups, out.reshape(out.shape[0], *lead, *out.shape[1:]),
+            groups, into.reshape(shape[0], *lead, *shape[1:]), sign,
         )  # fmt: skip
-        return out
+        return into
 
     def random(self, key: bytes, nonce: int, count: int, *, first_block: int = 0) -> np.ndarray:
         _seed(key, nonce)

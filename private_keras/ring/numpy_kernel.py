@@ -18,20 +18,24 @@ class NumpyKernel(NumpySteps):
 
     name = "numpy"
 
-    def matmul(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    def matmul(
+        self, a: np.ndarray, b: np.ndarray, *, out: np.ndarray | None = None, subtract: bool = False
+    ) -> np.ndarray:
         ring(a, b)
-        geometry.matmul_lead(a.shape, b.shape)
-        return np.matmul(a, b)
+        lead = geometry.matmul_lead(a.shape, b.shape)
+        out = geometry.room(out, (*lead, a.shape[-2], b.shape[-1]), subtract, a, b)
+        return _onto(np.matmul(a, b), out, subtract)
 
     def conv(
         self, x: np.ndarray, w: np.ndarray, strides: Sequence[int], padding: Sequence[tuple[int, int]],
-        dilation: Sequence[int], groups: int,
+        dilation: Sequence[int], groups: int, *, out: np.ndarray | None = None, subtract: bool = False,
     ) -> np.ndarray:
         ring(x, w)
         out_space = geometry.conv_space(x.shape, w.shape, strides, padding, dilation, groups)
+        out = geometry.room(out, (x.shape[0], *out_space, w.shape[-1]), subtract, x, w)
         space, channels, filters = x.ndim - 2, x.shape[-1], w.shape[-1]
         x = np.pad(x, [(0, 0), *[tuple(p) for p in padding], (0, 0)])
-        out = np.zeros((x.shape[0], *out_space, filters), U)
+        y = np.zeros((x.shape[0], *out_space, filters), U)
         per, fper = channels // groups, filters // groups
         for tap in np.ndindex(*w.shape[:space]):
             window = tuple(
@@ -41,8 +45,8 @@ class NumpyKernel(NumpySteps):
             seen = x[(slice(None), *window)]
             for g in range(groups):
                 filters_of = slice(g * fper, (g + 1) * fper)
-                out[..., filters_of] += seen[..., g * per : (g + 1) * per] @ w[tap][:, filters_of]
-        return out
+                y[..., filters_of] += seen[..., g * per : (g + 1) * per] @ w[tap][:, filters_of]
+        return _onto(y, out, subtract)
 
     def random(self, key: bytes, nonce: int, count: int, *, first_block: int = 0) -> np.ndarray:
         if len(key) != 16:
@@ -284,3 +288,9 @@ def _conjunction(term: tuple[str, ...], hat: dict, dealt: dict, party: int) -> n
             outside = [hat[w] for w in term if w not in subset]
             total = total ^ (np.bitwise_and.reduce([share, *outside]) if outside else share)
     return total
+
+
+def _onto(product: np.ndarray, out: np.ndarray | None, subtract: bool) -> np.ndarray:
+    if out is None:
+        return product
+    return np.subtract(out, product, out=out) if subtract else np.add(out, product, out=out)

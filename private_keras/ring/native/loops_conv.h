@@ -87,14 +87,25 @@ struct Patches {
     }
 };
 
+// Few pixels: their patches are packed whole, and weights are read where they are.
+inline void few_pixels(size_t m, size_t n, size_t k, const Patches& patches, size_t first, Matrix w, u64* y,
+                       ptrdiff_t y_row, Into how) {
+    u64* panel = scratch(0, TILE_ROWS * k);
+    for (size_t i = 0; i < m; i += TILE_ROWS) {
+        size_t count = least(TILE_ROWS, m - i);
+        patches.pack(first + i, int(count), 0, k, panel);
+        thin(count, n, k, {panel, 1, TILE_ROWS}, w, y + ptrdiff_t(i) * y_row, y_row, how);
+    }
+}
+
 // Input and weights of the taps of one pixel that lie inside the input.
 struct Tap {
     const u64 *x, *w;
 };
 
-// y[0 .. N * LANES) = sum over taps of x times w, lane by lane.
+// The sum over taps of x times w, lane by lane, into y[0 .. N * LANES).
 template <int N>
-inline void depthwise_run(const Tap* taps, size_t count, size_t channel, u64* y) {
+inline void depthwise_run(const Tap* taps, size_t count, size_t channel, u64* y, Into how) {
     Sum sums[N] = {};
     for (size_t t = 0; t < count; t++) {
 #pragma GCC unroll 4
@@ -102,7 +113,10 @@ inline void depthwise_run(const Tap* taps, size_t count, size_t channel, u64* y)
             multiply_add(sums[v], load(taps[t].x + channel + v * LANES), factor(taps[t].w + channel + v * LANES));
     }
 #pragma GCC unroll 4
-    for (int v = 0; v < N; v++) store(y + channel + v * LANES, total(sums[v]));
+    for (int v = 0; v < N; v++) {
+        u64* to = y + channel + v * LANES;
+        store(to, joined(to, total(sums[v]), how));
+    }
 }
 
 // One channel and one filter per group: vectors run over channels, which must be contiguous.
@@ -121,12 +135,12 @@ inline void depthwise(const Convolution& s, size_t first, size_t last) {
                     if (const u64* x = patches.under(pixel, tap)) taps[count++] = {x, w};
         u64* y = s.y + row * s.channels;
         size_t channel = 0;
-        for (; channel + 4 * LANES <= whole; channel += 4 * LANES) depthwise_run<4>(taps, count, channel, y);
-        for (; channel < whole; channel += LANES) depthwise_run<1>(taps, count, channel, y);
+        for (; channel + 4 * LANES <= whole; channel += 4 * LANES) depthwise_run<4>(taps, count, channel, y, s.how);
+        for (; channel < whole; channel += LANES) depthwise_run<1>(taps, count, channel, y, s.how);
         for (; channel < s.channels; channel++) {
             u64 sum = 0;
             for (size_t t = 0; t < count; t++) sum += taps[t].x[channel] * taps[t].w[channel];
-            y[channel] = sum;
+            put(y + channel, sum, s.how);
         }
     }
 }
@@ -139,7 +153,10 @@ inline void conv(const Convolution& s, size_t first, size_t last) {
     for (size_t group = 0; group < s.groups; group++) {
         Patches patches{s, group_channels, s.x + ptrdiff_t(group * group_channels) * s.x_channel};
         Matrix w{s.w + group * group_filters, ptrdiff_t(s.filters), 1};
-        blocked(last - first, group_filters, k, patches, first, w, s.y + first * s.filters + group * group_filters,
-                ptrdiff_t(s.filters));
+        u64* y = s.y + first * s.filters + group * group_filters;
+        if (few_rows(last - first))
+            few_pixels(last - first, group_filters, k, patches, first, w, y, ptrdiff_t(s.filters), s.how);
+        else
+            blocked(last - first, group_filters, k, patches, first, w, y, ptrdiff_t(s.filters), s.how);
     }
 }

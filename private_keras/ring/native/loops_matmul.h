@@ -50,10 +50,11 @@ inline void clear_rows(size_t m, size_t n, u64* c, ptrdiff_t c_row) {
         for (size_t j = 0; j < n; j++) c[ptrdiff_t(i) * c_row + ptrdiff_t(j)] = 0;
 }
 
-// c (m, n) = rows (first_row ..) times b: blocks of k and columns of b stay in the caches while rows pass.
+// Rows (first_row ..) times b into c (m, n): blocks of k and columns of b stay in the caches while rows pass.
 template <class Rows>
-void blocked(size_t m, size_t n, size_t k, const Rows& rows, size_t first_row, Matrix b, u64* c, ptrdiff_t c_row) {
-    if (k == 0) clear_rows(m, n, c, c_row);
+void blocked(size_t m, size_t n, size_t k, const Rows& rows, size_t first_row, Matrix b, u64* c, ptrdiff_t c_row,
+             Into how) {
+    if (k == 0 && how == Into::set) clear_rows(m, n, c, c_row);
     size_t k_block = least(k, K_BLOCK);
     u64* a_panels = scratch(0, ROW_BLOCK * k_block);
     u64* b_panels = scratch(1, (least(n, COLUMN_BLOCK) + TILE_COLUMNS) * k_block);
@@ -75,7 +76,8 @@ void blocked(size_t m, size_t n, size_t k, const Rows& rows, size_t first_row, M
                         int count = int(least(TILE_ROWS, block - i));
                         Tile run = count == TILE_ROWS ? whole : packed_tile(count, vectors_of(width));
                         run(depth, a_panels + i * depth, 1, TILE_ROWS, b_panel, 0,
-                            c + ptrdiff_t(i0 + i) * c_row + ptrdiff_t(j0 + j), c_row, int(width), p0 > 0);
+                            c + ptrdiff_t(i0 + i) * c_row + ptrdiff_t(j0 + j), c_row, int(width),
+                            how == Into::set && p0 > 0 ? Into::add : how);
                     }
                 }
             }
@@ -84,7 +86,7 @@ void blocked(size_t m, size_t n, size_t k, const Rows& rows, size_t first_row, M
 }
 
 // Few rows against contiguous rows of b: every word of b is used so seldom that packing it would cost more.
-inline void thin(size_t m, size_t n, size_t k, Matrix a, Matrix b, u64* c, ptrdiff_t c_row) {
+inline void thin(size_t m, size_t n, size_t k, Matrix a, Matrix b, u64* c, ptrdiff_t c_row, Into how) {
     size_t whole = n / LANES * LANES;
     for (size_t i = 0; i < m; i += TILE_ROWS) {
         int rows = int(least(TILE_ROWS, m - i));
@@ -93,7 +95,7 @@ inline void thin(size_t m, size_t n, size_t k, Matrix a, Matrix b, u64* c, ptrdi
             size_t left = (whole - j) / LANES, strips = (left + size_t(thin_vectors(rows)) - 1) / size_t(thin_vectors(rows));
             int vectors = int((left + strips - 1) / strips);
             thin_tile(rows, vectors)(k, a.data + ptrdiff_t(i) * a.row, a.row, a.column, b.data + j, b.row,
-                                     c + ptrdiff_t(i) * c_row + ptrdiff_t(j), c_row, vectors * LANES, false);
+                                     c + ptrdiff_t(i) * c_row + ptrdiff_t(j), c_row, vectors * LANES, how);
             j += size_t(vectors) * LANES;
         }
     }
@@ -102,15 +104,15 @@ inline void thin(size_t m, size_t n, size_t k, Matrix a, Matrix b, u64* c, ptrdi
             u64 sum = 0;
             for (size_t p = 0; p < k; p++)
                 sum += a.data[ptrdiff_t(i) * a.row + ptrdiff_t(p) * a.column] * b.data[ptrdiff_t(p) * b.row + ptrdiff_t(j)];
-            c[ptrdiff_t(i) * c_row + ptrdiff_t(j)] = sum;
+            put(c + ptrdiff_t(i) * c_row + ptrdiff_t(j), sum, how);
         }
 }
 
-// c += the sum of R rows of b, each times its word: one row of a, R columns at a time.
+// c += the sum of R rows of b, each times its word and `sign`: one row of a, R columns at a time.
 template <int R>
-inline void add_rows(size_t n, const u64* a, ptrdiff_t a_column, const u64* b, ptrdiff_t b_row, u64* c) {
+inline void add_rows(size_t n, const u64* a, ptrdiff_t a_column, u64 sign, const u64* b, ptrdiff_t b_row, u64* c) {
     Words x[R];
-    for (int i = 0; i < R; i++) x[i] = splat(a[i * a_column]);
+    for (int i = 0; i < R; i++) x[i] = splat(sign * a[i * a_column]);
     size_t whole = n / LANES * LANES;
     for (size_t j = 0; j < whole; j += LANES) {
         Sum sum = {};
@@ -119,21 +121,23 @@ inline void add_rows(size_t n, const u64* a, ptrdiff_t a_column, const u64* b, p
         store(c + j, load(c + j) + total(sum));
     }
     for (size_t j = whole; j < n; j++)
-        for (int i = 0; i < R; i++) c[j] += a[i * a_column] * b[i * b_row + ptrdiff_t(j)];
+        for (int i = 0; i < R; i++) c[j] += sign * a[i * a_column] * b[i * b_row + ptrdiff_t(j)];
 }
 
 // A single row: b passes once, in the order in which it lies in memory, while c stays in the cache.
-inline void single_row(size_t n, size_t k, Matrix a, Matrix b, u64* c) {
-    clear_rows(1, n, c, 0);
+inline void single_row(size_t n, size_t k, Matrix a, Matrix b, u64* c, Into how) {
+    if (how == Into::set) clear_rows(1, n, c, 0);
+    u64 sign = how == Into::subtract ? ~u64(0) : 1;
     size_t p = 0;
     for (; p + 4 <= k; p += 4)
-        add_rows<4>(n, a.data + ptrdiff_t(p) * a.column, a.column, b.data + ptrdiff_t(p) * b.row, b.row, c);
+        add_rows<4>(n, a.data + ptrdiff_t(p) * a.column, a.column, sign, b.data + ptrdiff_t(p) * b.row, b.row, c);
     for (; p < k; p++)
-        add_rows<1>(n, a.data + ptrdiff_t(p) * a.column, a.column, b.data + ptrdiff_t(p) * b.row, b.row, c);
+        add_rows<1>(n, a.data + ptrdiff_t(p) * a.column, a.column, sign, b.data + ptrdiff_t(p) * b.row, b.row, c);
 }
 
-// to[j * step] = v . row j of a matrix whose rows are contiguous: four rows at a time.
-inline void dots(size_t n, size_t k, const u64* v, const u64* rows, ptrdiff_t row, u64* to, ptrdiff_t step) {
+// v . row j into to[j * step], of a matrix whose rows are contiguous: four rows at a time.
+inline void dots(size_t n, size_t k, const u64* v, const u64* rows, ptrdiff_t row, u64* to, ptrdiff_t step,
+                 Into how) {
     size_t whole = k / LANES * LANES;
     for (size_t j = 0; j < n; j += 4) {
         int count = int(least(4, n - j));
@@ -148,17 +152,20 @@ inline void dots(size_t n, size_t k, const u64* v, const u64* rows, ptrdiff_t ro
         for (int i = 0; i < count; i++) {
             u64 sum = sum_lanes(total(sums[i]));
             for (size_t p = whole; p < k; p++) sum += v[p] * at[i][p];
-            to[ptrdiff_t(j + size_t(i)) * step] = sum;
+            put(to + ptrdiff_t(j + size_t(i)) * step, sum, how);
         }
     }
 }
 
-inline void matmul(size_t m, size_t n, size_t k, Matrix a, Matrix b, u64* c, ptrdiff_t c_row) {
-    if (m == 1 && b.row == 1 && a.column == 1) return dots(n, k, a.data, b.data, b.column, c, 1);
-    if (n == 1 && a.column == 1 && b.row == 1) return dots(m, k, b.data, a.data, a.row, c, c_row);
+// Whether packing b would cost more than it saves.
+constexpr bool few_rows(size_t m) { return m <= 2 * size_t(TILE_ROWS); }
+
+inline void matmul(size_t m, size_t n, size_t k, Matrix a, Matrix b, u64* c, ptrdiff_t c_row, Into how) {
+    if (m == 1 && b.row == 1 && a.column == 1) return dots(n, k, a.data, b.data, b.column, c, 1, how);
+    if (n == 1 && a.column == 1 && b.row == 1) return dots(m, k, b.data, a.data, a.row, c, c_row, how);
     if (n == 1 && c_row == 1 && a.row == 1)  // a column is a row: c' = b' a'
-        return single_row(m, k, {b.data, b.column, b.row}, {a.data, a.column, a.row}, c);
-    if (m == 1 && b.column == 1) return single_row(n, k, a, b, c);
-    if (m <= 2 * size_t(TILE_ROWS) && b.column == 1) return thin(m, n, k, a, b, c, c_row);
-    blocked(m, n, k, PlainRows{a}, 0, b, c, c_row);
+        return single_row(m, k, {b.data, b.column, b.row}, {a.data, a.column, a.row}, c, how);
+    if (m == 1 && b.column == 1) return single_row(n, k, a, b, c, how);
+    if (few_rows(m) && b.column == 1) return thin(m, n, k, a, b, c, c_row, how);
+    blocked(m, n, k, PlainRows{a}, 0, b, c, c_row, how);
 }

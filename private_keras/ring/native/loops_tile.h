@@ -9,14 +9,19 @@ constexpr int TILE_ROWS = 2, TILE_VECTORS = 4, THIN_SUMS = 8, THIN_VECTORS = 4;
 #endif
 constexpr int TILE_COLUMNS = TILE_VECTORS * LANES;
 
-// c (R rows, `width` <= N * LANES columns) = or += a (R, k) b (k, N * LANES); the columns of b are contiguous.
+// a (R, k) b (k, N * LANES) into c (R rows, `width` <= N * LANES columns); the columns of b are contiguous.
 typedef void (*Tile)(size_t k, const u64* a, ptrdiff_t a_row, ptrdiff_t a_column, const u64* b, ptrdiff_t b_row, u64* c,
-                     ptrdiff_t c_row, int width, bool add);
+                     ptrdiff_t c_row, int width, Into how);
+
+inline Words joined(const u64* c, Words sum, Into how) {
+    return how == Into::set ? sum : how == Into::add ? load(c) + sum : load(c) - sum;
+}
+inline void put(u64* c, u64 sum, Into how) { *c = how == Into::set ? sum : how == Into::add ? *c + sum : *c - sum; }
 
 // PACKED: a and b are panels, whose strides are constants.
 template <int R, int N, bool PACKED>
 void tile(size_t k, const u64* a, ptrdiff_t a_row, ptrdiff_t a_column, const u64* b, ptrdiff_t b_row, u64* c,
-          ptrdiff_t c_row, int width, bool add) {
+          ptrdiff_t c_row, int width, Into how) {
     if constexpr (PACKED) {
         a_row = 1;
         a_column = TILE_ROWS;
@@ -49,15 +54,12 @@ void tile(size_t k, const u64* a, ptrdiff_t a_row, ptrdiff_t a_column, const u64
         u64* to = c + i * c_row;
         if (width == N * LANES) {
 #pragma GCC unroll 8
-            for (int j = 0; j < N; j++) {
-                Words sum = total(sums[i][j]);
-                store(to + j * LANES, add ? load(to + j * LANES) + sum : sum);
-            }
+            for (int j = 0; j < N; j++) store(to + j * LANES, joined(to + j * LANES, total(sums[i][j]), how));
         } else {
             u64 row[N * LANES];
 #pragma GCC unroll 8
             for (int j = 0; j < N; j++) store(row + j * LANES, total(sums[i][j]));
-            for (int j = 0; j < width; j++) to[j] = add ? to[j] + row[j] : row[j];
+            for (int j = 0; j < width; j++) put(to + j, row[j], how);
         }
     }
 }

@@ -35,7 +35,14 @@ struct Batch {
     }
 };
 
-void matmul(const Engine& engine, const Strided& a, const Strided& b, const Out& c) {
+Into into(int sign) {
+    expect(-1 <= sign && sign <= 1, "expected a sign of -1, 0 or 1");
+    return sign == 0 ? Into::set : sign > 0 ? Into::add : Into::subtract;
+}
+
+// `sign`: 1 adds the product to c, -1 subtracts it, 0 stores it; so for convolutions.
+void matmul(const Engine& engine, const Strided& a, const Strided& b, const Out& c, int sign) {
+    Into how = into(sign);
     size_t axes = c.ndim();
     expect(axes >= 2 && a.ndim() == axes && b.ndim() == axes, "matmul: a, b and the result need the same axes");
     size_t m = c.shape(axes - 2), n = c.shape(axes - 1), k = a.shape(axes - 1), batch = 1;
@@ -55,7 +62,7 @@ void matmul(const Engine& engine, const Strided& a, const Strided& b, const Out&
     if (batch >= size_t(threads)) {
         parallel(threads, batch, 1, [&](size_t first, size_t last) {
             for (size_t i = first; i < last; i++)
-                table.matmul(m, n, k, left.at(i), right.at(i), to + i * m * n, ptrdiff_t(n));
+                table.matmul(m, n, k, left.at(i), right.at(i), to + i * m * n, ptrdiff_t(n), how);
         });
         return;
     }
@@ -65,23 +72,24 @@ void matmul(const Engine& engine, const Strided& a, const Strided& b, const Out&
         if (m >= n)
             parallel(threads, m, 4 * table.tile_rows, [&](size_t first, size_t last) {
                 Matrix rows{x.data + ptrdiff_t(first) * x.row, x.row, x.column};
-                table.matmul(last - first, n, k, rows, y, z + first * n, ptrdiff_t(n));
+                table.matmul(last - first, n, k, rows, y, z + first * n, ptrdiff_t(n), how);
             });
         else
             parallel(threads, n, 4 * table.tile_columns, [&](size_t first, size_t last) {
                 Matrix columns{y.data + ptrdiff_t(first) * y.column, y.row, y.column};
-                table.matmul(m, last - first, k, x, columns, z + first, ptrdiff_t(n));
+                table.matmul(m, last - first, k, x, columns, z + first, ptrdiff_t(n), how);
             });
     }
 }
 
 // All lists have three entries; shorter convolutions come with leading axes of one.
 void conv(const Engine& engine, const Strided& x, const In& w, const std::vector<int64_t>& stride,
-          const std::vector<int64_t>& pad, const std::vector<int64_t>& dilation, size_t groups, const Out& y) {
+          const std::vector<int64_t>& pad, const std::vector<int64_t>& dilation, size_t groups, const Out& y, int sign) {
     constexpr int64_t LIMIT = int64_t(1) << 31;
     expect(x.ndim() == 5 && w.ndim() == 5 && y.ndim() == 5, "conv: five axes expected");
     expect(stride.size() == 3 && pad.size() == 3 && dilation.size() == 3, "conv: three space axes expected");
     Convolution s;
+    s.how = into(sign);
     for (size_t i = 0; i < 3; i++) {
         expect(1 <= stride[i] && stride[i] < LIMIT && 1 <= dilation[i] && dilation[i] < LIMIT && 0 <= pad[i] &&
                    pad[i] < LIMIT, "conv: strides and dilation must be positive, padding not negative");
@@ -167,9 +175,9 @@ NB_MODULE(_native, module) {
     engine.def_prop_ro("generator", [](const Engine& self) { return self.generator_name; });
     engine.def_ro("threads", &Engine::threads);
     auto as_is = [](const char* name) { return nb::arg(name).noconvert(); };
-    engine.def("matmul", &matmul, as_is("a"), as_is("b"), as_is("out"));
+    engine.def("matmul", &matmul, as_is("a"), as_is("b"), as_is("out"), nb::arg("sign"));
     engine.def("conv", &conv, as_is("x"), as_is("w"), nb::arg("strides"), nb::arg("padding"), nb::arg("dilation"),
-               nb::arg("groups"), as_is("out"));
+               nb::arg("groups"), as_is("out"), nb::arg("sign"));
     engine.def("random", &random_words, nb::arg("key"), nb::arg("nonce"), nb::arg("first_block"), as_is("out"));
     bind_bits(engine);
     bind_memory(module);

@@ -10,6 +10,9 @@ struct Matrix {
     ptrdiff_t row, column;
 };
 
+// What becomes of a product: it is stored, added to what is there, or subtracted from it.
+enum class Into { set, add, subtract };
+
 // A convolution over three space axes; shorter ones have leading axes of one.
 struct Convolution {
     const u64* x;
@@ -18,6 +21,7 @@ struct Convolution {
     size_t batch, channels, filters, groups;
     const u64* w;  // (*window, channels / groups, filters), contiguous
     u64* y;        // (batch, *out, filters), contiguous
+    Into how;
 };
 
 struct Exp2 {
@@ -56,8 +60,8 @@ struct Table {
     // Rows and columns of one micro tile: how to cut work between threads.
     size_t tile_rows, tile_columns;
 
-    // c[m, n] = a[m, k] b[k, n], c with rows of `c_row` words.
-    void (*matmul)(size_t m, size_t n, size_t k, Matrix a, Matrix b, u64* c, ptrdiff_t c_row);
+    // a[m, k] b[k, n] into c[m, n], whose rows are `c_row` words apart.
+    void (*matmul)(size_t m, size_t n, size_t k, Matrix a, Matrix b, u64* c, ptrdiff_t c_row, Into how);
     // Output pixels first .. last-1 (over batch and space) of a convolution.
     void (*conv)(const Convolution& shape, size_t first, size_t last);
 
