@@ -71,7 +71,7 @@ def test_inputs_must_fit():
 )
 def test_errors_name_the_step_and_quote_no_value(raised, expected, message):
     class Failing(Simulate):
-        def relu(self, x, bits=0):
+        def relu(self, x, bits=0, width=62):
             raise raised
 
     case = CASES["relu"]

@@ -76,7 +76,7 @@ def test_defaults_are_filled_in_the_same_from_json():
     document = json.loads(plan.to_json())
     document["steps"][1]["attributes"] = {}
     read = Plan.from_json(json.dumps(document))
-    assert read.steps[1].attributes == {"truncate": 0}
+    assert read.steps[1].attributes == {"truncate": 0, "width": 62}
 
 
 def test_describe_names_inputs_openings_and_digest():

@@ -106,7 +106,7 @@ def test_bounds_hold_for_random_plans(plan, seed):
 def test_spans_of_splines(knots, data, low, length):
     coefficient = st.integers(-50, 50)
     attributes = {
-        "knots": sorted({*knots, 0}), "scale": 9, "fraction": 4, "slope_bits": 2,
+        "knots": sorted({*knots, 0}), "scale": 9, "fraction": 4, "slope_bits": 2, "width": 62,
         "slopes": data.draw(st.tuples(coefficient, coefficient)),
     }
     pieces = len(attributes["knots"]) + 1

@@ -40,17 +40,23 @@ def hull(*xs: Span) -> Span:
 def inside(step: Step, operands: list[Span], types: list[TensorType]) -> float:
     """The largest number, in ring units, that a step compares or truncates on its way; 0 where its result is all.
 
+    Where a comparison looks at fewer bits than 62, its numbers count for as much more.
+
     Args:
         step: with attributes in normal form.
         operands: spans of the step's inputs.
         types: of the step's inputs.
     """
     unit = 2.0 ** types[0].fraction if types else 1.0
+    narrow = 2.0 ** (LIMIT_BITS - step.attributes.get("width", LIMIT_BITS))
+    if step.op == "relu":
+        # With all bits it needs no more than what it is computed from.
+        return operands[0].size * unit * narrow if narrow > 1 else 0.0
     if step.op in _DIFFERENCES:
         x, y = operands
         return max(x.high - y.low, y.high - x.low, 0.0) * unit
     if step.op in _SPREADS:
-        return (operands[0].high - operands[0].low) * unit
+        return (operands[0].high - operands[0].low) * unit * narrow
     if step.op == "softmax":
         # Differences are limited to half of what others are; so is their logarithm to base 2.
         return max(2 * (operands[0].high - operands[0].low), 1.5 * operands[0].size) * max(unit, _BASE_TWO)
@@ -59,6 +65,26 @@ def inside(step: Step, operands: list[Span], types: list[TensorType]) -> float:
     if step.op == "spline":
         return spline(step.attributes, operands[0], types[0].fraction)[1]
     return 0.0
+
+
+def compared(step: Step, x: Span, fraction: int) -> float:
+    """The largest number, in ring units, that a step with a `width` compares on its way.
+
+    Args:
+        step: a relu, max_pool or spline, with attributes in normal form.
+        x: span of its operand.
+        fraction: of its operand.
+    """
+    unit = 2.0**fraction
+    if step.op == "relu":
+        return x.size * unit
+    if step.op == "max_pool":
+        return (x.high - x.low) * unit
+    return _from_knots(step.attributes["knots"], x.low * unit, x.high * unit)
+
+
+def _from_knots(knots: list[int], low: float, high: float) -> float:
+    return max(abs(e - k) for e in (low, high) for k in (knots or [0]))
 
 
 def spline(attributes: dict[str, Any], x: Span, fraction: int) -> tuple[Span, float]:
@@ -72,7 +98,8 @@ def spline(attributes: dict[str, Any], x: Span, fraction: int) -> tuple[Span, fl
     low, high = x.low * 2.0**fraction, x.high * 2.0**fraction
     left, right = attributes["slopes"]
     edges = [-math.inf, *attributes["knots"], math.inf]
-    spans, largest = [], max(abs(e - k) for e in (low, high) for k in (attributes["knots"] or [0]))
+    spans = []
+    largest = _from_knots(attributes["knots"], low, high) * 2.0 ** (LIMIT_BITS - attributes["width"])
     for row, start, stop in zip(attributes["coefficients"], edges, edges[1:], strict=False):
         a, b = max(start, low), min(stop, high)
         if a > b:
@@ -103,11 +130,14 @@ def limit(step: Step, types: list[TensorType], result: TensorType, from_inside: 
     if step.op == "spline":
         factors = [(a, degree) for row in step.attributes["coefficients"] for degree, a in enumerate(row) if degree]
         factors += [(slope, 1) for slope in step.attributes["slopes"]]
-        units = min([(2.0**LIMIT_BITS / abs(a)) ** (1 / degree) for a, degree in factors if a], default=2.0**LIMIT_BITS)
-        return units / 2.0 ** types[0].fraction
+        units = [(2.0**LIMIT_BITS / abs(a)) ** (1 / degree) for a, degree in factors if a]
+        return min([*units, 2.0 ** step.attributes["width"]]) / 2.0 ** types[0].fraction
+    bits = step.attributes.get("width", LIMIT_BITS)
+    if step.op == "relu":
+        return 2.0 ** (bits - types[0].fraction)
     # Two operands of this size differ by twice as much.
     unit = max(2.0 ** types[0].fraction, _BASE_TWO) if step.op in ("exp", "softmax") else 2.0 ** types[0].fraction
-    return 2.0 ** (LIMIT_BITS - (2 if step.op == "softmax" else 1)) / unit
+    return 2.0 ** (bits - (2 if step.op == "softmax" else 1)) / unit
 
 
 def _row(row: list[int], low: float, high: float) -> Span:

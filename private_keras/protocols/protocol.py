@@ -160,9 +160,9 @@ class Protocol(ABC):
     def truncate(self, x: Share, bits: int) -> Share:
         """x / 2^bits, rounded stochastically: error below one unit, exact on average; |x| < 2^62, 1 <= bits <= 60."""
 
-    def relu(self, x: Share, bits: int = 0) -> Share:
-        """max(x, 0) / 2^bits, rounded as by `truncate`; bits = 0 for none."""
-        return self.relu_and_bits(x, bits)[0]
+    def relu(self, x: Share, bits: int = 0, width: int = 62) -> Share:
+        """max(x, 0) / 2^bits, rounded as by `truncate`; bits = 0 for none. `width` as in `compare`."""
+        return self.relu_and_bits(x, bits, width)[0]
 
     @abstractmethod
     def rescale(self, x: Share, factor: int, bits: int) -> Share:
@@ -173,7 +173,7 @@ class Protocol(ABC):
         """
 
     @abstractmethod
-    def relu_and_bits(self, x: Share, bits: int = 0) -> tuple[Share, Bits]:
+    def relu_and_bits(self, x: Share, bits: int = 0, width: int = 62) -> tuple[Share, Bits]:
         """`relu` of x, and the bits [x > 0] that it finds on its way. They cost nothing beyond."""
 
     @abstractmethod

@@ -85,8 +85,10 @@ class Simulate(Protocol):
         z = np.asarray(z + wrapped * U((abs(factor) << (64 - bits)) & (2**64 - 1)))
         return SimulatedShare(z if factor >= 0 else np.asarray(np.negative(z)))
 
-    def relu_and_bits(self, x: SimulatedShare, bits: int = 0) -> tuple[SimulatedShare, SimulatedBits]:
-        positive = SimulatedBits(x.value.astype(np.int64) > 0)
+    def relu_and_bits(
+        self, x: SimulatedShare, bits: int = 0, width: int = 62
+    ) -> tuple[SimulatedShare, SimulatedBits]:
+        positive = SimulatedBits(self.compare(x, [1], width).value[0])
         return self.gate(positive, x, bits) if bits else self.multiply_bits(positive, x), positive
 
     def compare(self, x: SimulatedShare, thresholds: Sequence[int], width: int = 62) -> SimulatedBits:

@@ -54,6 +54,7 @@ class Activation:
             "fraction": fraction,
             "slopes": [round(s * 2**slope_bits) for s in self.slopes],
             "slope_bits": slope_bits,
+            "width": LARGEST_BITS + 1,
             "label": self.label,
         }
 

@@ -27,7 +27,9 @@ def fuse_truncations(plan: Plan) -> Plan:
                     instead[before.output] = before.inputs[0]
                 layer = step.layer if step.op == op else before.layer
                 inputs = (*step.inputs[:-1], *before.inputs)
-                step = replace(step, op=op, inputs=inputs, attributes={CUT_BY[op]: bits}, layer=layer)
+                # Windows are narrowed when all else is done (`narrow_windows`): here they have all bits.
+                rest = next((s.attributes for s in (before, step) if s.op == op), {})
+                step = replace(step, op=op, inputs=inputs, attributes={**rest, CUT_BY[op]: bits}, layer=layer)
         done[step.output] = step
     return with_steps(plan, with_signs(done.values(), instead))
 

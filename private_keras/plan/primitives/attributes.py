@@ -119,3 +119,5 @@ SHAPE = Ints(1, SIZE)
 AXIS = Int(0, limits.MAX_RANK - 1)
 AXES = Ints(0, limits.MAX_RANK - 1)
 PADDING = Rows(0, SIZE, 2, 2)
+# Bits that a comparison looks at: |x - t| < 2^width is known for whatever x is compared with.
+WIDTH = Int(1, 62, required=False, default=62)

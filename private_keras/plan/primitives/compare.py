@@ -2,7 +2,7 @@
 from typing import Any
 
 from private_keras.errors import PlanError
-from private_keras.plan.primitives.attributes import Int
+from private_keras.plan.primitives.attributes import WIDTH, Int
 from private_keras.plan.primitives.elementwise import truncated
 from private_keras.plan.primitives.primitive import Primitive
 from private_keras.plan.primitives.rules import broadcast_shape, equal_fractions, same, truth
@@ -49,7 +49,7 @@ def _one_hot(attributes: dict[str, Any], x: TensorType) -> TensorType:
 
 
 PRIMITIVES = (
-    Primitive("relu", (1, 1), _relu, {"truncate": Int(0, 58, required=False, default=0)}),
+    Primitive("relu", (1, 1), _relu, {"truncate": Int(0, 58, required=False, default=0), "width": WIDTH}),
     Primitive("gate", (2, 2), _gate, {"truncate": Int(0, 58, required=False, default=0)}),
     Primitive("abs", (1, 1), same),
     Primitive("sign", (1, 1), _sign),

@@ -4,7 +4,7 @@ from typing import Any
 
 from private_keras.errors import PlanError
 from private_keras.plan import limits
-from private_keras.plan.primitives.attributes import AXIS, Int, Ints, Rows, Text
+from private_keras.plan.primitives.attributes import AXIS, WIDTH, Int, Ints, Rows, Text
 from private_keras.plan.primitives.primitive import Primitive
 from private_keras.plan.primitives.rules import checked_axis
 from private_keras.plan.records import TensorType
@@ -116,6 +116,7 @@ PRIMITIVES = (
             "slope_bits": Int(0, 60, required=False, default=0),
             "fraction": Int(0, limits.MAX_FRACTION),
             "label": Text(required=False, default=""),
+            "width": WIDTH,
         },
     ),
 )

@@ -4,7 +4,7 @@ from typing import Any
 
 from private_keras.errors import PlanError
 from private_keras.plan import limits
-from private_keras.plan.primitives.attributes import AXES, AXIS, PADDING, Bool, Ints
+from private_keras.plan.primitives.attributes import AXES, AXIS, PADDING, WIDTH, Bool, Ints
 from private_keras.plan.primitives.primitive import Flow, Primitive
 from private_keras.plan.primitives.rules import per_axis, reduced, windows
 from private_keras.plan.records import TensorType
@@ -66,5 +66,5 @@ PRIMITIVES = (
     Primitive("reduce_min", (1, 1), _reduce_extreme, {"axis": AXIS, "keepdims": _KEEPDIMS}),
     Primitive("argmax", (1, 1), _arg_extreme, {"axis": AXIS}),
     Primitive("argmin", (1, 1), _arg_extreme, {"axis": AXIS}),
-    Primitive("max_pool", (1, 1), _max_pool, _POOL),
+    Primitive("max_pool", (1, 1), _max_pool, {**_POOL, "width": WIDTH}),
 )

@@ -11,9 +11,9 @@ GROUP = 8  # longer axes are cut in runs of this length: 28 comparisons per run,
 PAIRS = 1 << 14  # so many comparisons at once take no longer than the rounds of a tournament that they save
 
 
-def maximum(p: Protocol, x: Share, y: Share) -> Share:
-    """max(x, y) elementwise, broadcast; exact. Cost: one relu (mask 1 round, compare 3)."""
-    return local.add(p, y, p.relu(local.subtract(p, x, y)))
+def maximum(p: Protocol, x: Share, y: Share, width: int = 62) -> Share:
+    """max(x, y) elementwise, broadcast; exact. Cost: one relu (mask 1 round, compare 3); `width` as there."""
+    return local.add(p, y, p.relu(local.subtract(p, x, y), width=width))
 
 
 def minimum(p: Protocol, x: Share, y: Share) -> Share:
@@ -38,34 +38,35 @@ def pairs_fit(shape: tuple[int, ...]) -> bool:
     return n <= PAIRS_UP_TO and count * (n - 1) // 2 <= PAIRS
 
 
-def reduce_max(p: Protocol, x: Share, axis: int) -> Share:
+def reduce_max(p: Protocol, x: Share, axis: int, width: int = 62) -> Share:
     """Maximum over one axis, removed; exact.
 
     Large tensors: a tournament of halves, ceil(log2 n) levels of one relu (4 rounds each), n - 1 relus in all. Where no
     more than 2^14 comparisons are needed, all pairs of up to 16 elements at once (mask 1 round, compare 3, AND 1 or 2),
-    or of runs of 8. Differences between any two elements must be below 2^62.
+    or of runs of 8. Differences between any two elements must be below 2^width.
     """
     x = local.axis_last(p, x, axis)
     while (n := x.shape[-1]) > 1:
         if n > 2 and pairs_fit(x.shape):
-            x = local.reshape(p, _first(p, x), (*x.shape[:-1], 1))
+            x = local.reshape(p, _first(p, x, width), (*x.shape[:-1], 1))
         elif n > PAIRS_UP_TO and x.size * (GROUP - 1) // 2 <= PAIRS:
-            x = _first(p, _cut(p, x)[0])
+            x = _first(p, _cut(p, x)[0], width)
         else:
-            x = _halved(p, x)
+            x = _halved(p, x, width)
     return local.reshape(p, x, x.shape[:-1])
 
 
-def _halved(p: Protocol, x: Share) -> Share:
+def _halved(p: Protocol, x: Share, width: int) -> Share:
     n, half = x.shape[-1], x.shape[-1] // 2
-    best = maximum(p, local.take(p, x, np.arange(half), -1), local.take(p, x, np.arange(half, 2 * half), -1))
+    first, second = (local.take(p, x, np.arange(at, at + half), -1) for at in (0, half))
+    best = maximum(p, first, second, width)
     return best if n % 2 == 0 else _join(p, best, local.take(p, x, np.arange(n - 1, n), -1))
 
 
-def _first(p: Protocol, x: Share) -> Share:
+def _first(p: Protocol, x: Share, width: int) -> Share:
     """The maximum of all pairs along the last axis, removed."""
     p.mask(x)
-    return local.reduce_sum(p, p.multiply_bits(winners(p, x), x), -1)
+    return local.reduce_sum(p, p.multiply_bits(winners(p, x, width), x), -1)
 
 
 def argmax(p: Protocol, x: Share, axis: int) -> Share:
@@ -81,8 +82,11 @@ def argmax(p: Protocol, x: Share, axis: int) -> Share:
     return _selected(p, winners(p, x), index)
 
 
-def winners(p: Protocol, x: Share) -> Bits:
-    """One-hot bits of the maximum over the last axis of 1 to 16 elements, the lowest index where several are equal."""
+def winners(p: Protocol, x: Share, width: int = 62) -> Bits:
+    """One-hot bits of the maximum over the last axis of 1 to 16 elements, the lowest index where several are equal.
+
+    Differences between any two elements must be below 2^width.
+    """
     n = x.shape[-1]
     if n == 1:
         return p.bits_not(p.bits_linear(lambda b: b[0], x.shape, p.compare(local.scale(p, x, 0), [1], 2)))
@@ -92,7 +96,7 @@ def winners(p: Protocol, x: Share) -> Bits:
     pair[second, first] = np.arange(len(first)) + len(first)
     pair = pair[~np.eye(n, dtype=bool)]
     gaps = local.subtract(p, local.take(p, x, first, -1), local.take(p, x, second, -1))
-    ahead = p.compare(gaps, [0])
+    ahead = p.compare(gaps, [0], width)
     shape = (*x.shape[:-1], n, n - 1)
     rearranged = p.bits_linear(
         lambda a, b: np.concatenate([a[0], b[0]], -1)[..., pair].reshape(shape), shape, ahead, p.bits_not(ahead)

@@ -88,9 +88,9 @@ class CountingTrio(Masking):
     def rescale(self, x: TrioShare, factor: int, bits: int) -> TrioShare:
         return self.truncate(x, bits)
 
-    def relu_and_bits(self, x: TrioShare, bits: int = 0) -> tuple[TrioShare, TrioBits]:
+    def relu_and_bits(self, x: TrioShare, bits: int = 0, width: int = OFFSET) -> tuple[TrioShare, TrioBits]:
         self.mask(x)
-        self._compare(x.size, 1, OFFSET)
+        self._compare(x.size, 1, width)
         return self._kept(x, bits), _bits(x.shape)
 
     def gate(self, gates: TrioBits, x: TrioShare, bits: int) -> TrioShare:

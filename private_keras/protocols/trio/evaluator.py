@@ -150,10 +150,10 @@ class Evaluator(Party):
             )
         return planes.to_rows(mine ^ self.rounds.open(mine), count, n)
 
-    def relu_and_bits(self, x: TrioShare, bits: int = 0) -> tuple[TrioShare, TrioBits]:
+    def relu_and_bits(self, x: TrioShare, bits: int = 0, width: int = OFFSET) -> tuple[TrioShare, TrioBits]:
         self.mask(x)
         # [x >= 1]: the integer 0 is kept or not, relu is the same; its slope at 0 is 0, as in Keras.
-        hats = self._less(x.m, [(1 << OFFSET) - 1], OFFSET, top=True)
+        hats = self._less(x.m, [(1 << width) - 1], width, top=True)
         return self._kept(hats[0], x, bits), TrioBits(planes=hats, shape=x.shape)
 
     def gate(self, gates: TrioBits, x: TrioShare, bits: int) -> TrioShare:

@@ -110,9 +110,9 @@ class Helper(Party):
         lams = planes.to_rows(self.kernel.words(masks0[-1]) ^ self.kernel.words(masks1[-1]), count, n)
         return lams ^ self.kernel.to_planes(r, 1, width) if top else lams
 
-    def relu_and_bits(self, x: TrioShare, bits: int = 0) -> tuple[TrioShare, TrioBits]:
+    def relu_and_bits(self, x: TrioShare, bits: int = 0, width: int = OFFSET) -> tuple[TrioShare, TrioBits]:
         self.mask(x)
-        lams = self._less(x.l, 1, OFFSET, top=True)
+        lams = self._less(x.l, 1, width, top=True)
         return self._kept(lams[0], x, bits), TrioBits(planes=lams, shape=x.shape)
 
     def gate(self, gates: TrioBits, x: TrioShare, bits: int) -> TrioShare:

@@ -13,10 +13,10 @@ Kept = tuple[Value, Truth]  # a result, and the bits [x > 0] that are needed aga
 
 
 def relu(p: Protocol, at: Operation, x: Value) -> Value | Kept:
-    x, bits = as_share(p, x), at.attributes["truncate"]
+    x, bits, width = as_share(p, x), at.attributes["truncate"], at.attributes["width"]
     if not at.keeps:
-        return p.relu(x, bits)
-    y, positive = p.relu_and_bits(x, bits)
+        return p.relu(x, bits, width)
+    y, positive = p.relu_and_bits(x, bits, width)
     return y, Truth(positive, x.shape)
 
 

@@ -69,7 +69,7 @@ def max_pool(p: Protocol, at: Operation, x: Value) -> Value:
     for axis, (window, stride, (low, _)) in enumerate(parts, start=1):
         place = (axis, window, stride, low, at.shape[axis])
         shape = (window, *share.shape[:axis], at.shape[axis], *share.shape[axis + 1 :])
-        share = functions.reduce_max(p, p.linear(partial(_stacked_taps, place), shape, share), 0)
+        share = functions.reduce_max(p, p.linear(partial(_stacked_taps, place), shape, share), 0, a["width"])
     return share
 
 

@@ -108,7 +108,7 @@ def derivative(a: dict[str, Any], fraction: int) -> dict[str, Any]:
         rows.append([(linear << lift) + behind, 2 * (square[0] if square else 0) << lift])
     return {
         "knots": a["knots"], "coefficients": rows, "scale": scale, "fraction": result,
-        "label": f"derivative of {a['label']}"[:200] if a["label"] else "",
+        "label": f"derivative of {a['label']}"[:200] if a["label"] else "", "width": a["width"],
     }
 
 

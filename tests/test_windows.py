@@ -1,0 +1,127 @@
+"""Comparisons that look at fewer bits: as exact where bounds hold, cheaper, and never narrower than proven."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from private_keras.plan.builder import PlanBuilder
+from private_keras.plan.passes.windows import narrow_windows
+from private_keras.plan.plan import Plan
+from private_keras.plan.ranges import ranges
+from private_keras.plan.shadow import shadow
+from private_keras.plan.spans import Span
+from private_keras.protocols.protocol import Cost
+from private_keras.protocols.simulate import Simulate
+from private_keras.ring import default_kernel
+from private_keras.ring.fixedpoint import decode, encode
+from private_keras.ring.numpy_kernel import NumpyKernel
+from private_keras.server.execute import Program, execute
+from private_keras.server.execute.account import account
+from private_keras.tracing.curves import activation
+from tests.trio import Session, ring, signed
+
+F = 18
+POOL = {"window": [2, 2], "strides": [2, 2], "padding": [[0, 0], [0, 0]]}
+
+
+def network() -> Plan:
+    """A convolution, pooling, relu and a curve."""
+    b = PlanBuilder()
+    b.input("x", (2, 6, 6, 1), F, "client")
+    b.input("w", (3, 3, 1, 4), F, "client")
+    one = {"strides": [1, 1], "padding": [[1, 1], [1, 1]], "dilation": [1, 1], "input_dilation": [1, 1]}
+    y = b.add("max_pool", b.add("conv", "x", "w", **one), **POOL)
+    y = b.add("relu", y, truncate=F)
+    b.output(b.add("spline", y, **activation("tanh").attributes(F)), "y", ["client"])
+    return b.build("network", "predict")
+
+
+def values(plan: Plan, seed: int = 0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {item.name: rng.uniform(-1, 1, item.type.shape) for item in plan.inputs}
+
+
+def narrowed(plan: Plan, largest: float, weights: dict[str, np.ndarray]) -> Plan:
+    spans = {i.name: Span(-largest, largest) for i in plan.inputs if i.name not in weights}
+    return narrow_windows(plan, ranges(plan, spans, weights).spans)
+
+
+def widths(plan: Plan) -> dict[str, int]:
+    return {step.op: step.attributes["width"] for step in plan.steps if "width" in step.attributes}
+
+
+def test_windows_are_narrow_as_proven_and_in_whole_digits():
+    plan = network()
+    given = values(plan)
+    after = narrowed(plan, 1.0, {"w": given["w"]})
+    assert widths(plan) == {"max_pool": 62, "relu": 62, "spline": 46}
+    # |conv| is below 8 at 36 bits: with the margin below 2^40, and differences below 2^41.
+    assert np.abs(given["w"]).sum(axis=(0, 1, 2)).max() < 8
+    assert widths(after) == {"max_pool": 44, "relu": 40, "spline": 24}
+    assert Plan.from_json(after.to_json()) == after and after.digest != plan.digest
+    costs = [sum(account(p, "trio"), Cost()) for p in (plan, after)]
+    assert costs[1].bytes < 0.8 * costs[0].bytes and costs[1].rounds <= costs[0].rounds
+    assert narrowed(after, 1.0, {"w": given["w"]}) == after
+
+
+def test_three_parties_compute_the_same_in_narrow_windows():
+    plan = network()
+    given = values(plan, 3)
+    after = narrowed(plan, 1.0, {"w": given["w"]})
+    results = []
+    for p in (plan, after):
+        session, program = Session(default_kernel()), Program(p)
+
+        def run(party, *shares, program=program):
+            return program.compute(party, dict(zip(given, shares, strict=True)))["y"]
+
+        results.append(decode(session.run(run, *(encode(v, F) for v in given.values())), F))
+        total = sum(account(p, "trio"), Cost())
+        assert (total.rounds, dict(total.sent)) == session.measured()
+    assert np.abs(results[0] - results[1]).max() <= 3 * 2.0**-F
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from([2.0**-6, 1.0, 100.0, 2.0**20]))
+def test_what_is_proven_holds_at_the_bounds(seed, largest):
+    """Inputs at their bounds, the worst there are for sums of weights, come out as in wide windows."""
+    plan = network()
+    rng = np.random.default_rng(seed)
+    w = rng.uniform(-1, 1, (3, 3, 1, 4))
+    after = narrowed(plan, largest, {"w": w})
+    x = largest * rng.choice([-1.0, 1.0], (2, 6, 6, 1))
+    x[0, :3, :3, 0] = largest * np.sign(w[:, :, 0, 0])
+    p = Simulate(NumpyKernel())
+    opened = []
+    for case in (plan, after):
+        result = execute(case, p, {"x": p.constant(encode(x, F)), "w": p.constant(encode(w, F))})
+        opened.append(decode(result["y"], F))
+    assert np.abs(opened[0] - opened[1]).max() <= 3 * 2.0**-F
+    assert not shadow(after, {"x": x, "w": w}).overflows
+
+
+def test_a_batch_beyond_a_window_is_seen_before_it_is_shared():
+    plan = network()
+    given = values(plan)
+    after = narrowed(plan, 1.0, {"w": given["w"]})
+    beyond = {**given, "x": given["x"] * 2.0**12}
+    assert not shadow(plan, beyond).overflows
+    found = shadow(after, beyond).overflows
+    assert {seen.step.op for seen in found} == {"max_pool", "relu", "spline"}
+    # And the bounds say so, too.
+    assert not ranges(after, {"x": Span(-(2.0**12), 2.0**12)}, {"w": given["w"]}).proven
+    assert ranges(after, {"x": Span(-1.0, 1.0)}, {"w": given["w"]}).proven
+
+
+@pytest.mark.parametrize("width", [1, 4, 13, 40, 61, 62])
+def test_relu_at_the_edges_of_its_window(width):
+    top = 2**width
+    edges = [0, 1, -1, top - 1, -top + 1, top // 2, -(top // 2)]
+    x = ring([v for v in edges if abs(v) < 2**62])
+    session = Session(default_kernel())
+    y = session.run(lambda p, s: p.relu(s, 0, width), x)
+    assert list(signed(y)) == [max(v, 0) for v in signed(x)]
+    assert session.declared == session.counted
+    p = Simulate(NumpyKernel())
+    assert list(signed(p.relu(p.constant(x), 0, width).value)) == list(signed(y))
