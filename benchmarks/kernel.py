@@ -85,7 +85,7 @@ def comparison(kernel: NativeKernel, rng: np.random.Generator, seconds: float) -
 def steps(kernel: NativeKernel, rng: np.random.Generator, n: int) -> list[tuple[str, Callable[[], object]]]:
     """Every step of a comparison, on random messages of the right size."""
     row, key = plane_words(n), bytes(16)
-    x, y = words(rng, n), words(rng, n)
+    x = words(rng, n)
     plane = words(rng, row)
     digits = words(rng, tree.digit_planes(WIDTH) * row)
     masks = [words(rng, tree.opened_planes(WIDTH, level) * row) for level in range(2)]
@@ -96,7 +96,6 @@ def steps(kernel: NativeKernel, rng: np.random.Generator, n: int) -> list[tuple[
         ("to_planes", lambda: kernel.to_planes(x, WIDTH)),
         ("from_planes", lambda: kernel.from_planes(planes, WIDTH, n)),
         ("to_planes, 1 bit", lambda: kernel.to_planes(x, 1, 63)),
-        ("bit_words", lambda: kernel.bit_words(plane, n)),
         ("digits_deal", lambda: kernel.digits_deal(x, WIDTH, digits)),
         ("digits_compare", lambda: kernel.digits_compare(x, [0], WIDTH, digits, 0, masks[0], top=True)),
         ("tree_deal level 1", lambda: kernel.tree_deal(masks[0], masks[0], WIDTH, n, 0, products[0])),
@@ -105,7 +104,6 @@ def steps(kernel: NativeKernel, rng: np.random.Generator, n: int) -> list[tuple[
         ("tree_deal level 2", lambda: kernel.tree_deal(masks[1], masks[1], WIDTH, n, 1, products[1])),
         ("tree_combine level 2", lambda: kernel.tree_combine(
             masks[1], masks[1], kept[1], products[1], masks[1], WIDTH, n, 1, 0, plane)),
-        ("select", lambda: kernel.select(plane, x, y)),
         ("exp2_public", lambda: kernel.exp2_public(x >> np.uint64(41), 18, 0, 0)),
         ("rescale, drawn", lambda: kernel.rescale(x, Draw(key, 0, 0, 2 * n), 1, 18, 0)),
         ("rescale_deal", lambda: kernel.rescale_deal(x, Draw(key, 0, 0, 2 * n), 1, 18)),

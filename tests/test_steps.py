@@ -86,6 +86,29 @@ def test_products_agree(n, party, stream, seed):
     agree(lambda k: [k.multiply(x, y, g, party), k.multiply_deal(x[0], y[0], g), k.add(g, x[0]), k.subtract(x[1], g)])
 
 
+@settings(max_examples=60, deadline=None)
+@given(n=LENGTHS, pieces=st.integers(1, 5), terms=st.integers(2, 3), party=st.integers(0, 1), stream=st.booleans(),
+       seed=SEEDS)
+def test_pieces_agree(n, pieces, terms, party, stream, seed):
+    rng = np.random.default_rng(seed)
+    m, mask, rows = words(rng, n), words(rng, n), words(rng, pieces, terms)
+    planes_ = words(rng, (pieces - 1) * plane_words(n))
+    share = dealt(rng, n * ((terms == 3) + terms * (pieces - 1)), stream)
+    agree(lambda k: [k.piecewise(m, mask, planes_, rows, share, party), k.piecewise_deal(mask, planes_, rows, share)])
+
+
+@settings(max_examples=60, deadline=None)
+@given(n=LENGTHS, fraction=st.integers(0, 18), integer_bits=st.integers(1, 6), offset=st.integers(-80, 80),
+       stream=st.booleans(), seed=SEEDS)
+def test_powers_agree(n, fraction, integer_bits, offset, stream, seed):
+    rng = np.random.default_rng(seed)
+    plane, m, share = words(rng, plane_words(n)), words(rng, n), dealt(rng, 2 * n, stream)
+    agree(lambda k: [
+        k.exp2_share(plane, m, share, fraction, integer_bits, offset),
+        k.exp2_deal(plane, m, share, fraction, integer_bits, offset),
+    ])  # fmt: skip
+
+
 def values(rng, n):
     edges = [0, 1, -1, (1 << 62) - 1, 1 - (1 << 62)]
     return np.concatenate([rng.integers(-(1 << 62) + 1, 1 << 62, n), edges])
@@ -129,6 +152,38 @@ def test_two_shares_of_a_gate_add_up(bits):
         assert set(np.unique(error)) <= ({0, 1} if bits else {0})
 
 
+@pytest.mark.parametrize("terms", [2, 3])
+def test_two_shares_of_pieces_add_up(terms):
+    rng, n = np.random.default_rng(3), 1100
+    x, r, l0, rows = words(rng, n), words(rng, n), words(rng, n), words(rng, 4, terms)
+    lams, hats = words(rng, 3, plane_words(n)), words(rng, 3, plane_words(n))
+    chosen = planes.unpack_bits(lams ^ hats, n)
+    coefficients = rows[0][:, None] + rows[1:].T @ chosen.astype(U)
+    expected = sum(c * x**U(k) for k, c in enumerate(coefficients))
+    own = Draw(KEY, 1, 3, n * ((terms == 3) + 3 * terms))
+    for kernel in [REFERENCE, *NATIVE]:
+        message = kernel.piecewise_deal(r, lams, rows, own)
+        shares = [
+            kernel.piecewise(x + r, mask, hats, rows, share, party)
+            for party, (mask, share) in enumerate([(l0, own), (r - l0, message)])
+        ]
+        np.testing.assert_array_equal(shares[0] + shares[1], expected)
+
+
+def test_two_shares_of_a_power_add_up():
+    rng, n, fraction, integer_bits = np.random.default_rng(4), 1100, 18, 4
+    bits = fraction + integer_bits
+    z, r, lam = rng.integers(0, 1 << bits, n).astype(U), words(rng, n), words(rng, plane_words(n))
+    m = z + r
+    wraps = (m & U((1 << bits) - 1)) < (r & U((1 << bits) - 1))
+    hat = lam ^ planes.pack_bits(wraps)
+    own = Draw(KEY, 1, 1, 2 * n)
+    for kernel in [REFERENCE, *NATIVE]:
+        message = kernel.exp2_deal(lam, r, own, fraction, integer_bits, 34)
+        total = sum(kernel.exp2_share(hat, m, share, fraction, integer_bits, 12) for share in (own, message))
+        np.testing.assert_allclose(total.astype(float), 2.0 ** (z / 2.0**fraction + 46), rtol=1e-3)
+
+
 def test_results_keep_shape_and_inputs_may_be_strided():
     rng = np.random.default_rng(2)
     m, mask = (words(rng, 4, 6, 5).transpose(2, 0, 1)[::-1] for _ in range(2))
@@ -142,6 +197,14 @@ def test_results_keep_shape_and_inputs_may_be_strided():
 
 Z = np.zeros
 CALLS = {
+    "four coefficients": lambda k: k.piecewise(Z(3, U), Z(3, U), Z(1, U), Z((2, 4), U), Z(12, U), 0),
+    "no pieces": lambda k: k.piecewise(Z(3, U), Z(3, U), Z(0, U), Z((0, 3), U), Z(3, U), 0),
+    "pieces' dealt words": lambda k: k.piecewise(Z(3, U), Z(3, U), Z(1, U), Z((2, 3), U), Z(11, U), 0),
+    "pieces' planes": lambda k: k.piecewise_deal(Z(3, U), Z(2, U), Z((2, 3), U), Z(12, U)),
+    "pieces' share": lambda k: k.piecewise_deal(Z(3, U), Z(1, U), Z((2, 3), U), Z(13, U)),
+    "power's bits": lambda k: k.exp2_share(Z(1, U), Z(3, U), Z(6, U), 19, 4, 0),
+    "power's dealt words": lambda k: k.exp2_share(Z(1, U), Z(3, U), Z(5, U), 18, 4, 0),
+    "power's share": lambda k: k.exp2_deal(Z(1, U), Z(3, U), Z(5, U), 18, 4, 0),
     "bits": lambda k: k.rescale(Z(3, U), Z(6, U), 1, 63, 0),
     "no bits": lambda k: k.rescale(Z(3, U), Z(6, U), 1, 0, 0),
     "factor": lambda k: k.rescale(Z(3, U), Z(6, U), 1 << 63, 8, 0),

@@ -84,13 +84,5 @@ class Kernel(Steps):
         """
 
     @abstractmethod
-    def select(self, plane: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Per element a where its bit of the plane is 1, else b. a and b have one shape, which is the result's."""
-
-    @abstractmethod
-    def bit_words(self, plane: np.ndarray, n: int) -> np.ndarray:
-        """The first n bits of a plane as ring elements 0 and 1."""
-
-    @abstractmethod
     def multiply_shift(self, x: np.ndarray, factor: int, bits: int) -> np.ndarray:
         """floor(x factor / 2^bits) mod 2^64 for words x, of the whole product; factor below 2^63, 1 to 63 bits."""

@@ -118,17 +118,6 @@ class NativeKernel(NativeSteps):
         self._engine.from_planes(flat(planes), bits, shift, out)
         return out
 
-    def bit_words(self, plane: np.ndarray, n: int) -> np.ndarray:
-        return self.from_planes(plane, 1, n)
-
-    def select(self, plane: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        ring(plane, a, b)
-        if a.shape != b.shape:
-            raise KernelError(f"select needs two arrays of one shape. Received: {a.shape} and {b.shape}")
-        out = np.empty(a.shape, U)
-        self._engine.select(flat(plane), flat(a), flat(b), out.reshape(-1))
-        return out
-
     def multiply_shift(self, x: np.ndarray, factor: int, bits: int) -> np.ndarray:
         ring(x)
         within("factor", factor, 0, (1 << 63) - 1)

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 
 from private_keras.errors import KernelError
-from private_keras.ring import tree
+from private_keras.ring import exp2_table, tree
 from private_keras.ring.kernel import Kernel, plane_words
 from private_keras.ring.steps import Draw, Words
 
@@ -126,6 +126,41 @@ class NativeSteps(Kernel):
         self._engine.bit_deal(flat(lam), self._source(lam0), out)
         return out
 
+    def piecewise(
+        self, m: np.ndarray, l: np.ndarray, hats: np.ndarray, rows: np.ndarray, dealt: Words, party: int,  # noqa: E741
+    ) -> np.ndarray:
+        ring(m, l, hats, rows)
+        out = np.empty(m.shape, U)
+        self._engine.piecewise(
+            flat(m), flat(l), flat(hats), packed(rows), self._source(dealt), party, out.reshape(-1)
+        )  # fmt: skip
+        return out
+
+    def piecewise_deal(self, r: np.ndarray, lams: np.ndarray, rows: np.ndarray, dealt0: Words) -> np.ndarray:
+        ring(r, lams, rows)
+        out = np.empty(dealt0.size, U)
+        self._engine.piecewise_deal(flat(r), flat(lams), packed(rows), self._source(dealt0), out)
+        return out
+
+    def exp2_share(
+        self, hat: np.ndarray, m: np.ndarray, dealt: Words, fraction: int, integer_bits: int, offset: int,
+    ) -> np.ndarray:
+        ring(hat, m)
+        how = _powers(fraction, integer_bits, offset)
+        out = np.empty(m.shape, U)
+        jump = 1 << integer_bits
+        self._engine.exp2_share(flat(hat), flat(m), self._source(dealt), *how, jump, out.reshape(-1))
+        return out
+
+    def exp2_deal(
+        self, lam: np.ndarray, r: np.ndarray, dealt0: Words, fraction: int, integer_bits: int, scale: int
+    ) -> np.ndarray:
+        ring(lam, r)
+        out = np.empty(2 * r.size, U)
+        how = _powers(fraction, integer_bits, scale - (1 << integer_bits))
+        self._engine.exp2_deal(flat(lam), flat(r), self._source(dealt0), *how, out)
+        return out
+
     def digits_deal(self, r: np.ndarray, width: int, share0: Words, out: np.ndarray | None = None) -> np.ndarray:
         ring(r)
         _width(width)
@@ -201,6 +236,15 @@ def _factor(factor: int, bits: int) -> int:
     within("factor", factor, 1 - (1 << 63), (1 << 63) - 1)
     within("bits", bits, 1, 62)
     return abs(factor)
+
+
+def _powers(fraction: int, integer_bits: int, offset: int) -> tuple:
+    """Tables and shifts of powers of two."""
+    within("fraction", fraction, 0, exp2_table.FRACTION)
+    within("integer_bits", integer_bits, 0, 30)
+    within("bits", fraction + integer_bits, 1, MAX_WIDTH)
+    within("offset", offset, -(1 << 31), (1 << 31) - 63)
+    return (*exp2_table.tables(), exp2_table.FRACTION, fraction, offset - 62, fraction + integer_bits)
 
 
 def _width(width: int) -> None:

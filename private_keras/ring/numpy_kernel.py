@@ -150,15 +150,6 @@ class NumpyKernel(NumpySteps):
         shrunk = np.where(-shift > 63, U(0), (mantissa + half) >> right)
         return np.where(shift > 0, mantissa << np.clip(shift, 0, 63).astype(U), shrunk)
 
-    def select(self, plane: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        ring(plane, a, b)
-        if a.shape != b.shape or plane.size != plane_words(a.size):
-            raise KernelError(f"select needs two arrays of one shape and a plane. Received: {a.shape} and {b.shape}")
-        return np.where(planes.unpack_bits(plane.ravel(), a.size).reshape(a.shape), a, b)
-
-    def bit_words(self, plane: np.ndarray, n: int) -> np.ndarray:
-        return self.from_planes(plane, 1, n)
-
     def multiply_shift(self, x: np.ndarray, factor: int, bits: int) -> np.ndarray:
         ring(x)
         if not (0 <= factor < 1 << 63 and 1 <= bits <= 63):

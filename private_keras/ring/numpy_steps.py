@@ -110,6 +110,50 @@ class NumpySteps(Kernel):
     def bit_deal(self, lam: np.ndarray, lam0: Words, n: int) -> np.ndarray:
         return _bits(lam, n).astype(U) - _of(self.words(lam0), n)
 
+    def piecewise(
+        self, m: np.ndarray, l: np.ndarray, hats: np.ndarray, rows: np.ndarray, dealt: Words, party: int,  # noqa: E741
+    ) -> np.ndarray:
+        n, count, terms = m.size, len(rows) - 1, _terms(rows)
+        words = _of(self.words(dealt), n * ((terms == 3) + terms * count))
+        square, products = cut(words, [n * (terms == 3), n * terms * count])
+        bits = _rows_of_bits(hats, count, n)
+        # What is public of the bits goes into the coefficients of one polynomial of x.
+        public = rows[0][:, None] + rows[1:].T @ bits
+        products = products.reshape(count, terms, n) * (U(1) - (bits << U(1)))[:, None]
+        lam, lam_l = rows[1:].T @ products[:, 0], rows[1:].T @ products[:, 1]
+        lam[:-1] -= _derivative(lam_l)
+        flat_m = _flat(m)
+        z = _horner(lam, flat_m) - _horner(_derivative(public), flat_m) * _of(l, n)
+        if party == 0:
+            z += _horner(public, flat_m)
+        if terms == 3:
+            z += public[2] * square + rows[1:, 2] @ products[:, 2]
+        return z.reshape(m.shape)
+
+    def piecewise_deal(self, r: np.ndarray, lams: np.ndarray, rows: np.ndarray, dealt0: Words) -> np.ndarray:
+        r, terms = _flat(r), _terms(rows)
+        powers = [np.ones_like(r), r, r * r][:terms]
+        bits = _rows_of_bits(lams, len(rows) - 1, r.size)
+        words = np.concatenate([r[:0], *powers[2:], *(bit * power for bit in bits for power in powers)])
+        return words - _of(self.words(dealt0), words.size)
+
+    def exp2_share(
+        self, hat: np.ndarray, m: np.ndarray, dealt: Words, fraction: int, integer_bits: int, offset: int,
+    ) -> np.ndarray:
+        n = m.size
+        d, lam_d = cut(_of(self.words(dealt), 2 * n), [n, n])
+        c = _flat(m) & U((1 << _power_bits(fraction, integer_bits)) - 1)
+        low = self.exp2_public(c, fraction, offset, 0)
+        step = self.exp2_public(c, fraction, offset + (1 << integer_bits), 0) - low
+        return (low * d + step * np.where(_bits(hat, n), d - lam_d, lam_d)).reshape(m.shape)
+
+    def exp2_deal(
+        self, lam: np.ndarray, r: np.ndarray, dealt0: Words, fraction: int, integer_bits: int, scale: int
+    ) -> np.ndarray:
+        size = U(1 << _power_bits(fraction, integer_bits))
+        d = self.exp2_public(size - (_flat(r) & (size - U(1))), fraction, scale - (1 << integer_bits), 0)
+        return np.concatenate([d, _bits(lam, r.size).astype(U) * d]) - _of(self.words(dealt0), 2 * r.size)
+
 
 def ring(*arrays: np.ndarray) -> None:
     """Refuses what are no arrays of ring elements."""
@@ -149,3 +193,34 @@ def _carry_words(n: int, bits: int, party: int) -> int:
 
 def _bits(plane: np.ndarray, n: int) -> np.ndarray:
     return planes.unpack_bits(_of(plane, plane_words(n)), n)
+
+
+def _rows_of_bits(rows: np.ndarray, count: int, n: int) -> np.ndarray:
+    return planes.unpack_bits(_of(rows, count * plane_words(n)).reshape(count, plane_words(n)), n).astype(U)
+
+
+def _terms(rows: np.ndarray) -> int:
+    ring(rows)
+    if rows.ndim != 2 or not len(rows) or rows.shape[1] not in (2, 3):
+        raise KernelError(f"expected rows of two or three coefficients. Received: {rows.shape}")
+    return rows.shape[1]
+
+
+def _power_bits(fraction: int, integer_bits: int) -> int:
+    if not 1 <= fraction + integer_bits <= 62 or not 0 <= integer_bits <= 30:
+        raise KernelError("expected a power of 1 to 62 bits, at most 30 of them before the point")
+    return fraction + integer_bits
+
+
+def _horner(rows: np.ndarray, m: np.ndarray) -> np.ndarray:
+    """The polynomials whose coefficients stand in the columns, lowest degree first, each at its own m."""
+    total = rows[-1].copy()
+    for row in rows[-2::-1]:
+        total *= m
+        total += row
+    return total
+
+
+def _derivative(rows: np.ndarray) -> np.ndarray:
+    """Coefficients of the derivatives of polynomials of degree 1 or 2."""
+    return np.concatenate([rows[1:2], rows[2:] << U(1)])

@@ -122,6 +122,35 @@ class Steps(ABC):
         """lam - lam0 for a plane `lam`."""
 
     @abstractmethod
+    def piecewise(
+        self, m: np.ndarray, l: np.ndarray, hats: np.ndarray, rows: np.ndarray, dealt: Words, party: int,  # noqa: E741
+    ) -> np.ndarray:
+        """Share of q_0(x) + sum_j (hat_j xor lam_j) q_j(x) for masked x.
+
+        `rows` holds the pieces' coefficients, two or three each, lowest degree first; `hats` a plane for each piece but
+        the first. `dealt` is l^2 if there are three coefficients, then lam_j, lam_j l and, if so, lam_j l^2 of each
+        piece. With q(x) = q(m) - q'(m) l + a2 l^2 and b = hat + (1 - 2 hat) lam, all is linear in them.
+        """
+
+    @abstractmethod
+    def piecewise_deal(self, r: np.ndarray, lams: np.ndarray, rows: np.ndarray, dealt0: Words) -> np.ndarray:
+        """Evaluator 1's message for `piecewise`; of `rows` only the shape matters."""
+
+    @abstractmethod
+    def exp2_share(
+        self, hat: np.ndarray, m: np.ndarray, dealt: Words, fraction: int, integer_bits: int, offset: int,
+    ) -> np.ndarray:
+        """Share of D 2^(c / 2^fraction + offset + w 2^integer_bits) for c = m mod 2^(fraction + integer_bits) and the
+        bit w = hat xor lam; the power is `exp2_public`, and `dealt` is D, then lam D.
+        """
+
+    @abstractmethod
+    def exp2_deal(
+        self, lam: np.ndarray, r: np.ndarray, dealt0: Words, fraction: int, integer_bits: int, scale: int
+    ) -> np.ndarray:
+        """Evaluator 1's message for `exp2_share`, of D = 2^(scale - r' / 2^fraction) for the low bits r' of r."""
+
+    @abstractmethod
     def digits_deal(self, r: np.ndarray, width: int, share0: Words, out: np.ndarray | None = None) -> np.ndarray:
         """One-hot planes of the base-16 digits of r's low `width` bits, XOR `share0`.
 

@@ -19,7 +19,6 @@ from private_keras.ring.kernel import plane_words
 from private_keras.ring.steps import Words, cut, part
 
 HELPER = 2
-BLOCK = 4096  # elements whose pieces are computed at one time, so that they stay in a core's cache
 
 
 class Evaluator(Party):
@@ -179,17 +178,12 @@ class Evaluator(Party):
 
     def exp2_masked(self, x: TrioShare, fraction: int, integer_bits: int, offset: int, scale: int) -> TrioShare:
         self.mask(x)
-        n, bits = x.size, fraction + integer_bits
-        (hat,) = self._less(x.m, [0], bits, top=False)
-        c = x.m.ravel() & U((1 << bits) - 1)
-        d, lam_d = map(self.kernel.words, self._dealt(n, n))
-        rest = scale - exp2_scale(integer_bits, scale)
-        low = self.kernel.exp2_public(c, fraction, offset, rest)
-        high = self.kernel.exp2_public(c, fraction, offset + (1 << integer_bits), rest)
-        step = (high - low) * lam_d
-        z = self.kernel.select(hat, high * d - step, low * d + step)
-        self.charge(costs.dealt(2 * n))
-        return TrioShare(x.shape, z=z.reshape(x.shape), masked=False)
+        hats = self._less(x.m, [0], fraction + integer_bits, top=False)
+        dealt = self._dealt_words(2 * x.size)
+        offset += scale - exp2_scale(integer_bits, scale)
+        self.charge(costs.dealt(2 * x.size))
+        z = self.kernel.exp2_share(hats[0], x.m, dealt, fraction, integer_bits, offset)
+        return TrioShare(x.shape, z=z, masked=False)
 
     # --- bits -----------------------------------------------------------------------------------------------------
     def multiply_bits(self, bits: TrioBits, x: TrioShare) -> TrioShare:
@@ -211,41 +205,10 @@ class Evaluator(Party):
     def piecewise(self, x: TrioShare, bits: TrioBits, coefficients: np.ndarray) -> TrioShare:
         self.mask(x)
         rows = coefficients.astype(U)
-        terms, n, count = rows.shape[1], x.size, len(rows) - 1
-        m, l = x.m.ravel(), x.l.ravel()  # noqa: E741
-        square, dealt = map(self.kernel.words, self._dealt(n if terms == 3 else 0, n * terms * count))
-        dealt, hats = dealt.reshape(count, terms, n), bits.word.reshape(count, n)
-        z = np.empty(n, U)
-        for at in range(0, n, BLOCK):
-            part = slice(at, at + BLOCK)
-            z[part] = self._pieces(rows, m[part], l[part], square[part], hats[:, part].astype(U), dealt[:, :, part])
-        self.charge(costs.dealt(n * ((terms == 3) + terms * count)))
-        return TrioShare(x.shape, z=z.reshape(x.shape), masked=False)
-
-    def _pieces(
-        self, rows: np.ndarray, m: np.ndarray, l: np.ndarray, square: np.ndarray, hats: np.ndarray,  # noqa: E741
-        dealt: np.ndarray,
-    ) -> np.ndarray:
-        """Share of q_0(x) + sum_j b_j q_j(x), for b_j = hat_j + s_j lam_j with s_j = 1 - 2 hat_j.
-
-        q(x) = q(m) - q'(m) l + a2 l^2. What is public of b_j goes into the coefficients of one polynomial of x; `dealt`
-        are shares of lam_j, lam_j l and lam_j l^2.
-        """
-        weights = np.ascontiguousarray(rows[1:].T)
-        matmul = self.kernel.matmul
-        public = matmul(weights, hats) + rows[0][:, None]
-        signed = dealt * (U(1) - (hats << U(1)))[:, None]
-        # Of the terms with lam_j, the coefficients of powers of m: of q(m), then less those of q'(m).
-        parts = matmul(weights, signed[:, 0])
-        parts[:-1] -= _derivative(matmul(weights, signed[:, 1]))
-        if self.party == 0:
-            parts += public
-        out = _horner(parts, m)
-        out -= _horner(_derivative(public), m) * l
-        if len(public) == 3:
-            out += public[2] * square
-            out += matmul(weights[2:], signed[:, 2])[0]
-        return out
+        words = x.size * ((rows.shape[1] == 3) + rows.shape[1] * (len(rows) - 1))
+        self.charge(costs.dealt(words))
+        z = self.kernel.piecewise(x.m, x.l, bits.rows, rows, self._dealt_words(words), self.party)
+        return TrioShare(x.shape, z=z, masked=False)
 
     def bits_and(self, bits: TrioBits, axis: int) -> TrioBits:
         hats = np.moveaxis(bits.word, axis, 0)
@@ -294,17 +257,3 @@ class Evaluator(Party):
 
 def _stacked(rows: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
     return (rows[0] if len(rows) == 1 else np.stack(rows)).reshape(shape)
-
-
-def _horner(rows: np.ndarray, m: np.ndarray) -> np.ndarray:
-    """The polynomials whose coefficients stand in the columns, lowest degree first, each at its own m."""
-    total = rows[-1].copy()
-    for row in rows[-2::-1]:
-        total *= m
-        total += row
-    return total
-
-
-def _derivative(rows: np.ndarray) -> np.ndarray:
-    """Coefficients of the derivatives of polynomials of degree 1 or 2."""
-    return np.concatenate([rows[1:2], rows[2:] << U(1)])

@@ -148,11 +148,9 @@ class Helper(Party):
 
     def exp2_masked(self, x: TrioShare, fraction: int, integer_bits: int, offset: int, scale: int) -> TrioShare:
         self.mask(x)
-        bits = fraction + integer_bits
-        r = x.l.ravel() & U((1 << bits) - 1)
-        (lam,) = self._less(r, 1, bits, top=False)
-        d = self.kernel.exp2_public(U(1 << bits) - r, fraction, -(1 << integer_bits), exp2_scale(integer_bits, scale))
-        self._deal(np.concatenate([d, self.kernel.bit_words(lam, x.size) * d]))
+        lams = self._less(x.l, 1, fraction + integer_bits, top=False)
+        share0, scaled = self.draw(0, 2 * x.size), exp2_scale(integer_bits, scale)
+        self._send(self.kernel.exp2_deal(lams[0], x.l, share0, fraction, integer_bits, scaled))
         self.charge(costs.dealt(2 * x.size))
         return TrioShare(x.shape, masked=False)
 
@@ -171,23 +169,12 @@ class Helper(Party):
         self.charge(costs.dealt(bits.size))
         return TrioShare(bits.shape, masked=False)
 
-    def _words(self, bits: TrioBits) -> np.ndarray:
-        """The bits' masks as ring elements."""
-        n = bits.size // len(bits.planes)
-        return np.stack([self.kernel.bit_words(plane, n) for plane in bits.planes]).reshape(bits.shape)
-
     def piecewise(self, x: TrioShare, bits: TrioBits, coefficients: np.ndarray) -> TrioShare:
         self.mask(x)
-        degree, n, pieces = coefficients.shape[1] - 1, x.size, len(coefficients)
-        r = x.l.ravel()
-        powers = [np.ones_like(r), r, r * r][: degree + 1]
-        words = [powers[2]] if degree == 2 else [np.zeros(0, U)]
-        lams = self._words(bits)
-        for j in range(1, pieces):
-            lam = lams[j - 1].ravel()
-            words += [lam * power for power in powers]
-        self._deal(np.concatenate(words))
-        self.charge(costs.dealt(n * ((degree == 2) + (degree + 1) * (pieces - 1))))
+        rows = coefficients.astype(U)
+        words = x.size * ((rows.shape[1] == 3) + rows.shape[1] * (len(rows) - 1))
+        self.charge(costs.dealt(words))
+        self._send(self.kernel.piecewise_deal(x.l, bits.rows, rows, self.draw(0, words)))
         return TrioShare(x.shape, masked=False)
 
     def bits_and(self, bits: TrioBits, axis: int) -> TrioBits:

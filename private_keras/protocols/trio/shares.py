@@ -56,6 +56,13 @@ class TrioBits(Bits):
         return self._planes
 
     @property
+    def rows(self) -> np.ndarray:
+        """As one packed plane for each item of the first axis."""
+        if self._planes is not None and len(self._planes) == self.shape[0]:
+            return self._planes
+        return planes.pack_bits(self.word.reshape(self.shape[0], -1))
+
+    @property
     def plane(self) -> np.ndarray:
         """As one packed plane of all elements."""
         return self.planes[0] if len(self.planes) == 1 else planes.pack_bits(self.word.ravel())

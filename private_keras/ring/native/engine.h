@@ -73,3 +73,4 @@ void bind_bits(nb::class_<Engine>& engine);
 void bind_memory(nb::module_& module);
 void bind_comparison(nb::class_<Engine>& engine);
 void bind_steps(nb::class_<Engine>& engine);
+void bind_functions(nb::class_<Engine>& engine);

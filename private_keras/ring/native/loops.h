@@ -21,13 +21,15 @@ namespace {
 #include "loops_tree.h"
 #include "loops_words.h"
 #include "loops_steps.h"
+#include "loops_functions.h"
 }  // namespace
 
 const Table& ISA_TABLE() {
     static constexpr Table table = {
         ISA_NAME, TILE_ROWS, TILE_COLUMNS, matmul, conv, to_planes, from_planes, digits_deal, digits_compare, tree_deal,
-        tree_combine, select, add_words, subtract_words, mask, multiply, multiply_deal, rescale, rescale_deal, gate,
-        gate_deal, gate_rescaled, gate_rescaled_deal, bit_share, bit_deal, exp2_public, multiply_shift,
+        tree_combine, add_words, subtract_words, mask, multiply, multiply_deal, rescale, rescale_deal, gate,
+        gate_deal, gate_rescaled, gate_rescaled_deal, bit_share, bit_deal, piecewise, piecewise_deal,
+        exp2_share, exp2_deal, exp2_public, multiply_shift,
     };
     return table;
 }

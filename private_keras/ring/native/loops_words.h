@@ -37,34 +37,6 @@ inline void from_planes(const u64* planes, size_t n, int bits, int shift, u64* o
     }
 }
 
-inline void select(const u64* plane, const u64* a, const u64* b, size_t n, u64* out, size_t first, size_t last) {
-    for (size_t word = first * BLOCK_WORDS; word < last * BLOCK_WORDS && word * 64 < n; word++) {
-        size_t at = word * 64, count = least(64, n - at);
-        u64 bits = plane[word];
-        const u64 *x = a + at, *y = b + at;
-        u64* to = out + at;
-        if (count == 64) {
-            for (size_t i = 0; i < 64; i++) to[i] = y[i] ^ ((x[i] ^ y[i]) & -(bits >> i & 1));
-        } else {
-            for (size_t i = 0; i < count; i++) to[i] = y[i] ^ ((x[i] ^ y[i]) & -(bits >> i & 1));
-        }
-    }
-}
-
-inline void exp2_public(const u64* c, size_t n, const Exp2& how, u64* out) {
-    int half = how.table_fraction / 2;
-    u64 mask = (u64(1) << half) - 1;
-    for (size_t i = 0; i < n; i++) {
-        u64 x = c[i] << (how.table_fraction - how.fraction);
-        u64 mantissa = u64((unsigned __int128)how.coarse[x >> half & mask] * how.fine[x & mask] >> 62);
-        int64_t shift = int64_t(x >> how.table_fraction) + how.shift;
-        // Without branches: the sign of the shift is as good as random.
-        int64_t left = shift < 0 ? 0 : shift > 63 ? 63 : shift, right = shift > 0 ? 0 : shift < -63 ? 63 : -shift;
-        u64 half_unit = (u64(1) << right) >> 1, alive = shift < -63 ? 0 : ~u64(0);
-        out[i] = ((mantissa + half_unit) >> right << left) & alive;
-    }
-}
-
 // floor(x factor / 2^bits) mod 2^64
 inline void multiply_shift(const u64* x, size_t n, u64 factor, int bits, u64* out) {
     for (size_t i = 0; i < n; i++) out[i] = u64((unsigned __int128)x[i] * factor >> bits);

@@ -183,4 +183,5 @@ NB_MODULE(_native, module) {
     bind_memory(module);
     bind_comparison(engine);
     bind_steps(engine);
+    bind_functions(engine);
 }

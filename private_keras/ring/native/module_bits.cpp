@@ -31,34 +31,6 @@ void from_planes(const Engine& engine, const In& planes, int bits, int shift, co
     });
 }
 
-void select_words(const Engine& engine, const In& plane, const In& a, const In& b, const Out& out) {
-    size_t n = out.size();
-    expect_words(plane, plane_words(n), "plane");
-    expect_words(a, n, "first choice");
-    expect_words(b, n, "second choice");
-    const u64 *bits = plane.data(), *x = a.data(), *y = b.data();
-    u64* to = out.data();
-    nb::gil_scoped_release release;
-    engine.over_blocks(n, [&](size_t first, size_t last) { engine.table.select(bits, x, y, n, to, first, last); });
-}
-
-void exp2_public(const Engine& engine, const In& c, const In& coarse, const In& fine, int table_fraction, int fraction,
-                 int shift, const Out& out) {
-    expect(0 <= fraction && fraction <= table_fraction && table_fraction <= 40 && table_fraction % 2 == 0,
-           "fraction does not fit the tables");
-    expect_words(coarse, size_t(1) << (table_fraction / 2), "coarse table");
-    expect_words(fine, size_t(1) << (table_fraction / 2), "fine table");
-    expect_words(out, c.size(), "powers");
-    Exp2 how{coarse.data(), fine.data(), fraction, table_fraction, shift};
-    const u64* from = c.data();
-    u64* to = out.data();
-    size_t n = c.size();
-    nb::gil_scoped_release release;
-    parallel(engine.threads, n, 65536, [&](size_t first, size_t last) {
-        engine.table.exp2(from + first, last - first, how, to + first);
-    });
-}
-
 void multiply_shift(const Engine& engine, const In& x, u64 factor, int bits, const Out& out) {
     expect(1 <= bits && bits <= 63, "a shift by 1 .. 63 bits expected");
     size_t n = x.size();
@@ -77,8 +49,5 @@ void bind_bits(nb::class_<Engine>& engine) {
     auto as_is = [](const char* name) { return nb::arg(name).noconvert(); };
     engine.def("to_planes", &to_planes, as_is("x"), nb::arg("bits"), nb::arg("shift"), as_is("out"));
     engine.def("from_planes", &from_planes, as_is("planes"), nb::arg("bits"), nb::arg("shift"), as_is("out"));
-    engine.def("select", &select_words, as_is("plane"), as_is("a"), as_is("b"), as_is("out"));
-    engine.def("exp2_public", &exp2_public, as_is("c"), as_is("coarse"), as_is("fine"), nb::arg("table_fraction"),
-               nb::arg("fraction"), nb::arg("shift"), as_is("out"));
     engine.def("multiply_shift", &multiply_shift, as_is("x"), nb::arg("factor"), nb::arg("bits"), as_is("out"));
 }

@@ -50,6 +50,14 @@ struct Comparison {
     bool top;
 };
 
+// Polynomials of degree below `terms`, whose coefficients stand in rows, lowest first; a plane for each but the first.
+struct Pieces {
+    const u64* rows;
+    size_t count;
+    int terms;
+    const u64* bits;
+};
+
 // Both evaluators' messages, whose XOR is what is opened.
 struct Opened {
     const u64 *mine, *theirs;
@@ -76,7 +84,6 @@ struct Table {
     void (*tree_combine)(const Opened& opened, const u64* kept, const Source& products, const Source& masks, size_t n,
                          const Comparison& how, const Level& level, const Level& next, const Source& next_masks,
                          u64* next_opened, u64* next_kept, size_t first, size_t last);
-    void (*select)(const u64* plane, const u64* a, const u64* b, size_t n, u64* out, size_t first, size_t last);
     void (*add_words)(const Source& x, const Source& y, size_t n, u64* out, size_t first, size_t last);
     void (*subtract_words)(const Source& x, const Source& y, size_t n, u64* out, size_t first, size_t last);
     void (*mask)(const u64* z, size_t n, const Source& words, u64* own, u64* message, size_t first, size_t last);
@@ -97,6 +104,14 @@ struct Table {
                                size_t first, size_t last);
     void (*bit_share)(const u64* plane, size_t n, const Source& dealt, int party, u64* out, size_t first, size_t last);
     void (*bit_deal)(const u64* plane, size_t n, const Source& share0, u64* out, size_t first, size_t last);
+    void (*piecewise)(const Masked& x, size_t n, const Pieces& pieces, const Source& dealt, int party, u64* out,
+                      size_t first, size_t last);
+    void (*piecewise_deal)(const u64* r, size_t n, const Pieces& pieces, const Source& share0, u64* out, size_t first,
+                           size_t last);
+    void (*exp2_share)(const u64* plane, const u64* m, size_t n, const Source& dealt, const Exp2& how, int bits, int jump,
+                       u64* out, size_t first, size_t last);
+    void (*exp2_deal)(const u64* plane, const u64* r, size_t n, const Source& share0, const Exp2& how, int bits, u64* out,
+                      size_t first, size_t last);
 
     // Element by element, elements 0 .. n-1.
     void (*exp2)(const u64* c, size_t n, const Exp2& how, u64* out);
