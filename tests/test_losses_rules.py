@@ -205,6 +205,8 @@ def test_a_cross_entropy_costs_less_than_its_softmax():
     """What an accuracy finds computed, the argmax, is most of it."""
     plan, softmaxes, places, rest = parts()
     assert Counter(s.op for s in plan.steps)["softmax"] == 1
+    # Both are of the logits, and take place at once.
+    assert len({s.inputs for s in plan.steps if s.op in ("softmax", "argmax")}) == 1 and places.rounds == 0
     assert places.bytes + rest.bytes < 0.9 * softmaxes.bytes
     assert places.rounds + rest.rounds < softmaxes.rounds
     assert rest.bytes < 0.3 * softmaxes.bytes

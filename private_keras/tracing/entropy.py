@@ -85,9 +85,15 @@ def _masked(lo: Lowering, x: Secret, step: Step) -> Origin | None:
     return "softmax", lo.step("select", mask, found[1], zero), lo.at(x)
 
 
+def ordered(lo: Lowering, x: Secret) -> Secret:
+    """What has the order of x along the last axis: of a softmax its logits, which are known earlier and not rounded."""
+    kind, z = lo.logits.get(x.name, ("", x))
+    return z if kind == "softmax" else x
+
+
 def largest(lo: Lowering, predicted: Secret) -> Secret:
     """Truth values: where the largest element of the last axis is. A metric that asks for it finds it computed."""
-    place = lo.step("argmax", predicted, axis=len(predicted.shape) - 1)
+    place = lo.step("argmax", ordered(lo, predicted), axis=len(predicted.shape) - 1)
     return lo.step("one_hot", place, depth=predicted.shape[-1])
 
 

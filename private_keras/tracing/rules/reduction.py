@@ -7,6 +7,7 @@ from keras.src.ops import numpy as knp
 
 from private_keras.tracing import arithmetic, shapes
 from private_keras.tracing.arithmetic import public, value_of
+from private_keras.tracing.entropy import ordered
 from private_keras.tracing.lowering import Lowering
 from private_keras.tracing.rules.comparison import truth
 from private_keras.tracing.rules.normalization import axes_of
@@ -55,7 +56,8 @@ def _arg(lo: Lowering, op: Any, x: Value, step: str) -> Value:
         y = lo.step(step, lo.as_secret(shapes.reshape(lo, x, (-1,))), axis=0)
         return shapes.reshape(lo, y, [1] * len(x.shape)) if op.keepdims else y
     axis = op.axis % len(x.shape)
-    y = lo.step(step, lo.as_secret(x), axis=axis)
+    y = lo.as_secret(x)
+    y = lo.step(step, ordered(lo, y) if axis == len(x.shape) - 1 else y, axis=axis)
     return shapes.reshape(lo, y, [1 if a == axis else n for a, n in enumerate(x.shape)]) if op.keepdims else y
 
 
