@@ -36,9 +36,9 @@ class Jobs(Stats):
         super().__init__()
         self.seen: list[Traffic] = []
 
-    def add(self, run: Traffic) -> None:
+    def add(self, run: Traffic, ahead: Traffic | None = None) -> None:
         """Counts a job."""
-        super().add(run)
+        super().add(run, ahead)
         self.seen.append(run)
 
 
@@ -63,7 +63,8 @@ def measure(
     Returns:
         Seconds are medians, with the least of all beside them. `seconds`: of the slowest server, from shares in place
         to shares of the result in place. `call`: the whole call. `plain`: the same in the clear. `first`: the first
-        call. For what has several steps a run, figures are those of a step.
+        call. For what has several steps a run, figures are those of a step. `ahead`, `online` and `online_call`: the
+        same work from stock, what servers did before the batch was there and after.
     """
     cluster.stats = jobs = Jobs()
     work = workload.make(cluster, tiny)
@@ -78,9 +79,30 @@ def measure(
             "workload": workload.name, "title": workload.title, "first": first,
             **({} if forecast is None else {"forecast": forecast}), **_runs(work, jobs, effort.of(workload), pids),
             "memory_before_mb": before, "peak_mb": max((machine.memory(pid, "VmHWM") for pid in pids), default=0.0),
+            **({} if workload.heavy else _from_stock(work, jobs, effort)),
         }  # fmt: skip
     finally:
         work.close()
+
+
+def _from_stock(work: Work, jobs: Jobs, effort: Effort) -> Record:
+    """The same work with all done ahead that can be; nothing for what cannot be made ahead."""
+    ahead: list[float] = []
+    online: list[float] = []
+    calls: list[float] = []
+    end = time.perf_counter() + effort.seconds
+    while len(calls) < effort.least or (len(calls) < effort.most and time.perf_counter() < end):
+        if not work.prepare():
+            return {}
+        calls.append(timed(work.run))
+        ahead.append(jobs.last_ahead.computing)
+        online.append(jobs.last.computing)
+    return {
+        "ahead": statistics.median(ahead), "ahead_least": min(ahead),
+        "online": statistics.median(online), "online_least": min(online),
+        "online_call": statistics.median(calls), "ahead_sent": list(jobs.last_ahead.sent),
+        "online_sent": list(jobs.last.sent),
+    }  # fmt: skip
 
 
 def _runs(work: Work, jobs: Jobs, effort: Effort, pids: Sequence[int]) -> Record:

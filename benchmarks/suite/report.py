@@ -84,6 +84,19 @@ def costs(records: Sequence[Record]) -> str:
     return table(heads, rows)
 
 
+def stock(records: Sequence[Record]) -> str:
+    """What predictions take when servers have made them ready: before the batch is there, and with it."""
+    rows = [
+        [r["title"], number(r["seconds"]), number(r["ahead"]), number(r["online"]), number(r["online_least"]),
+         _times(r["seconds"], r["online"]), number(r["call"]), number(r["online_call"]),
+         f"{sum(r['ahead_sent']):,}", f"{sum(r['online_sent']):,}"]
+        for r in records if "online" in r
+    ]  # fmt: skip
+    heads = ["workload", "servers, s", "ahead, s", "online, s", "least", "faster", "whole call", "call, online",
+             "bytes ahead", "bytes online"]  # fmt: skip
+    return table(heads, rows)
+
+
 def forecasts(records: Sequence[Record]) -> str:
     """Whole seconds that `cost` tells next to those of the servers."""
     rows = [
@@ -109,6 +122,8 @@ def markdown(content: Mapping) -> str:
         if records[0]["round_trip"]:
             about += f", {records[0]['round_trip'] * 1e3:.2g} ms for a byte and its answer"
         parts += [f"### {network}", about + ".", speed(records, peers), costs(records)]
+        if any("online" in record for record in records):
+            parts += ["Made ahead; bytes of all servers:", stock(records)]
     if any("forecast" in record for record in content["results"]):
         parts += ["### forecast", forecasts(content["results"])]
     return "\n\n".join(parts) + "\n"

@@ -36,6 +36,10 @@ class Work(ABC):
     def plain(self) -> None:
         """The same work in the clear."""
 
+    def prepare(self) -> bool:
+        """Lets the servers do ahead what the next run needs no batch for; whether there is such a thing."""
+        return False
+
     @abstractmethod
     def error(self) -> tuple[float, float]:
         """The largest difference from what is computed in the clear, and the largest value there."""
@@ -139,6 +143,10 @@ class PredictWork(Work):
 
     def plain(self) -> None:
         self._plain.predict_on_batch(self._x)
+
+    def prepare(self) -> bool:
+        self._model.prepare(1, batch_size=len(self._x), verbose=0)
+        return True
 
     def error(self) -> tuple[float, float]:
         expected = self._plain.predict_on_batch(self._x)

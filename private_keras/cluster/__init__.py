@@ -7,9 +7,9 @@ from private_keras.cluster.interface import Cluster
 from private_keras.cluster.local import LocalCluster
 from private_keras.cluster.loop import Loop, PublicValue, Rows
 from private_keras.cluster.simulated import SimulatedCluster
-from private_keras.cluster.stock import Item
+from private_keras.cluster.stock import Item, about
 
 __all__ = [
     "Cluster", "Handle", "Item", "LocalCluster", "Loop", "NetworkCluster", "PublicValue", "Rows", "SimulatedCluster",
-    "Stats", "Traffic", "connect", "current", "disconnect",
+    "Stats", "Traffic", "about", "connect", "current", "disconnect",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from private_keras.cluster.client import ServerClient
 from private_keras.cluster.handle import Traffic
-from private_keras.cluster.loop import Bound
+from private_keras.cluster.loop import Bound, Given, bind
 from private_keras.cluster.running import Inputs, run_job
 from private_keras.errors import InputError, SecurityError
 from private_keras.plan.plan import Plan
@@ -26,6 +26,11 @@ def content(plan: Plan, bound: Bound) -> bytes:
     handles |= {name: handle for name, (handle, _) in rows.items()}
     indices = {name: taken for name, (_, taken) in rows.items()}
     return Schedule(plan.digest, bound.steps, handles, indices, bound.public, {}).content
+
+
+def about(plan: Plan, known: Mapping[str, Given]) -> bytes:
+    """`content` of a run from all its inputs but the batch; of items that fit it, too."""
+    return content(plan, bind(plan, known, None, ahead=True))
 
 
 @dataclass(eq=False)

@@ -1,17 +1,20 @@
 """One model on the cluster in use: its plans, one for each batch size, and its weights, shared once."""
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 import numpy as np
 
-from private_keras.cluster import Cluster, Handle, current
+from private_keras.cluster import Cluster, Handle, Item, Rows, current
 from private_keras.cluster.shares import Shares, delete_abandoned
 from private_keras.errors import HandleNotFound, InputError
 from private_keras.models import inputs
 from private_keras.models.guard import Guard
+from private_keras.models.stock import Job, Told
 from private_keras.models.training.jobs import Jobs
+from private_keras.tensor import Column
 from private_keras.tracing import Traced, trace
 from private_keras.tracing.training.traced import TracedStep
 
@@ -54,6 +57,7 @@ class Execution:
         digest = _digest(self._model)
         if digest != self._digest:
             self._shares = None
+            self.jobs.stock.clear()
             self._traced.clear()
             self._guards.clear()
             self._digest = digest
@@ -98,22 +102,64 @@ class Execution:
             step = self.jobs.steps.predict(len(arrays[0]))
             values = inputs.check(self._model, step.inputs, arrays)
             cluster = current()
-            opened = self.jobs.run(cluster, step, inputs.given(cluster, values))
+            given = inputs.given(cluster, values)
+            job = Job(cluster, step.plan, self.jobs.known(cluster, step))
+            with self._ready(len(arrays[0]), job, given) as item:
+                opened = self.jobs.run(cluster, step, given, known=job.known, item=item)
             return _outputs(step, opened)
         traced = self._plan_for(len(arrays[0]))
         values = inputs.check(self._model, traced.inputs, arrays)
         if not inputs.is_secret(arrays):
             self._guards[len(arrays[0])].check(values)
         cluster = current()
-        given = inputs.given(cluster, values)
         try:
-            results = cluster.run(traced.plan, self._weights(cluster, traced) | given)
+            results = self._run(cluster, traced, values, len(arrays[0]))
         except HandleNotFound:
             # A server was started anew and knows nothing of before; nothing of this batch was computed.
             self._shares = None
-            given = inputs.given(cluster, values)
-            results = cluster.run(traced.plan, self._weights(cluster, traced) | given)
+            results = self._run(cluster, traced, values, len(arrays[0]))
         return _outputs(traced, results)
+
+    def _run(
+        self, cluster: Cluster, traced: Traced, values: Mapping[str, np.ndarray | Column], rows: int
+    ) -> dict[str, np.ndarray]:
+        given = inputs.given(cluster, values)
+        job = Job(cluster, traced.plan, self._weights(cluster, traced))
+        with self._ready(rows, job, given) as item:
+            return cluster.run(traced.plan, {**job.known, **given}, item=item)
+
+    @contextmanager
+    def _ready(self, rows: int, job: Job, given: Mapping[str, np.ndarray | Rows]) -> Iterator[Item | None]:
+        """What servers have made ready for this job, if anything; after the job, what is to be replaced is."""
+        fresh = all(isinstance(value, np.ndarray) for value in given.values())
+        yield self.jobs.stock.take(rows, job) if fresh else None
+        self.jobs.stock.replace(rows, job)
+
+    def prepare(self, batch_size: int, count: int, refill: bool, begun: Callable[[int], Told]) -> None:
+        """Makes predictions ready until there are `count`; see `PrivateModel.prepare`.
+
+        Args:
+            begun: told how many are missing, gives what is told how many are made.
+        """
+        self.look()
+        cluster = current()
+        try:
+            self._fill(cluster, batch_size, count, refill, begun)
+        except HandleNotFound:
+            self._shares = None  # as in `run`
+            self._fill(cluster, batch_size, count, refill, begun)
+
+    def _fill(
+        self, cluster: Cluster, batch_size: int, count: int, refill: bool, begun: Callable[[int], Told]
+    ) -> None:
+        if self.jobs.holdings.secret:
+            step = self.jobs.steps.predict(batch_size)
+            job = Job(cluster, step.plan, self.jobs.known(cluster, step))
+        else:
+            traced = self._plan_for(batch_size)
+            job = Job(cluster, traced.plan, self._weights(cluster, traced))
+        told = begun(self.jobs.stock.missing(batch_size, job, count))
+        self.jobs.stock.fill(batch_size, job, count, refill, told)
 
     def _weights(self, cluster: Cluster, traced: Traced) -> dict[str, Handle]:
         """Handles of the plan's weights on this cluster."""

@@ -7,6 +7,8 @@ from private_keras.models.check import Check, check
 from private_keras.models.display import as_html
 from private_keras.models.execution import Execution
 from private_keras.models.predict import predict
+from private_keras.models.prepare import prepare
+from private_keras.models.stock import StockReport
 from private_keras.models.trainable import TrainableModel
 from private_keras.plan.plan import Plan
 
@@ -52,6 +54,39 @@ class PrivateModel(TrainableModel):
         execution = self._on_shares()
         execution.look()
         return execution.run(x)
+
+    def prepare(
+        self, count: int = 1, batch_size: int | None = None, refill: bool = False, verbose: str | int = "auto"
+    ) -> StockReport:
+        """Lets the servers do ahead all of `count` predictions that needs no data: the helper's whole part, and half
+        of the evaluators' products, which weights and masks decide. `predict` then takes one of them by itself for
+        each batch of this size that it is given as arrays; one product for each layer and evaluator is left.
+
+        Args:
+            count: predictions that are to be ready; those that are ready already count, those beyond are let go of.
+            batch_size: rows predicted together; 32 by default, as for `predict`. What is ready serves batches of this
+                size alone: the last batch of data is smaller unless the size divides it.
+            refill: whether predictions that were used are made anew from then on, in the background, until `prepare` is
+                called with `refill=False`.
+            verbose: 0 for no progress bar.
+
+        Returns:
+            What is ready now; prints as a table.
+
+        Raises:
+            UnsupportedError, InputError: as `predict`.
+            ClusterError: no room for it on a server, or servers that cannot be reached or were lost.
+
+        Leakage: servers know how many are ready, and which job uses one. Cost: a prediction without its rounds, and
+        memory until it is used: of server 1 what `cost` says is sent ahead, less of server 0 (docs/performance.md).
+        What is ready is gone when the weights change, or a server is started anew.
+        """
+        prepare(self._on_shares(), count, batch_size, refill, verbose)
+        return self.stock()
+
+    def stock(self) -> StockReport:
+        """Which predictions `prepare` has made ready, for which batch sizes; prints as a table."""
+        return self._on_shares().jobs.stock.report(self.name)
 
     def plan(self, batch_size: int = 1) -> Plan:
         """What servers run for a batch of this size; `plan.describe()` lists who provides what and all that is opened.

@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 import keras
 import numpy as np
 
-from private_keras.cluster import Cluster, Handle, Loop, PublicValue, Rows
+from private_keras.cluster import Cluster, Handle, Item, Loop, PublicValue, Rows
 from private_keras.cluster.shares import Share
 from private_keras.errors import DivergenceError, InputError
+from private_keras.models.stock import Stock
 from private_keras.models.training.holdings import Counters, Holdings, Snapshot, place_of
 from private_keras.models.training.results import DIVERGED, LIMIT_BITS, guard_plan, guarded, guarded_states
 from private_keras.models.training.steps import Steps
@@ -23,6 +24,7 @@ class Jobs:
         steps: the model's traced steps.
         holdings: its values on the servers.
         fitting: whether `fit` runs.
+        stock: predictions that servers have made ready.
         tallies: what steps added to metric variables that are public, since the last reset, by name.
     """
 
@@ -32,6 +34,7 @@ class Jobs:
         self.holdings = Holdings(model)
         self.fitting = False
         self._arrays: dict[str, tuple[bytes, Share]] = {}
+        self.stock = Stock()
         self.tallies: dict[str, np.ndarray] = {}
         self._begun: dict[str, np.ndarray] = {}
         self._last: TracedStep | None = None
@@ -39,13 +42,16 @@ class Jobs:
 
     def run(
         self, cluster: Cluster, traced: TracedStep, data: Mapping[str, Rows | np.ndarray], steps: int = 1,
-        on_step: Callable[[int], None] | None = None,
+        on_step: Callable[[int], None] | None = None, known: Mapping[str, Handle | PublicValue] | None = None,
+        item: Item | None = None,
     ) -> dict[str, np.ndarray]:
         """Runs a step on data several times, in one job.
 
         Args:
             data: the plan's inputs of data by name.
             on_step: called with the number of steps done.
+            known: what `known` gave, where it was asked before.
+            item: what servers have made ready for a prediction.
 
         Returns:
             What the plan opens. The values that it carries are the model's from then on; after an error, nothing has
@@ -53,21 +59,28 @@ class Jobs:
         """
         training = traced.plan.kind == "train"
         first = int(self._model.optimizer._iterations) if training else 0
-        given = {**data, **self._public(traced, first, steps), **self._constants(cluster, traced)}
-        used = {item.name for item in traced.plan.inputs}
-        given |= self.holdings.handles(cluster, (s for s in traced.states.values() if s.name in used))
-        results = cluster.run(traced.plan, given, deadline=limits.MAX_SECONDS, loop=Loop(steps, on_step))
+        given = {**data, **(self.known(cluster, traced, first, steps) if known is None else known)}
+        results = cluster.run(traced.plan, given, limits.MAX_SECONDS, Loop(steps, on_step), item)
         self.holdings.put(cluster, {name: results.pop(output) for name, output in traced.carried.items()})
         for name, value in traced.tallies.items():
             self.tallies[name] = self.tallies.get(name, self._begun.pop(place_of(name), 0.0)) + steps * value
         self._last = traced
         if training:
+            self.stock.clear()
             settle = getattr(traced.schedule, "settle", None)
             if settle is not None:
                 settle(first + steps)
             self._model.optimizer._iterations.assign(first + steps)
             self._trained = {name: traced.states[name] for name in traced.carried}
         return results
+
+    def known(
+        self, cluster: Cluster, traced: TracedStep, first: int = 0, steps: int = 1
+    ) -> dict[str, Handle | PublicValue]:
+        """All inputs of a step's plan but its data: values on the servers, and public ones of steps from `first` on."""
+        given = {**self._public(traced, first, steps), **self._constants(cluster, traced)}
+        used = {item.name for item in traced.plan.inputs}
+        return given | self.holdings.handles(cluster, (s for s in traced.states.values() if s.name in used))
 
     def open(self, cluster: Cluster, guard: bool) -> Logs:
         """Opens metrics; with `guard` also whether values left the range.
