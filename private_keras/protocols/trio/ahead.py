@@ -173,9 +173,9 @@ class Ahead(Party):
         for opened in costs.openings(n, count, width):
             self.rounds.open(opened)
 
-    def relu_and_bits(self, x: TrioShare, bits: int = 0) -> tuple[TrioShare, TrioBits]:
+    def relu_and_bits(self, x: TrioShare, bits: int = 0, width: int = OFFSET) -> tuple[TrioShare, TrioBits]:
         self.mask(x)
-        self._less(x.size, 1, OFFSET)
+        self._less(x.size, 1, width)
         return self._kept(x, bits), _bits(x.shape)
 
     def gate(self, gates: TrioBits, x: TrioShare, bits: int) -> TrioShare:
