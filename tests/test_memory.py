@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from private_keras.cluster import LocalCluster
+from private_keras.protocols.rounds import Rounds
 from private_keras.ring import array_memory
 from tests.clusters import dense_data, dense_plan
 
@@ -57,6 +58,11 @@ def test_only_the_context_that_asked_for_it():
 def test_large_arrays_start_at_cache_lines(nbytes):
     for array in within(lambda: [np.empty(nbytes, np.uint8), np.zeros(nbytes, np.uint8)]):
         assert array.ctypes.data % 64 == 0
+
+
+def test_branches_of_a_step_are_in_its_context():
+    made = within(lambda: Rounds().together(lambda: np.zeros(9), lambda: Rounds().together(lambda: np.zeros(9))[0]))
+    assert [handler_of(array) for array in made] == ["private_keras"] * 2
 
 
 SIZES = st.one_of(st.integers(0, 300), st.integers(LARGE - 40, LARGE + 40), st.integers(LARGE, 1 << 22))

@@ -7,6 +7,7 @@ evaluators send the same messages, and all three servers draw randomness in the 
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import copy_context
 from functools import partial
 from heapq import heapify, heappop, heappush
 from typing import Any
@@ -25,7 +26,13 @@ Settle = Callable[[Any], None]
 
 
 class _Branch(greenlet):
-    """A greenlet that switches to its parent when it waits."""
+    """A greenlet that switches to its parent when it waits; in the parent's context, which says where NumPy's arrays
+    come from.
+    """
+
+    def __init__(self, run: Callable[[], None], parent: greenlet):
+        super().__init__(run, parent)
+        self.gr_context = copy_context()
 
 
 class Ticket:
