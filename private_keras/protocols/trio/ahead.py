@@ -217,7 +217,7 @@ class Ahead(Party):
     def bits_and(self, bits: TrioBits, axis: int) -> TrioBits:
         shape = tuple(np.delete(bits.shape, axis).tolist())
         words = plane_words(math.prod(shape))
-        for groups in conjunction_groups(bits.shape[axis]):
+        for groups in conjunction_groups(bits.shape[axis], words):
             real = [g for g in groups if len(g) > 1]
             self._dealt(costs.dealt(words * sum((1 << len(g)) - 1 for g in real)))
             self._passed()

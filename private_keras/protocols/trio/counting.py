@@ -127,7 +127,7 @@ class CountingTrio(Masking):
     def bits_and(self, bits: TrioBits, axis: int) -> TrioBits:
         shape = tuple(np.delete(bits.shape, axis))
         words = plane_words(int(np.prod(shape, dtype=np.int64)))
-        for groups in conjunction_groups(bits.shape[axis]):
+        for groups in conjunction_groups(bits.shape[axis], words):
             real = [g for g in groups if len(g) > 1]
             self.charge(costs.dealt(words * sum((1 << len(g)) - 1 for g in real)), costs.exchange(words * len(real)))
             self.rounds.open(words * len(real))

@@ -12,7 +12,7 @@ from private_keras.protocols.protocol import Bilinear, Kept, Linear, times
 from private_keras.protocols.rounds import Opened, Rounds, Settle
 from private_keras.protocols.simulate import exp2_scale
 from private_keras.protocols.trio import costs
-from private_keras.protocols.trio.party import OFFSET, Party, U, conjunction_groups, subsets
+from private_keras.protocols.trio.party import OFFSET, Party, U, conjunction_groups, conjunctions
 from private_keras.protocols.trio.shares import TrioBits, TrioShare
 from private_keras.ring import planes
 from private_keras.ring.kernel import plane_words
@@ -216,7 +216,7 @@ class Evaluator(Party):
         n = math.prod(shape)
         words = plane_words(n)
         current = planes.pack_bits(hats.reshape(count, n))
-        for groups in conjunction_groups(count):
+        for groups in conjunction_groups(count, words):
             dealt = self._dealt(*[words * ((1 << len(g)) - 1) for g in groups if len(g) > 1])
             rows = {}
             for index, (group, message) in enumerate(zip([g for g in groups if len(g) > 1], dealt, strict=True)):
@@ -231,12 +231,9 @@ class Evaluator(Party):
 
     def _and_group(self, hats: np.ndarray, dealt: np.ndarray) -> np.ndarray:
         """Share of AND_i (hat_i xor lam_i) = XOR over subsets S of prod(hat outside S) * prod(lam in S)."""
-        size = len(hats)
-        total = np.bitwise_and.reduce(hats) if self.party == 0 else np.zeros_like(hats[0])
-        for subset, share in zip(subsets(size), dealt, strict=True):
-            outside = [hats[i] for i in range(size) if i not in subset]
-            total = total ^ (np.bitwise_and.reduce([share, *outside]) if outside else share)
-        return total
+        outside = conjunctions(hats)[::-1]
+        total = np.bitwise_xor.reduce(dealt & outside[1:], axis=0)
+        return total ^ outside[0] if self.party == 0 else total
 
     def bits_not(self, bits: TrioBits) -> TrioBits:
         return TrioBits(~bits.word)

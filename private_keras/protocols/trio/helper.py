@@ -12,7 +12,7 @@ from private_keras.protocols.protocol import Bilinear, Kept, Linear, times
 from private_keras.protocols.rounds import Opened, Settle
 from private_keras.protocols.simulate import exp2_scale
 from private_keras.protocols.trio import costs
-from private_keras.protocols.trio.party import OFFSET, Party, U, conjunction_groups, subsets
+from private_keras.protocols.trio.party import OFFSET, Party, U, conjunction_groups, conjunctions
 from private_keras.protocols.trio.shares import TrioBits, TrioShare
 from private_keras.ring import planes
 from private_keras.ring.kernel import plane_words
@@ -183,11 +183,8 @@ class Helper(Party):
         n = math.prod(shape)
         words = plane_words(n)
         current = planes.pack_bits(lams.reshape(count, n))
-        for groups in conjunction_groups(count):
-            message = [
-                np.concatenate([np.bitwise_and.reduce(current[group][list(s)]) for s in subsets(len(group))])
-                for group in groups if len(group) > 1
-            ]
+        for groups in conjunction_groups(count, words):
+            message = [conjunctions(current[group])[1:].ravel() for group in groups if len(group) > 1]
             products = np.concatenate(message)
             products ^= self.kernel.words(self.draw(0, products.size))
             self._send(products)

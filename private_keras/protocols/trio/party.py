@@ -1,5 +1,5 @@
 """What evaluators and helper have in common: numbered randomness, numbered messages."""
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from private_keras.transport.channel import Channel
 U = np.uint64
 # z + 2^62 is non-negative for every |z| < 2^62: comparisons and truncations look at c = z + 2^62 + r.
 OFFSET = 62
+FAN_IN = 4  # bits of an AND's group
+MOST_AT_ONCE = 10  # bits that may be one group
+PRODUCTS = 1 << 14  # and the most words that the products of masks of one group may take
 
 
 class Party(Masking):
@@ -48,17 +51,23 @@ class Party(Masking):
         return self._steps[peer]
 
 
-@cache
-def conjunction_groups(count: int) -> list[list[list[int]]]:
-    """Levels of a 4-ary AND over `count` bits: each level is a list of groups of input positions."""
+@lru_cache(1 << 10)
+def conjunction_groups(count: int, words: int) -> list[list[list[int]]]:
+    """Levels of an AND over `count` bits, `words` long as planes: each level is a list of groups of input positions.
+
+    Groups of four, whose products of masks are few; all bits at once where the products are fewer than a round is worth.
+    """
     levels = []
     while count > 1:
-        levels.append([list(range(i, min(i + 4, count))) for i in range(0, count, 4)])
+        fan = count if count <= MOST_AT_ONCE and words << count <= PRODUCTS else FAN_IN
+        levels.append([list(range(i, min(i + fan, count))) for i in range(0, count, fan)])
         count = len(levels[-1])
     return levels
 
 
-@cache
-def subsets(size: int) -> list[tuple[int, ...]]:
-    """Non-empty subsets of range(size) as tuples, in the order in which their mask products are dealt."""
-    return [tuple(i for i in range(size) if code >> i & 1) for code in range(1, 1 << size)]
+def conjunctions(rows: np.ndarray) -> np.ndarray:
+    """The AND of each subset of planes, a row for each subset: bit i of its number says whether plane i is in it."""
+    out = np.full((1, *rows.shape[1:]), ~U(0))
+    for row in rows:
+        out = np.concatenate([out, out & row])
+    return out
