@@ -210,8 +210,7 @@ class Ahead(Party):
 
     def piecewise(self, x: TrioShare, bits: TrioBits, coefficients: np.ndarray) -> TrioShare:
         self.mask(x)
-        pieces, terms = coefficients.shape
-        self._dealt(costs.dealt(x.size * ((terms == 3) + terms * (pieces - 1))))
+        self._dealt(costs.dealt(x.size * costs.piece_words(coefficients.shape)))
         return TrioShare(x.shape, masked=False)
 
     def bits_and(self, bits: TrioBits, axis: int) -> TrioBits:

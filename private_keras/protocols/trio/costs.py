@@ -46,7 +46,18 @@ def openings(n: int, thresholds: int, width: int) -> tuple[int, ...]:
     return (*(words * tree.opened_planes(width, level) for level in range(len(tree.levels(width)))), words)
 
 
+def piece_words(shape: tuple[int, ...]) -> int:
+    """Words that are dealt for each element of a polynomial in pieces, whose coefficients have this shape."""
+    pieces, terms = shape
+    return (terms == 3) + terms * (pieces - 1)
+
+
 @lru_cache(KEPT)
 def carry(n: int, bits: int) -> Cost:
     """The two narrow words of a truncation: r >> bits in full, the top bit of r as `bits` bits."""
-    return dealt(n + plane_words(n) * bits)
+    return dealt(n + carry_words(n, bits, 1))
+
+
+def carry_words(n: int, bits: int, party: int) -> int:
+    """Words that an evaluator's shares of n bits mod 2^bits take: upper bits of words that it draws, or planes."""
+    return plane_words(n) * bits if party else n

@@ -121,8 +121,7 @@ class CountingTrio(Masking):
 
     def piecewise(self, x: TrioShare, bits: TrioBits, coefficients: np.ndarray) -> TrioShare:
         self.mask(x)
-        pieces, terms = coefficients.shape
-        return self._result(x.shape, costs.dealt(x.size * ((terms == 3) + terms * (pieces - 1))))
+        return self._result(x.shape, costs.dealt(x.size * costs.piece_words(coefficients.shape)))
 
     def bits_and(self, bits: TrioBits, axis: int) -> TrioBits:
         shape = tuple(np.delete(bits.shape, axis))

@@ -4,7 +4,7 @@ Server 0 draws its half of every dealt value from the key it shares with the hel
 correction. Everything that crosses between the evaluators is masked by a fresh draw that the other one cannot make.
 """
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -12,13 +12,15 @@ from private_keras.protocols.protocol import Bilinear, Kept, Linear, times
 from private_keras.protocols.rounds import Opened, Rounds, Settle
 from private_keras.protocols.simulate import exp2_scale
 from private_keras.protocols.trio import costs
+from private_keras.protocols.trio.dealing import BLOCK, in_pieces, of_elements, pieces
 from private_keras.protocols.trio.party import OFFSET, Party, U, conjunction_groups, conjunctions
 from private_keras.protocols.trio.shares import TrioBits, TrioShare
-from private_keras.ring import planes
-from private_keras.ring.kernel import plane_words
+from private_keras.ring import planes, tree
+from private_keras.ring.kernel import BLOCK_WORDS, plane_words
 from private_keras.ring.steps import Words, cut, part
 
 HELPER = 2
+Take = Callable[[int], Words]
 
 
 class Evaluator(Party):
@@ -46,9 +48,50 @@ class Evaluator(Party):
         self._channels[HELPER].receive(self.step(HELPER), message)
         return message
 
-    def _carry_words(self, n: int, bits: int) -> int:
-        """Words that this party's shares of n bits mod 2^bits take: upper bits of words, or planes."""
-        return n if self.party == 0 else plane_words(n) * bits
+    def _dealing(self, words: int) -> Take:
+        """One message of the helper, of which this party takes the next words when it needs them.
+
+        All are taken before the step opens anything: another branch's message follows.
+        """
+        if self.party == 1 and in_pieces(words):
+            channel = self._channels[HELPER]
+            channel.expect(self.step(HELPER), words * U(0).nbytes)
+
+            def fill(count: int) -> np.ndarray:
+                message = np.empty(count, U)
+                channel.fill(message)
+                return message
+
+            return fill
+        dealt, at = self._dealt_words(words), 0
+
+        def take(count: int) -> Words:
+            nonlocal at
+            at += count
+            return part(dealt, at - count, count)
+
+        return take
+
+    def _by_pieces(
+        self, n: int, words: Callable[[int, int], int], step: Callable[[int, int, Words], np.ndarray],
+        take: Take | None = None,
+    ) -> np.ndarray:
+        """step(begin, end, dealt) for all pieces of n elements, flat.
+
+        Args:
+            n: elements.
+            words: how many are dealt for how many elements, by party.
+            step: computes a piece's elements.
+            take: of the message that the words are part of, where it is not one of their own.
+        """
+        take = take or self._dealing(words(n, self.party))
+        runs = pieces(n, words(BLOCK, 1))
+        if len(runs) == 1:
+            return step(0, n, take(words(n, self.party))).reshape(-1)
+        z = np.empty(n, U)
+        for begin, end in runs:
+            z[begin:end] = step(begin, end, take(words(end - begin, self.party)))
+        return z
 
     # --- forms ----------------------------------------------------------------------------------------------------
     def masked(self, m: np.ndarray, l: np.ndarray) -> TrioShare:  # noqa: E741
@@ -126,9 +169,13 @@ class Evaluator(Party):
         # With c = x + 2^62 + r, less 2^64 where that wraps: x f / 2^b = (c - 2^62 - r + wrap 2^64) f / 2^b. The product
         # with c is public, in 128 bits; that with r the helper deals, and r's top bit, without which nothing wraps.
         self.mask(x)
-        dealt = self._dealt_words(x.size + self._carry_words(x.size, bits))
+        m = x.m.reshape(-1)
+        z = self._by_pieces(
+            x.size, lambda n, party: n + costs.carry_words(n, bits, party),
+            lambda begin, end, dealt: self.kernel.rescale(m[begin:end], dealt, factor, bits, self.party),
+        )  # fmt: skip
         self.charge(costs.carry(x.size, bits))
-        return TrioShare(x.shape, z=self.kernel.rescale(x.m, dealt, factor, bits, self.party), masked=False)
+        return TrioShare(x.shape, z=z.reshape(x.shape), masked=False)
 
     def _less(self, m: np.ndarray, offsets: Sequence[int], width: int, *, top: bool) -> np.ndarray:
         """Masked bits [c < r] of c = m + offset, as one plane for each offset, where the helper knows r; only the low
@@ -136,12 +183,21 @@ class Evaluator(Party):
 
         Dealer-assisted multi-input AND over one-hot digits; see `ring.tree` for the wires.
         """
-        n, count = m.size, len(offsets)
+        n, count, m = m.size, len(offsets), m.reshape(-1)
         self.charge(costs.compare(n, count, width))
-        digits, *products = self._dealt(*costs.compared_deals(n, count, width))
-        openings = costs.openings(n, count, width)
+        (digit_words, *product_words), openings = costs.compared_deals(n, count, width), costs.openings(n, count, width)
+        take = self._dealing(digit_words + sum(product_words))
         masks = cut(self.draw(HELPER, sum(openings)), openings)
-        mine, kept = self.kernel.digits_compare(m, offsets, width, digits, self.party, masks[0], top=top)
+        digit_planes = tree.digit_planes(width)
+        wires = [
+            self.kernel.digits_compare(
+                m[begin:end], offsets, width, take(digit_planes * plane_words(end - begin)), self.party,
+                of_elements(masks[0], n, begin, end), top=top,
+            )
+            for begin, end in pieces(n, digit_planes * BLOCK_WORDS)
+        ]  # fmt: skip
+        mine, kept = wires[0] if len(wires) == 1 else map(np.concatenate, zip(*wires, strict=True))
+        products = [take(words) for words in product_words]
         for level, dealt in enumerate(products):
             theirs = self.rounds.open(mine)
             mine, kept = self.kernel.tree_combine(
@@ -161,15 +217,29 @@ class Evaluator(Party):
 
     def _kept(self, hat: np.ndarray, x: TrioShare, bits: int) -> TrioShare:
         """Masked x times the secret bits whose masked form is the plane `hat`, divided by 2^bits."""
-        n = x.size
+        n, m = x.size, x.m.reshape(-1)
         if bits:
-            dealt = self._dealt_words(3 * n + 2 * self._carry_words(n, bits))
-            z = self.kernel.gate_rescaled(hat, x.m, dealt, bits, self.party)
+            z = self._by_pieces(
+                n, lambda n, party: 3 * n + 2 * costs.carry_words(n, bits, party),
+                lambda begin, end, dealt: self.kernel.gate_rescaled(
+                    of_elements(hat, n, begin, end), m[begin:end], dealt, bits, self.party),
+            )  # fmt: skip
             self.charge(costs.carry(n, bits), costs.carry(n, bits), costs.dealt(n))
         else:
-            z = self.kernel.gate(hat, x.m, x.l, *self._dealt(n, n), self.party)
+            z = self._gated(hat, m, x.l.reshape(-1), self._dealing(2 * n))
             self.charge(costs.dealt(2 * n))
-        return TrioShare(x.shape, z=z, masked=False)
+        return TrioShare(x.shape, z=z.reshape(x.shape), masked=False)
+
+    def _gated(self, hat: np.ndarray, m: np.ndarray, l: np.ndarray, take: Take) -> np.ndarray:  # noqa: E741
+        """Masked values times secret bits; all flat."""
+        n = m.size
+        return self._by_pieces(
+            n, lambda n, party: 2 * n,
+            lambda begin, end, dealt: self.kernel.gate(
+                of_elements(hat, n, begin, end), m[begin:end], l[begin:end], *cut(dealt, [end - begin] * 2), self.party
+            ),
+            take,
+        )  # fmt: skip
 
     def compare(self, x: TrioShare, thresholds: Sequence[int], width: int = OFFSET) -> TrioBits:
         self.mask(x)
@@ -179,19 +249,23 @@ class Evaluator(Party):
     def exp2_masked(self, x: TrioShare, fraction: int, integer_bits: int, offset: int, scale: int) -> TrioShare:
         self.mask(x)
         hats = self._less(x.m, [0], fraction + integer_bits, top=False)
-        dealt = self._dealt_words(2 * x.size)
+        n, m = x.size, x.m.reshape(-1)
         offset += scale - exp2_scale(integer_bits, scale)
-        self.charge(costs.dealt(2 * x.size))
-        z = self.kernel.exp2_share(hats[0], x.m, dealt, fraction, integer_bits, offset)
-        return TrioShare(x.shape, z=z, masked=False)
+        self.charge(costs.dealt(2 * n))
+        z = self._by_pieces(
+            n, lambda n, party: 2 * n,
+            lambda begin, end, dealt: self.kernel.exp2_share(
+                of_elements(hats[0], n, begin, end), m[begin:end], dealt, fraction, integer_bits, offset),
+        )  # fmt: skip
+        return TrioShare(x.shape, z=z.reshape(x.shape), masked=False)
 
     # --- bits -----------------------------------------------------------------------------------------------------
     def multiply_bits(self, bits: TrioBits, x: TrioShare) -> TrioShare:
         self.mask(x)
         rows, n = len(bits.planes), bits.size // len(bits.planes)
         m, l = (np.broadcast_to(a, bits.shape).reshape(rows, n) for a in (x.m, x.l))  # noqa: E741
-        lam, lam_l = (cut(words, [n] * rows) for words in self._dealt(bits.size, bits.size))
-        z = [self.kernel.gate(*of_row, self.party) for of_row in zip(bits.planes, m, l, lam, lam_l, strict=True)]
+        take = self._dealing(2 * bits.size)
+        z = [self._gated(*of_row, take) for of_row in zip(bits.planes, m, l, strict=True)]
         self.charge(costs.dealt(2 * bits.size))
         return TrioShare(bits.shape, z=_stacked(z, bits.shape), masked=False)
 
@@ -205,10 +279,15 @@ class Evaluator(Party):
     def piecewise(self, x: TrioShare, bits: TrioBits, coefficients: np.ndarray) -> TrioShare:
         self.mask(x)
         rows = coefficients.astype(U)
-        words = x.size * ((rows.shape[1] == 3) + rows.shape[1] * (len(rows) - 1))
-        self.charge(costs.dealt(words))
-        z = self.kernel.piecewise(x.m, x.l, bits.rows, rows, self._dealt_words(words), self.party)
-        return TrioShare(x.shape, z=z, masked=False)
+        hats, m, l = bits.rows, x.m.reshape(-1), x.l.reshape(-1)  # noqa: E741
+        each = costs.piece_words(rows.shape)
+        self.charge(costs.dealt(x.size * each))
+        z = self._by_pieces(
+            x.size, lambda n, party: n * each,
+            lambda begin, end, dealt: self.kernel.piecewise(
+                m[begin:end], l[begin:end], hats[:, begin // 64 : -(-end // 64)], rows, dealt, self.party),
+        )  # fmt: skip
+        return TrioShare(x.shape, z=z.reshape(x.shape), masked=False)
 
     def bits_and(self, bits: TrioBits, axis: int) -> TrioBits:
         hats = np.moveaxis(bits.word, axis, 0)

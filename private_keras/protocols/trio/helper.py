@@ -4,7 +4,7 @@ It receives nothing in a job, from nobody. All it sends are corrections value - 
 evaluator 1, where `value` is a function of masks; so it can run ahead of the inputs, as far as the wire buffers.
 """
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -12,11 +12,12 @@ from private_keras.protocols.protocol import Bilinear, Kept, Linear, times
 from private_keras.protocols.rounds import Opened, Settle
 from private_keras.protocols.simulate import exp2_scale
 from private_keras.protocols.trio import costs
+from private_keras.protocols.trio.dealing import BLOCK, in_pieces, of_elements, pieces
 from private_keras.protocols.trio.party import OFFSET, Party, U, conjunction_groups, conjunctions
 from private_keras.protocols.trio.shares import TrioBits, TrioShare
-from private_keras.ring import planes
-from private_keras.ring.kernel import plane_words
-from private_keras.ring.steps import cut
+from private_keras.ring import planes, tree
+from private_keras.ring.kernel import BLOCK_WORDS, plane_words
+from private_keras.ring.steps import Words, cut, part
 
 
 class Helper(Party):
@@ -28,6 +29,34 @@ class Helper(Party):
     # --- messages -------------------------------------------------------------------------------------------------
     def _send(self, message: np.ndarray) -> None:
         self._channels[1].send(self.step(1), message)
+
+    def _send_parts(self, words: int, parts: Iterable[np.ndarray]) -> None:
+        """One message of `words` words, sent as its parts are made."""
+        if not in_pieces(words):
+            made = list(parts)
+            self._send(made[0] if len(made) == 1 else np.concatenate(made))
+            return
+        channel = self._channels[1]
+        channel.begin(self.step(1), words * U(0).nbytes)
+        for message in parts:
+            channel.part(message)
+
+    def _deal_by_pieces(
+        self, n: int, words: Callable[[int], int], drawn: int, make: Callable[[int, int, Words], np.ndarray]
+    ) -> None:
+        """Sends make(begin, end, share0) for all pieces of n elements.
+
+        Args:
+            n: elements.
+            words: how many are sent for how many elements.
+            drawn: how many words for each element are evaluator 0's share.
+            make: evaluator 1's share of what is dealt for a piece.
+        """
+        share0 = self.draw(0, drawn * n)
+        self._send_parts(words(n), (
+            make(begin, end, part(share0, drawn * begin, drawn * (end - begin)))
+            for begin, end in pieces(n, words(BLOCK))
+        ))  # fmt: skip
 
     def _deal(self, value: np.ndarray) -> None:
         """Shares ring elements: evaluator 0's part is drawn, evaluator 1's sent."""
@@ -86,25 +115,32 @@ class Helper(Party):
 
     def rescale(self, x: TrioShare, factor: int, bits: int) -> TrioShare:
         self.mask(x)
-        self._send(self.kernel.rescale_deal(x.l, self.draw(0, 2 * x.size), factor, bits))
+        r = x.l.reshape(-1)
+        self._deal_by_pieces(
+            x.size, lambda n: n + costs.carry_words(n, bits, 1), 2,
+            lambda begin, end, share0: self.kernel.rescale_deal(r[begin:end], share0, factor, bits),
+        )  # fmt: skip
         self.charge(costs.carry(x.size, bits))
         return TrioShare(x.shape, masked=False)
 
     def _less(self, r: np.ndarray, count: int, width: int, *, top: bool) -> np.ndarray:
         """Deals for `count` comparisons of public words with r; returns the masks of the results, a plane for each."""
-        n = r.size
+        n, r = r.size, r.reshape(-1)
         self.charge(costs.compare(n, count, width))
         deals, openings = costs.compared_deals(n, count, width), costs.openings(n, count, width)
         digits0, *products0 = cut(self.draw(0, sum(deals)), deals)
         masks0, masks1 = (cut(self.draw(peer, sum(openings)), openings) for peer in (0, 1))
-        message = np.empty(sum(deals), U)
-        digits, *products = cut(message, deals)
-        self.kernel.digits_deal(r, width, digits0, digits)
-        for level, out in enumerate(products):
-            self.kernel.tree_deal(
-                masks0[level], masks1[level], width, n, level, products0[level], count=count, out=out
-            )  # fmt: skip
-        self._send(message)
+
+        def parts() -> Iterable[np.ndarray]:
+            for begin, end in pieces(n, tree.digit_planes(width) * BLOCK_WORDS):
+                yield self.kernel.digits_deal(r[begin:end], width, of_elements(digits0, n, begin, end))
+            for level, share0 in enumerate(products0):
+                for begin, end in pieces(n, count * tree.product_planes(width, level) * BLOCK_WORDS):
+                    masks = (of_elements(half[level], n, begin, end) for half in (masks0, masks1))
+                    share = of_elements(share0, n, begin, end)
+                    yield self.kernel.tree_deal(*masks, width, end - begin, level, share, count=count)
+
+        self._send_parts(sum(deals), parts())
         for opened in openings:
             self.rounds.open(opened)
         lams = planes.to_rows(self.kernel.words(masks0[-1]) ^ self.kernel.words(masks1[-1]), count, n)
@@ -121,9 +157,13 @@ class Helper(Party):
 
     def _kept(self, lam: np.ndarray, x: TrioShare, bits: int) -> TrioShare:
         """Deals for masked x times the secret bits that the plane `lam` masks, divided by 2^bits."""
-        n = x.size
+        n, r = x.size, x.l.reshape(-1)
         if bits:
-            self._send(self.kernel.gate_rescaled_deal(lam, x.l, self.draw(0, 5 * n), bits))
+            self._deal_by_pieces(
+                n, lambda n: 3 * n + 2 * costs.carry_words(n, bits, 1), 5,
+                lambda begin, end, share0: self.kernel.gate_rescaled_deal(
+                    of_elements(lam, n, begin, end), r[begin:end], share0, bits),
+            )  # fmt: skip
             self.charge(costs.carry(n, bits), costs.carry(n, bits), costs.dealt(n))
         else:
             self._deal_gates(lam[None], x.l)
@@ -132,14 +172,19 @@ class Helper(Party):
 
     def _deal_gates(self, lams: np.ndarray, r: np.ndarray) -> None:
         """Deals lam, then lam r, for a plane of masks of bits and a row of masks of values each."""
-        rows, total = len(lams), r.size
-        r, share0, message = r.reshape(rows, -1), self.draw(0, 2 * total), np.empty(2 * total, U)
-        parts = [r.shape[1]] * rows
-        shares = [cut(half, parts) for half in cut(share0, [total] * 2)]
-        results = [cut(half, parts) for half in cut(message, [total] * 2)]
-        for of_row in zip(lams, r, *shares, *results, strict=True):
-            self.kernel.gate_deal(*of_row)
-        self._send(message)
+        share0, words, r = self.draw(0, 2 * r.size), 2 * r.size, r.reshape(len(lams), -1)
+        n = r.shape[1]
+
+        def parts() -> Iterable[np.ndarray]:
+            for row, lam in enumerate(lams):
+                for begin, end in pieces(n, 2 * BLOCK):
+                    at, size, message = 2 * (row * n + begin), end - begin, np.empty(2 * (end - begin), U)
+                    own = cut(part(share0, at, 2 * size), [size] * 2)
+                    plane = of_elements(lam, n, begin, end)
+                    self.kernel.gate_deal(plane, r[row, begin:end], *own, message[:size], message[size:])
+                    yield message
+
+        self._send_parts(words, parts())
 
     def compare(self, x: TrioShare, thresholds: Sequence[int], width: int = OFFSET) -> TrioBits:
         self.mask(x)
@@ -149,9 +194,13 @@ class Helper(Party):
     def exp2_masked(self, x: TrioShare, fraction: int, integer_bits: int, offset: int, scale: int) -> TrioShare:
         self.mask(x)
         lams = self._less(x.l, 1, fraction + integer_bits, top=False)
-        share0, scaled = self.draw(0, 2 * x.size), exp2_scale(integer_bits, scale)
-        self._send(self.kernel.exp2_deal(lams[0], x.l, share0, fraction, integer_bits, scaled))
-        self.charge(costs.dealt(2 * x.size))
+        n, r, scaled = x.size, x.l.reshape(-1), exp2_scale(integer_bits, scale)
+        self._deal_by_pieces(
+            n, lambda n: 2 * n, 2,
+            lambda begin, end, share0: self.kernel.exp2_deal(
+                of_elements(lams[0], n, begin, end), r[begin:end], share0, fraction, integer_bits, scaled),
+        )  # fmt: skip
+        self.charge(costs.dealt(2 * n))
         return TrioShare(x.shape, masked=False)
 
     # --- bits -----------------------------------------------------------------------------------------------------
@@ -172,9 +221,13 @@ class Helper(Party):
     def piecewise(self, x: TrioShare, bits: TrioBits, coefficients: np.ndarray) -> TrioShare:
         self.mask(x)
         rows = coefficients.astype(U)
-        words = x.size * ((rows.shape[1] == 3) + rows.shape[1] * (len(rows) - 1))
-        self.charge(costs.dealt(words))
-        self._send(self.kernel.piecewise_deal(x.l, bits.rows, rows, self.draw(0, words)))
+        lams, r, each = bits.rows, x.l.reshape(-1), costs.piece_words(rows.shape)
+        self.charge(costs.dealt(x.size * each))
+        self._deal_by_pieces(
+            x.size, lambda n: n * each, each,
+            lambda begin, end, share0: self.kernel.piecewise_deal(
+                r[begin:end], lams[:, begin // 64 : -(-end // 64)], rows, share0),
+        )  # fmt: skip
         return TrioShare(x.shape, masked=False)
 
     def bits_and(self, bits: TrioBits, axis: int) -> TrioBits:
