@@ -8,6 +8,7 @@ import pytest
 
 from private_keras.errors import FrameError, InputError, PeerLost, SecurityError
 from private_keras.plan.builder import PlanBuilder
+from private_keras.protocols.protocol import times
 from private_keras.protocols.trio import Ahead, CountingAhead, Supplied, make_party
 from private_keras.ring import default_kernel
 from private_keras.ring.numpy_kernel import NumpyKernel
@@ -26,13 +27,13 @@ KERNELS = [NumpyKernel(), default_kernel()]
 def weighted(p, x, w):
     """Products with a value that is known ahead, on either side, as it is, moved and summed up."""
     moved = p.linear(lambda a: (a + a)[::-1], (N,), w)
-    square = p.bilinear(np.multiply, (N,), p.truncate(p.bilinear(np.multiply, (N,), x, moved), 18), x)
-    y = p.bilinear(np.multiply, (N,), p.add_public(w, np.arange(N, dtype=U)), p.truncate(square, 18))
-    return p.bilinear(np.multiply, (N,), w, p.relu(y, 18))
+    square = p.bilinear(times, (N,), p.truncate(p.bilinear(times, (N,), x, moved), 18), x)
+    y = p.bilinear(times, (N,), p.add_public(w, np.arange(N, dtype=U)), p.truncate(square, 18))
+    return p.bilinear(times, (N,), w, p.relu(y, 18))
 
 
 CASES = {**PROGRAMS, "weights": weighted, "constants": lambda p, x, w: p.bilinear(
-    np.multiply, (N,), p.constant(np.arange(N, dtype=U)), p.bilinear(np.multiply, (N,), w, w)
+    times, (N,), p.constant(np.arange(N, dtype=U)), p.bilinear(times, (N,), w, w)
 ), "many thresholds": lambda p, x, w: p.bits_to_share(p.compare(x, list(range(-40, 40)), 40)),
     "bits, levels": lambda p, x, w: p.bits_to_share(p.bits_and(p.compare(x, list(range(13))), 0)),
     "gate": lambda p, x, w: p.gate(p.bits_linear(lambda b: b[0], (N,), p.compare(w, [3])), x, 18),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from private_keras.cluster import LocalCluster, Loop, PublicValue, Rows, SimulatedCluster, connect
 from private_keras.errors import DeadlineExceeded, HandleNotFound, InputError
 from private_keras.plan.builder import PlanBuilder
-from private_keras.protocols.protocol import Cost
+from private_keras.protocols.protocol import Cost, times
 from private_keras.protocols.trio import CountingTrio, make_party
 from private_keras.ring import default_kernel
 from private_keras.server.execute.account import account
@@ -291,7 +291,7 @@ def test_what_is_kept_is_masked_anew_and_counted():
     held = [(x + l0 + l1, l0), (x + l0 + l1, l1), (None, l0 + l1)]
 
     def program(p, given):
-        square = p.bilinear(np.multiply, (3, 4), given, given)
+        square = p.bilinear(times, (3, 4), given, given)
         return p.keep(given, square, square, p.constant(np.asarray(U(7))))
 
     kept = run_parties([lambda i=i: program(parties[i], parties[i].masked(*held[i])) for i in range(3)])

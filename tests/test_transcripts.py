@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from private_keras.plan.builder import PlanBuilder
+from private_keras.protocols.protocol import times
 from private_keras.protocols.trio import make_party
 from private_keras.ring import default_kernel
 from private_keras.server.execute import Program
@@ -26,7 +27,7 @@ LIMIT = 7.0  # standard deviations: 1 in 4e11 for a fair bit, of which there are
 
 
 def multiply(p, x, y):
-    return p.bilinear(np.multiply, (N,), x, y)
+    return p.bilinear(times, (N,), x, y)
 
 
 def trained(p, x, y):

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from private_keras.protocols.protocol import times
 from private_keras.protocols.simulate import Simulate, SimulatedShare
 from private_keras.ring import default_kernel
 from private_keras.ring.numpy_kernel import NumpyKernel
@@ -48,12 +49,12 @@ def near(want, units=1):
 def test_linear_and_products(shape):
     x, y = values(shape, 20), values(shape, 20)
     check(lambda p, a, b: p.linear(lambda u, v: u - v, shape, a, b), equals(x - y), x, y)
-    check(lambda p, a, b: p.bilinear(np.multiply, shape, a, b), equals(x * y), x, y)
-    check(lambda p, a, b: p.add_public(p.bilinear(np.multiply, shape, a, b), ring(y)), equals(x * y + y), x, y)
+    check(lambda p, a, b: p.bilinear(times, shape, a, b), equals(x * y), x, y)
+    check(lambda p, a, b: p.add_public(p.bilinear(times, shape, a, b), ring(y)), equals(x * y + y), x, y)
     # A product that is masked, multiplied again, and mixed with a masked tensor.
     check(
         lambda p, a, b: p.linear(
-            np.add, shape, p.bilinear(np.multiply, shape, p.bilinear(np.multiply, shape, a, b), b), a
+            np.add, shape, p.bilinear(times, shape, p.bilinear(times, shape, a, b), b), a
         ),
         equals(ring(x * y * y + x).astype(np.int64)),
         x,
@@ -135,7 +136,7 @@ def test_relu_edges_and_unmasked_input():
     check(lambda p, a: p.relu(a), equals(np.maximum(x, 0)), x)
     check(lambda p, a: p.relu(a, 18), lambda got: _floor_or_next(got, np.maximum(x, 0), 18), x)
     y, w = values((40,), 20), values((40,), 20)
-    check(lambda p, a, b: p.relu(p.bilinear(np.multiply, (40,), a, b)), equals(np.maximum(y * w, 0)), y, w)
+    check(lambda p, a, b: p.relu(p.bilinear(times, (40,), a, b)), equals(np.maximum(y * w, 0)), y, w)
 
 
 @pytest.mark.parametrize("width", [3, 4, 5, 9, 16, 22, 30, 33, 36, 62])
@@ -220,7 +221,7 @@ def test_mask_in_one_round_and_only_once():
     x = values((10,), 20)
 
     def program(p, a, b):
-        u, v = p.bilinear(np.multiply, (10,), a, b), p.bilinear(np.multiply, (10,), b, b)
+        u, v = p.bilinear(times, (10,), a, b), p.bilinear(times, (10,), b, b)
         p.mask(u, v, u)
         p.mask(u)
         return p.linear(np.add, (10,), u, v)
@@ -238,7 +239,7 @@ def test_design_table():
         session = check(program, lambda got: None, x, x)
         return session.declared.rounds, session.declared.bytes / n
 
-    product = lambda p, a, b: p.bilinear(np.multiply, (n,), a, b)  # noqa: E731
+    product = lambda p, a, b: p.bilinear(times, (n,), a, b)  # noqa: E731
 
     def masked(p, y):
         p.mask(y)
@@ -255,7 +256,7 @@ def test_the_reference_kernel_runs_the_same_protocol():
     """Either kernel at every party: the same values, up to the one unit of rounding in the inner result times x."""
     x = values((3, 77))
     keys = {(0, 1): bytes(16), (0, 2): bytes(range(16)), (1, 2): bytes(range(16, 32))}
-    program = lambda p, a: p.relu(p.bilinear(np.multiply, (3, 77), a, p.relu(a, 18)), 5)  # noqa: E731
+    program = lambda p, a: p.relu(p.bilinear(times, (3, 77), a, p.relu(a, 18)), 5)  # noqa: E731
     opened = [Session(kernel, keys=keys).run(program, ring(x)) for kernel in (NumpyKernel(), default_kernel())]
     assert np.abs(signed(opened[0] - opened[1])).max() <= 2 ** (45 - 5) + 1
 

@@ -18,7 +18,8 @@ import numpy as np
 from private_keras.protocols.rounds import Rounds
 from private_keras.ring.kernel import Kernel
 
-Bilinear = Callable[[np.ndarray, np.ndarray], np.ndarray]
+# `times`, or a product that takes `out` and `subtract` as `Kernel.matmul` does.
+Bilinear = Callable[..., np.ndarray]
 Linear = Callable[..., np.ndarray]
 # One party's part of a value in the masked form: the masked words (None at a party that has none) and its own mask.
 Kept = tuple[np.ndarray | None, np.ndarray]
@@ -154,7 +155,7 @@ class Protocol(ABC):
 
     @abstractmethod
     def bilinear(self, op: Bilinear, shape: tuple[int, ...], x: Share, y: Share) -> Share:
-        """op(x, y) for a bilinear op (multiply with broadcasting, matmul, conv), of result `shape`; no truncation."""
+        """op(x, y) for a bilinear op (`times`, matmul, conv), of result `shape`; no truncation."""
 
     @abstractmethod
     def truncate(self, x: Share, bits: int) -> Share:

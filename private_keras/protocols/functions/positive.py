@@ -8,12 +8,10 @@ of a spline) is chosen by the bits of the comparisons as integers: a sum of them
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from private_keras.errors import PlanError
 from private_keras.protocols import tables
 from private_keras.protocols.functions import local
-from private_keras.protocols.protocol import Bits, Protocol, Share
+from private_keras.protocols.protocol import Bits, Protocol, Share, times
 
 NORMAL = 20  # fractional bits of the normalised value: what the tables are made for
 WIDE = 24  # from this many powers of two on, thresholds at powers of 16 cost less than the longer spline
@@ -71,7 +69,7 @@ class Bank:
         first, last = (1 << (octave + e) for e in ends)
         factor, end, place = chosen(p, bits, [[0, *inside, 0], [first, *[0] * len(inside), last], places])
         p.mask(x, factor, place)
-        y = local.add(p, p.bilinear(np.multiply, x.shape, x, factor), end)
+        y = local.add(p, p.bilinear(times, x.shape, x, factor), end)
         return (p.truncate(y, octave - NORMAL) if octave > NORMAL else y), place
 
 
@@ -91,12 +89,12 @@ def chosen(p: Protocol, bits: Bits, rows: Sequence[Sequence[int]]) -> list[Share
 def _curve(p: Protocol, y: Share, table: tables.Table) -> Share:
     """The table's spline of y, at the table's scale. 5 rounds for unmasked y."""
     p.mask(y)
-    square = p.bilinear(np.multiply, y.shape, y, y)
+    square = p.bilinear(times, y.shape, y, y)
     bits = p.compare(y, table.knots, NORMAL + table.octaves + 1)
     constant, slope, bend = chosen(p, bits, list(zip(*table.coefficients, strict=True)))
     p.mask(slope, bend, square)
-    straight = local.add(p, constant, p.bilinear(np.multiply, y.shape, slope, y))
-    return local.add(p, straight, p.bilinear(np.multiply, y.shape, bend, square))
+    straight = local.add(p, constant, p.bilinear(times, y.shape, slope, y))
+    return local.add(p, straight, p.bilinear(times, y.shape, bend, square))
 
 
 def _scaled(
@@ -117,7 +115,7 @@ def _scaled(
         p, x, bank.compare(p, x), [0 if e is None else 1 << (e - least) for e in exponents]
     )
     curve = _curve(p, y, table)
-    product = p.bilinear(np.multiply, x.shape, p.truncate(curve, table.scale - bits), place)
+    product = p.bilinear(times, x.shape, p.truncate(curve, table.scale - bits), place)
     return p.truncate(product, bits - fraction - least)
 
 

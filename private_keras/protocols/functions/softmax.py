@@ -1,5 +1,4 @@
 """Softmax over one axis."""
-import numpy as np
 
 from private_keras.protocols import tables
 from private_keras.protocols.functions import local
@@ -7,7 +6,7 @@ from private_keras.protocols.functions.exponential import binary, exp2_nonpositi
 from private_keras.protocols.functions.order import pairs_fit, reduce_max, winners
 from private_keras.protocols.functions.positive import CURVE, reciprocal
 from private_keras.protocols.functions.spline import polynomial
-from private_keras.protocols.protocol import Protocol, Share
+from private_keras.protocols.protocol import Protocol, Share, times
 
 WEIGHT = tables.RECIPROCAL_OF_SUM_FRACTION  # fractional bits of the exponentials
 LONGEST_ONE_WINDOW = 128  # up to here small terms may err by a hundredth of themselves: 2e-7 each
@@ -40,7 +39,7 @@ def softmax(p: Protocol, x: Share, fraction: int, axis: int) -> Share:
     total = local.reduce_sum(p, weights, -1)
     p.mask(weights, total)
     inverse = local.reshape(p, _reciprocal_of_sum(p, total, n), (*x.shape[:-1], 1))
-    product = p.bilinear(np.multiply, x.shape, weights, inverse)
+    product = p.bilinear(times, x.shape, weights, inverse)
     return local.axis_back(p, p.truncate(product, WEIGHT + CURVE - fraction), axis)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 
 from private_keras.errors import PlanError
 from private_keras.protocols.functions import local
-from private_keras.protocols.protocol import Bits, Protocol, Share
+from private_keras.protocols.protocol import Bits, Protocol, Share, times
 
 
 def differences(coefficients: Sequence[Sequence[int]]) -> np.ndarray:
@@ -68,7 +68,7 @@ def _curve(p: Protocol, x: Share, intervals: Bits | None, coefficients: Sequence
     constant, slope, *square = coefficients[0]
     y = local.offset(p, local.scale(p, x, slope), constant)
     if any(square):
-        y = local.add(p, y, local.scale(p, p.bilinear(np.multiply, x.shape, x, x), square[0]))
+        y = local.add(p, y, local.scale(p, p.bilinear(times, x.shape, x, x), square[0]))
     return y
 
 

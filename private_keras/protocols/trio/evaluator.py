@@ -155,10 +155,16 @@ class Evaluator(Party):
         self.charge(costs.dealt(size))
         if op is times and x.shape == y.shape:
             return TrioShare(shape, z=self.kernel.multiply((x.m, x.l), (y.m, y.l), g, self.party), masked=False)
-        first = y.m - y.l if self.party == 0 else U(0) - y.l
-        z = np.asarray(op(x.m, np.asarray(first)))
-        z -= op(x.l, y.m)
-        z = np.ascontiguousarray(z).reshape(-1)
+        # mx (my - ly) - lx my = (mx - lx) my - mx ly: the difference is taken of the smaller operand.
+        if x.size < y.size:
+            z, factors = op(self._additive(x), y.m), (x.m, y.l)
+        else:
+            z, factors = op(x.m, self._additive(y)), (x.l, y.m)
+        if op is times:
+            z = np.ascontiguousarray(z - op(*factors))
+        else:
+            op(*factors, out=z, subtract=True)
+        z = z.reshape(-1)
         return TrioShare(shape, z=self.kernel.add(z, g, out=z).reshape(shape), masked=False)
 
     # --- one opening ----------------------------------------------------------------------------------------------

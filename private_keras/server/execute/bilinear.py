@@ -1,5 +1,6 @@
 """Products: a linear map where one operand is public, one protocol step where both are secret."""
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -44,8 +45,8 @@ def matmul(p: Protocol, at: Operation, x: Value, y: Value) -> Value:
 def conv(p: Protocol, at: Operation, x: Value, w: Value) -> Value:
     a = at.attributes
 
-    def op(x: np.ndarray, w: np.ndarray) -> np.ndarray:
-        return p.kernel.conv(x, w, a["strides"], a["padding"], a["dilation"], a["groups"])
+    def op(x: np.ndarray, w: np.ndarray, **into: Any) -> np.ndarray:
+        return p.kernel.conv(x, w, a["strides"], a["padding"], a["dilation"], a["groups"], **into)
 
     return product(p, op, at.shape, dilated(p, x, a["input_dilation"]), w)
 
