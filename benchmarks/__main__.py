@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.peers.run import SCRIPTS, peer
+from benchmarks.peers.run import run as run_peer
 from benchmarks.suite import report, results, scaling
 from benchmarks.suite.measure import QUICK, Effort, Record
 from benchmarks.suite.table import chosen
@@ -18,8 +20,13 @@ from benchmarks.suite.table import chosen
 DIRECTORY = Path(__file__).parent / "results"
 
 
+def _seconds(record: Record) -> str:
+    return report.number(record.get("seconds")) or f"failed: {record['failed']}"
+
+
 def _run(given: argparse.Namespace) -> None:
     workloads = chosen(given.only)
+    heavy = {workload.name for workload in workloads if workload.heavy}
     effort = QUICK if given.quick else Effort()
     records: list[Record] = []
     peers: list[Record] = []
@@ -27,9 +34,12 @@ def _run(given: argparse.Namespace) -> None:
     def after(record: Record) -> None:
         # After each workload, so that a run that is stopped leaves what it has.
         records.append(record)
+        print(f"{record['network']:9s} {record['title']:70s} {_seconds(record)}", flush=True)
+        if record["network"] == results.EMBEDDED:
+            for name, python in given.peer:
+                peers.append(run_peer(name, python, record["workload"], 1 if record["workload"] in heavy else 3))
+                print(f"{name:>9s} {record['title']:70s} {_seconds(peers[-1])}", flush=True)
         results.write(given.out / "results.json", records, peers)
-        seconds = report.number(record.get("seconds")) or "failed"
-        print(f"{record['network']:9s} {record['title']:70s} {seconds}", flush=True)
 
     for network in given.networks:
         results.collect(workloads, network, effort if network == results.EMBEDDED else QUICK, after)
@@ -82,6 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command.add_argument(
         "--networks", type=_networks, default=list(results.NAMES), help="some of embedded,tcp,lan,wan (default: all)"
     )
+    command.add_argument(
+        "--peer", type=peer, action="append", default=[], metavar="NAME=PYTHON",
+        help=f"another library beside, with the interpreter that has it: {', '.join(SCRIPTS)}",
+    )  # fmt: skip
     command.add_argument("--out", type=Path, default=DIRECTORY, help="directory (default: benchmarks/results)")
     command.set_defaults(command=_run)
 

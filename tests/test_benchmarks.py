@@ -1,4 +1,5 @@
 """The benchmark suite: every workload runs, in sizes for tests, and says what it is to say."""
+import argparse
 import json
 import math
 
@@ -6,6 +7,8 @@ import numpy as np
 import pytest
 
 import private_keras as pk
+from benchmarks.peers import parties
+from benchmarks.peers import run as peers
 from benchmarks.suite import data, large, report, results, scaling
 from benchmarks.suite.measure import Effort, measure
 from benchmarks.suite.table import TARGETS_FILE, WORKLOADS, chosen, targets
@@ -127,3 +130,31 @@ def test_what_is_computed_in_the_clear():
     w = data.logistic_fit(*data.logistic()[:2], data.logistic_rows(1024, 40))
     x, y, _, _ = data.logistic()
     assert np.mean((data.sigmoid(x @ w[:-1] + w[-1]) > 0.5) == y) > 0.9
+
+
+def test_peers_are_run_in_their_own_environment(tmp_path):
+    """With a stand-in for an interpreter; the libraries themselves are not installed here."""
+    python = tmp_path / "python"
+    said = """'{"peer": "SPU", "workload": "'$3'", "seconds": 1.5}'"""
+    python.write_text(f"#!/bin/sh\necho a log line\necho {said}\n")
+    python.chmod(0o755)
+    name, interpreter = peers.peer(f"spu={python}")
+    assert peers.run(name, interpreter, "relu", 3) == {"peer": "SPU", "workload": "relu", "seconds": 1.5}
+    python.write_text("#!/bin/sh\necho no such module >&2\nexit 1\n")
+    assert peers.run(name, interpreter, "relu", 3)["failed"] == "no such module"
+    with pytest.raises(argparse.ArgumentTypeError, match="one of spu, crypten"):
+        peers.peer("other=/bin/sh")
+
+
+def double(rank, number):
+    if number == 13:
+        raise ValueError("unlucky")
+    return rank, 2 * number
+
+
+def test_parties_of_a_peer():
+    assert parties.together(double, 2, [(3,), (4,)], 60) == [(0, 6), (1, 8)]
+    with pytest.raises(RuntimeError, match="unlucky"):
+        parties.together(double, 2, [(3,), (13,)], 60)
+    line = parties.record("relu", [[1.0, 2.0], [3.0, 1.0]], [np.ones(3)], [np.array([1, 1, 1.5])], steps=2)
+    assert line["seconds"] == 1.25 and line["seconds_least"] == 1.0 and line["error"] == 0.5 and line["runs"] == 2
