@@ -1,6 +1,8 @@
 """Results of a run: collected workload by workload, written as JSON."""
 
+import dataclasses
 import json
+import os
 import subprocess
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +20,10 @@ from private_keras.cluster import Cluster
 EMBEDDED = "embedded"
 NAMES = (EMBEDDED, "tcp", *EMULATED)
 # What `cost` is asked for; nothing tells of loopback.
-FORECASTS = {EMBEDDED: forecast.NETWORKS["local"], **EMULATED}
+FORECASTS = {EMBEDDED: forecast.NETWORKS["local"]} | {
+    # All hosts are on this machine.
+    name: dataclasses.replace(network, cores=os.cpu_count() or 1) for name, network in EMULATED.items()
+}  # fmt: skip
 
 
 @contextmanager

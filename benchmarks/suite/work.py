@@ -100,6 +100,7 @@ class PlanWork(Work):
         self._handles = []
         self._given: dict[str, Given] = {}
         self._opened: Mapping[str, np.ndarray] = {}
+        self._item = None
         self.steps = 1 if loop is None else loop.steps
 
     def first(self) -> None:
@@ -109,8 +110,15 @@ class PlanWork(Work):
             self._given[item.name] = self._around.get(item.name, lambda h: h)(handle)
         self.run()
 
+    def prepare(self) -> bool:
+        if self._loop is not None:
+            return False
+        self._item = self._cluster.prepare(self._plan, self._given)
+        return True
+
     def run(self) -> None:
-        self._opened = self._cluster.run(self._plan, self._given, loop=self._loop)
+        item, self._item = self._item, None
+        self._opened = self._cluster.run(self._plan, self._given, loop=self._loop, item=item)
         kept = [value for value in self._opened.values() if not isinstance(value, np.ndarray)]
         if kept:
             self._cluster.delete(*kept)
