@@ -41,7 +41,8 @@ def test_workload(cluster, workload):
     assert 0 < record["seconds"] <= record["call"]
     assert record["first"] > 0 and record["plain"] > 0
     assert len(record["sent"]) == 3 and record["sent"][2] > 0
-    assert 0 < record["memory_before_mb"] <= record["peak_mb"]
+    # The system counts pages of several threads now and then only.
+    assert 0 < record["memory_before_mb"] <= 1.02 * record["peak_mb"]
     assert record["error"] <= ERRORS.get(workload.name, 1e-3)
     assert record["largest"] > 0.01
     assert ("forecast" in record) == ("-predict" in workload.name or workload in large.WORKLOADS)
