@@ -55,7 +55,7 @@ class Party(Masking):
 def conjunction_groups(count: int, words: int) -> list[list[list[int]]]:
     """Levels of an AND over `count` bits, `words` long as planes: each level is a list of groups of input positions.
 
-    Groups of four, whose products of masks are few; all bits at once where the products are fewer than a round is worth.
+    Groups of four, whose products of masks are few; all bits at once where that costs less than a round.
     """
     levels = []
     while count > 1:
