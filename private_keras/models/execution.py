@@ -1,5 +1,4 @@
 """One model on the cluster in use: its plans, one for each batch size, and its weights, shared once."""
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +13,7 @@ from private_keras.models import inputs
 from private_keras.models.guard import Guard
 from private_keras.models.stock import Job, Told
 from private_keras.models.training.jobs import Jobs
+from private_keras.models.weights import Weights
 from private_keras.tensor import Column
 from private_keras.tracing import Traced, trace
 from private_keras.tracing.training.traced import TracedStep
@@ -33,7 +33,7 @@ class Execution:
     def __init__(self, model: keras.Model):
         self._model = model
         self.jobs = Jobs(model)
-        self._digest = b""
+        self._weights_seen = Weights(model)
         self._traced: dict[int, Traced] = {}
         self._guards: dict[int, Guard] = {}
         self._shares: Shares | None = None
@@ -51,16 +51,12 @@ class Execution:
         return self._plan_for(batch_size)
 
     def look(self) -> None:
-        """Forgets plans and shares of weights that are no longer the model's. Once per call is enough: it reads them
-        all, which takes as long as a small prediction.
-        """
-        digest = _digest(self._model)
-        if digest != self._digest:
+        """Forgets plans and shares of weights that are no longer the model's. Once per call is enough."""
+        if self._weights_seen.changed():
             self._shares = None
             self.jobs.stock.clear()
             self._traced.clear()
             self._guards.clear()
-            self._digest = digest
 
     def _plan_for(self, batch_size: int) -> Traced:
         if not self._model.built:
@@ -178,11 +174,3 @@ def _outputs(traced: Traced | TracedStep, results: Mapping[str, np.ndarray]) -> 
     return keras.tree.map_structure(
         lambda name: np.asarray(results[name]).astype(traced.output_dtypes[name]), traced.outputs
     )
-
-
-def _digest(model: keras.Model) -> bytes:
-    """Of all weights: they may be assigned one by one, without the model's knowledge. About 1 ms per megabyte."""
-    digest = hashlib.sha256()  # twice as fast as others where processors have instructions for it
-    for variable in model.weights:
-        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).view(np.uint8).reshape(-1))
-    return digest.digest()

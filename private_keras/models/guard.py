@@ -7,7 +7,7 @@ import numpy as np
 
 from private_keras.errors import InputError
 from private_keras.plan.ranges import ranges
-from private_keras.plan.shadow import Shadow, shadow
+from private_keras.plan.shadow import Shadow, shadow, span_of
 from private_keras.plan.spans import Span
 from private_keras.tracing import Traced
 
@@ -38,6 +38,7 @@ class Guard:
         self._traced = traced
         self._proven: dict[tuple[int, ...], bool] = {}
         self._weights: dict[str, np.ndarray] | None = None
+        self._spans: dict[str, Span] = {}
 
     def check(self, values: Mapping[str, np.ndarray]) -> None:
         """Passes a batch that stays in range.
@@ -64,7 +65,8 @@ class Guard:
         if self._weights is None:
             # Kept, because turning a large model's weights to float64 takes as long as predicting with them.
             self._weights = {name: np.asarray(w, np.float64) for name, w in self._traced.weights.items()}
-        found = problems(shadow(self._traced.plan, {**self._weights, **values}))
+            self._spans = {name: span_of(w) for name, w in self._weights.items()}
+        found = problems(shadow(self._traced.plan, {**self._weights, **values}, self._spans))
         if found:
             lines = [f"Layer {p.layer!r} ({p.operation}): {p.message}" for p in found[:_NAMED]]
             if len(found) > _NAMED:

@@ -9,7 +9,7 @@ from keras.src.trainers.epoch_iterator import EpochIterator
 
 from private_keras.errors import InputError
 from private_keras.models.execution import Execution
-from private_keras.models.inputs import Data, is_secret
+from private_keras.models.inputs import Data
 from private_keras.models.training.feeds import BATCH_SIZE, is_stream, tuples
 from private_keras.models.training.options import count
 
@@ -26,10 +26,9 @@ def predict(
     if not is_stream(x):
         batch_size = batch_size or BATCH_SIZE
         arrays = execution.arrays(x, batch_size)  # all rows, before the first is shared
-        x = arrays if len(arrays) > 1 else arrays[0]
     if isinstance(x, types.GeneratorType):
         x = tuples(model, x)
-    if arrays and is_secret(arrays):
+    if arrays:
         batches = _Slices(arrays, batch_size, steps)
     else:
         batches = EpochIterator(x=x, batch_size=batch_size, steps_per_epoch=steps, shuffle=False)
@@ -55,7 +54,9 @@ def predict(
 
 
 class _Slices:
-    """Batches of data with secret tensors among them, which Keras' `EpochIterator` could not slice."""
+    """Batches of arrays and secret tensors, which are checked already: Keras' `EpochIterator` does not slice the latter
+    and takes longer than a small model's client for the former.
+    """
 
     def __init__(self, arrays: Sequence[Data], size: int, steps: int | None):
         self._arrays = arrays

@@ -2,7 +2,7 @@
 
 Rounding and wrapping are left out on purpose: `shadow` tells from these numbers where servers would wrap.
 """
-import itertools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,6 +13,8 @@ from private_keras.plan.primitives.constant import decode
 from private_keras.plan.records import TensorType
 from private_keras.ring import noise
 from private_keras.ring.numpy_kernel import NumpyKernel
+
+_WINDOW_BYTES = 32 << 20  # of the windows of a convolution that are written out at a time
 
 
 class At(NamedTuple):
@@ -40,7 +42,7 @@ def multiply(at: At, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def conv(at: At, x: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """The sum over the window's places of a strided slice times that place's matrix, group by group."""
+    """One matrix product for each group: all windows, a row each, times all filters. A few images at a time."""
     a = at.attributes
     groups, channels, filters = a["groups"], w.shape[-2], w.shape[-1] // a["groups"]
     sizes = [
@@ -53,17 +55,25 @@ def conv(at: At, x: np.ndarray, w: np.ndarray) -> np.ndarray:
         for n, d, (low, _) in zip(x.shape[1:-1], a["input_dilation"], a["padding"], strict=True)
     ]
     padded[(slice(None), *spread)] = x
-    out = at.result.shape[1:-1]
-    total = np.zeros((groups, at.result.size // at.result.shape[-1], filters))
-    for tap in itertools.product(*map(range, w.shape[:-2])):
-        cut = [
-            slice(t * d, t * d + (n - 1) * s + 1, s)
-            for t, d, n, s in zip(tap, a["dilation"], out, a["strides"], strict=True)
-        ]
-        rows = padded[(slice(None), *cut)].reshape(-1, groups, channels).transpose(1, 0, 2)
-        matrices = w[tap].reshape(channels, groups, filters).transpose(1, 0, 2)
-        total += rows * matrices if channels == 1 else rows @ matrices
-    return total.transpose(1, 0, 2).reshape(at.result.shape)
+    out, taps = at.result.shape[1:-1], w.shape[:-2]
+    # A window's place, then the place within it.
+    places = [n * s for n, s in zip(padded.strides[1:-1], a["strides"], strict=True)]
+    inner = [n * d for n, d in zip(padded.strides[1:-1], a["dilation"], strict=True)]
+    shape = (*out, *taps, groups, channels)
+    strides = (*places, *inner, channels * padded.itemsize, padded.itemsize)
+    rows, width = math.prod(out), math.prod(taps) * channels
+    matrices = w.reshape(width, groups, filters).transpose(1, 0, 2)
+    total = np.empty((x.shape[0], rows, groups, filters))
+    some = max(1, _WINDOW_BYTES // (8 * rows * groups * width))
+    for i in range(0, x.shape[0], some):
+        images = padded[i : i + some]
+        windows = np.lib.stride_tricks.as_strided(
+            images, (len(images), *shape), (padded.strides[0], *strides), writeable=False
+        )
+        flat = windows.reshape(len(images) * rows, math.prod(taps), groups, channels).transpose(2, 0, 1, 3)
+        product = flat.reshape(groups, -1, width) @ matrices
+        total[i : i + some] = product.transpose(1, 0, 2).reshape(len(images), rows, groups, filters)
+    return total.reshape(at.result.shape)
 
 
 def cut(at: At, x: np.ndarray) -> np.ndarray:

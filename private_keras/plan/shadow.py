@@ -64,31 +64,34 @@ class Shadow:
     matters: bool
 
 
-def shadow(plan: Plan, values: Mapping[str, np.ndarray]) -> Shadow:
+def shadow(plan: Plan, values: Mapping[str, np.ndarray], spans: Mapping[str, Span] | None = None) -> Shadow:
     """Runs a plan on real numbers.
 
     Args:
         plan: a valid plan.
         values: real values of every input, by name, in the plan's shapes.
+        spans: least and largest value of inputs for which they are known.
 
     Cost: a prediction in float64; a second one where an operand leaves a domain. Values are freed after their last use.
     """
     seen: list[Seen] = []
     exits: list[Exit] = []
-    outputs = _run(plan, values, True, seen, exits)
+    outputs = _run(plan, values, True, seen, exits, spans)
     overflows = tuple(s for s in seen if not s.headroom > -math.log2(1 - _MARGIN))
     matters = bool(exits) and _differ(outputs, _run(plan, values, False, [], []))
     return Shadow(tuple(seen), overflows, tuple(exits), matters)
 
 
 def _run(
-    plan: Plan, values: Mapping[str, np.ndarray], saturating: bool, seen: list[Seen], exits: list[Exit]
+    plan: Plan, values: Mapping[str, np.ndarray], saturating: bool, seen: list[Seen], exits: list[Exit],
+    known: Mapping[str, Span] | None = None,
 ) -> list[np.ndarray]:
     """The outputs; with functions that saturate as the servers' do, also what was seen on the way."""
     last = {name: index for index, step in enumerate(plan.steps) for name in step.inputs}
     kept = {item.value for item in plan.outputs}
     alive = {item.name: np.asarray(values[item.name], np.float64).reshape(item.type.shape) for item in plan.inputs}
-    spans = {name: _span(array) for name, array in alive.items()}
+    known = known or {}
+    spans = {name: known[name] if name in known else span_of(array) for name, array in alive.items()}
     makers: dict[str, str] = {}
     for index, step in enumerate(plan.steps):
         types = [plan.types[name] for name in step.inputs]
@@ -101,7 +104,7 @@ def _run(
             result = np.asarray(MEANINGS[step.op](at, *(alive[name] for name in step.inputs)), np.float64)
         alive[step.output] = result
         if saturating:
-            spans[step.output] = _span(result)
+            spans[step.output] = span_of(result)
             _look(step, [spans[name] for name in step.inputs], types, spans[step.output], at.result, seen, exits)
         for name in (*step.inputs, step.output):
             if last.get(name, index) == index and name not in kept:
@@ -128,7 +131,8 @@ def _look(
         exits.append(Exit(step, low, high))
 
 
-def _span(array: np.ndarray) -> Span:
+def span_of(array: np.ndarray) -> Span:
+    """The least and largest value."""
     return Span(float(array.min()), float(array.max()))
 
 

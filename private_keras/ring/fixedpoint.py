@@ -25,18 +25,19 @@ def encode(values: np.ndarray, fraction: int, name: str = "values") -> np.ndarra
     if array.dtype.kind not in "fiub":
         raise InputError(f"{name}: expected real numbers. Received dtype: {array.dtype}")
     real = array.astype(np.float64)
+    limit = 2.0 ** (VALUE_BITS - fraction)
+    if not real.size or max(-real.min(), real.max()) <= limit:  # false for NaN
+        real *= 2.0**fraction
+        return np.rint(real, out=real).astype(np.int64).view(np.uint64)
     if not np.isfinite(real).all():
         bad = int(np.size(real) - np.isfinite(real).sum())
         raise InputError(
             f"{name}: {bad} of {real.size} values are NaN or infinite; clean the data first (shape {real.shape})"
         )
-    limit = 2.0 ** (VALUE_BITS - fraction)
-    if real.size and np.abs(real).max() > limit:
-        raise InputError(
-            f"{name}: some values are outside [-{limit:g}, {limit:g}], the range of fixed point with {fraction} "
-            f"fractional bits (shape {real.shape}); scale the data, for example to [0, 1]"
-        )
-    return np.rint(real * 2.0**fraction).astype(np.int64).astype(np.uint64)
+    raise InputError(
+        f"{name}: some values are outside [-{limit:g}, {limit:g}], the range of fixed point with {fraction} "
+        f"fractional bits (shape {real.shape}); scale the data, for example to [0, 1]"
+    )
 
 
 def decode(elements: np.ndarray, fraction: int) -> np.ndarray:
