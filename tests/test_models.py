@@ -413,7 +413,7 @@ def test_lost_shares_are_shared_again_once(simulated, shared, monkeypatch):
     model.predict(x, verbose=0)
     simulated._stored.clear()
     close(model.predict(x, verbose=0), plain(model, x))
-    monkeypatch.setattr(simulated, "run", lambda *a: (_ for _ in ()).throw(HandleNotFound("gone")))
+    monkeypatch.setattr(simulated, "run", lambda *_, **__: (_ for _ in ()).throw(HandleNotFound("gone")))
     with pytest.raises(HandleNotFound):
         model.predict(x, verbose=0)
 
