@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from private_keras.errors import PlanError
 from private_keras.plan.builder import PlanBuilder
 from private_keras.protocols import functions, tables
+from private_keras.protocols.functions import positive
 from private_keras.protocols.functions.exponential import BELOW, U_FRACTION, binary, exp2_nonpositive
 from private_keras.protocols.simulate import Simulate
 from private_keras.protocols.trio import CountingTrio
@@ -170,6 +171,13 @@ WIDE = {
 }
 
 
+@pytest.fixture
+def two_banks(monkeypatch):
+    """As for large tensors, whatever their size."""
+    monkeypatch.setattr(positive, "LARGE", 1)
+    monkeypatch.setattr(positive, "MANY", 2)
+
+
 def wide_error(name, fraction, low, high, result):
     """Largest error relative to the result, beyond one unit of it, on the whole declared domain and its ends."""
     rng = np.random.default_rng(9)
@@ -200,6 +208,38 @@ def test_declared_domains(name, place):
         assert (y[: len(under)] == 0).all()
 
 
+@pytest.mark.parametrize("name,place", [(name, i) for name in WIDE for i in range(len(WIDE[name]))])
+def test_declared_domains_of_large_tensors(name, place, two_banks):
+    test_declared_domains(name, place)
+
+
+@pytest.mark.parametrize("fraction", FRACTIONS)
+def test_functions_of_large_tensors(fraction, two_banks):
+    for name in ("reciprocal", "rsqrt", "sqrt", "log"):
+        assert largest_error(name, fraction) < 4e-5, name
+    test_positive_functions_outside_their_domain(fraction)
+
+
+def test_three_parties_agree_on_large_tensors(two_banks):
+    x = spread(2.0**-12, 2.0**20, 18, 200)
+    secret = ring(np.rint(x * 2**18).astype(np.int64))
+    session = Session()
+    for name, real in {**REALS, "log": np.log}.items():
+        y = signed(session.run(partial(called, name, fraction=18), secret)) / 2.0**18
+        assert excess(y, real(x), 18, name != "log") < 4e-5
+        assert session.declared == session.counted and session.counted.rounds == session.measured()[0]
+
+
+def test_large_tensors_take_fewer_bytes():
+    costs = {}
+    for count in (positive.LARGE - 64, positive.LARGE):
+        p = CountingTrio(NumpyKernel())
+        functions.rsqrt(p, p.input((count,)), 40, -40, 20, 24)
+        costs[count] = p.cost.rounds, p.cost.bytes / count
+    (few, most), (many, least) = costs.values()
+    assert (few, many) == (12, 18) and least < 0.83 * most
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_any_declared_domain_that_a_plan_may_have(data):
@@ -221,7 +261,11 @@ def test_any_declared_domain_that_a_plan_may_have(data):
         2.0 ** rng.uniform(0, 60, 8),
     ]).astype(np.int64)
     p = Simulate(NumpyKernel())
-    y = signed(getattr(functions, name)(p, p.constant(units.astype(np.uint64)), fraction, low, high, result).value)
+    with pytest.MonkeyPatch.context() as patch:
+        if data.draw(st.booleans()):
+            patch.setattr(positive, "LARGE", 1)
+            patch.setattr(positive, "MANY", 2)
+        y = signed(getattr(functions, name)(p, p.constant(units.astype(np.uint64)), fraction, low, high, result).value)
     at = np.clip(units / 2.0**fraction, 2.0 ** max(low, -fraction), 2.0**high)
     want = np.where((units / 2.0**fraction < 2.0**low) & (name == "sqrt"), 0.0, REALS[name](at))
     assert (np.abs(y / 2.0**result - want) <= 4e-5 * want + 1.01 * 2.0**-result).all()

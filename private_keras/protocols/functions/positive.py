@@ -4,8 +4,11 @@ A bank of thresholds, powers of 4 or 16, finds where x is; x is brought to [1, 4
 of two; a quadratic spline does the rest; a power of two puts the result in its place. Both ends of the range saturate
 in the bank itself, so nothing wraps. What is public but for the piece that x is in (a power of two, the coefficients
 of a spline) is chosen by the bits of the comparisons as integers: a sum of them with public weights, which is local.
+
+A threshold on x is compared in 62 bits, the most of what it all costs. So for large tensors a first bank has few, 6 to
+14 powers of two apart, and a second one, of powers of 4, compares what the first gives in 26 to 34 bits.
 """
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from private_keras.errors import PlanError
@@ -15,6 +18,8 @@ from private_keras.protocols.protocol import Bits, Protocol, Share, times
 
 NORMAL = 20  # fractional bits of the normalised value: what the tables are made for
 WIDE = 24  # from this many powers of two on, thresholds at powers of 16 cost less than the longer spline
+LARGE = 1 << 15  # from so many elements on, fewer bytes are worth the six rounds of a second bank
+MANY = 15  # and where one bank would have so many thresholds
 CURVE = 28  # most fractional bits of the spline's value before it is put in its place
 KNOT_BITS = 16  # of the coarser copy of y that finds its piece: comparisons of so few bits take two rounds, not three
 LEAST_CURVE = 20  # fewest: relative errors of 2^-19
@@ -112,26 +117,93 @@ def _coarse(table: tables.Table) -> int:
     return KNOT_BITS - table.octaves
 
 
+@dataclass(frozen=True)
+class Places:
+    """Banks that bring x to where a table begins, one after the other, and the powers of two that undo it.
+
+    Attributes:
+        banks: the first for x, a second, if there is one, for what the first gives.
+        powers: for each bank and each of its pieces an exponent, None for a result of zero; those of banks add up.
+    """
+
+    banks: tuple[Bank, ...]
+    powers: tuple[tuple[int | None, ...], ...]
+
+    @classmethod
+    def of(cls, banks: Sequence[Bank], power: Callable[[int], int], zero: bool) -> "Places":
+        """`power`: exponent of the result for an x of 2^e; with `zero`, results are 0 below the first bank."""
+        powers = [tuple(power(e) for e in bank.scales) for bank in banks]
+        return cls(tuple(banks), ((None, *powers[0][1:]) if zero else powers[0], *powers[1:]))
+
+    @property
+    def least(self) -> list[int]:
+        """For each bank the smallest exponent."""
+        return [min(e for e in powers if e is not None) for powers in self.powers]
+
+    @property
+    def most(self) -> int:
+        """The largest exponent that all banks together may give."""
+        return sum(max(e for e in powers if e is not None) for powers in self.powers)
+
+    @property
+    def bits(self) -> int:
+        """Fractional bits that the spline's value may have before it is put in its place."""
+        return min(CURVE, ROOM - self.most + sum(self.least))
+
+    def fit(self, fraction: int) -> bool:
+        """Whether results have room at `fraction` bits."""
+        return self.bits >= LEAST_CURVE and self.most + fraction <= ROOM - 2
+
+
+def _two_banks(size: int, one: Bank) -> list[Bank]:
+    """A coarse bank and one of powers of 4 for what it gives, instead of one; none where that costs less."""
+    span = one.high - one.low
+    if size < LARGE or span < MANY * one.step:
+        return []
+    step = min(range(6, 16, 2), key=lambda step: (-(-span // step) * 2 + step // 2, -span % step))
+    return [Bank(one.low, one.high, one.fraction, step), Bank(NORMAL, NORMAL + step, NORMAL, 2)]
+
+
+def _normalised(
+    p: Protocol, x: Share, banks: Sequence[Bank], places: Sequence[Sequence[int]], table: tables.Table
+) -> tuple[list[Share], list[Share]]:
+    """x brought to where the table begins, with a coarser copy; and its place in each bank, masked."""
+    width, found = 62, []
+    for bank, of_pieces in zip(banks, places, strict=True):
+        fractions = (NORMAL, _coarse(table)) if bank is banks[-1] else (NORMAL,)
+        numbers, place = bank.normalised(p, x, bank.compare(p, x, width), of_pieces, fractions)
+        # What a bank gives lies from 1 to 2^step, as the thresholds of the next.
+        x, width = numbers[0], NORMAL + bank.step
+        found.append(place)
+    return numbers, found
+
+
 def _scaled(
-    p: Protocol, x: Share, bank: Bank, table: tables.Table, exponents: Sequence[int | None], fraction: int
+    p: Protocol, x: Share, fraction: int, ends: tuple[int, int], narrow: tables.Table, wide: tables.Table,
+    power: Callable[[int], int], result_fraction: int, zero: bool = False,
 ) -> Share:
-    """table(y) * 2^exponents[piece], at `fraction` bits; None stands for zero."""
-    powers = [e for e in exponents if e is not None]
-    least = min(powers)
-    bits = min(CURVE, ROOM - max(powers) + least)
-    if bits < LEAST_CURVE or max(powers) + fraction > ROOM - 2:
+    """table(y) * 2^power(e) for x = y 2^e, at `result_fraction` bits; 0 below the domain if `zero`."""
+    table = wide if ends[1] - max(ends[0], -fraction) >= WIDE else narrow
+    one = Bank.of(fraction, *ends, table)
+    places = Places.of([one], power, zero)
+    if not places.fit(result_fraction):
         raise PlanError(
-            f"expected results within {ROOM - LEAST_CURVE} powers of two, below 2^{ROOM - 2 - fraction}. "
-            f"Received: a domain that gives 2^{min(powers)} to 2^{max(powers)}"
+            f"expected results within {ROOM - LEAST_CURVE} powers of two, below 2^{ROOM - 2 - result_fraction}. "
+            f"Received: a domain that gives 2^{places.least[0]} to 2^{places.most}"
         )
+    if banks := _two_banks(x.size, one):
+        two = Places.of(banks, power, zero)
+        places, table = (two, narrow) if two.fit(result_fraction) else (places, table)
     # At least one bit is cut off at the end.
-    least = min(least, bits - fraction - 1)
-    numbers, place = bank.normalised(
-        p, x, bank.compare(p, x), [0 if e is None else 1 << (e - least) for e in exponents], (NORMAL, _coarse(table))
-    )
-    curve = _curve(p, numbers, table)
-    product = p.bilinear(times, x.shape, p.truncate(curve, table.scale - bits), place)
-    return p.truncate(product, bits - fraction - least)
+    bits, (least, *others) = places.bits, places.least
+    least = min(least, bits - result_fraction - 1 - sum(others))
+    numbers, found = _normalised(p, x, places.banks, [
+        [0 if e is None else 1 << (e - base) for e in powers]
+        for base, powers in zip((least, *others), places.powers, strict=True)
+    ], table)
+    place = found[0] if len(found) == 1 else p.bilinear(times, x.shape, *found)
+    curve = p.truncate(_curve(p, numbers, table), table.scale - bits)
+    return p.truncate(p.bilinear(times, x.shape, curve, place), bits - result_fraction - least - sum(others))
 
 
 def reciprocal(
@@ -153,16 +225,8 @@ def reciprocal(
 
     Cost (trio): 12 rounds for masked x, 944 bytes per element over the default range.
     """
-    bank = Bank.of(fraction, low_bit, high_bit, tables.RECIPROCAL)
-    return _scaled(p, x, bank, tables.RECIPROCAL, [-e for e in bank.scales], result_fraction or fraction)
-
-
-def _for_roots(
-    fraction: int, low_bit: int, high_bit: int, narrow: tables.Table, wide: tables.Table
-) -> tuple[Bank, tables.Table]:
-    """The bank and the table that cost least."""
-    table = wide if high_bit - max(low_bit, -fraction) >= WIDE else narrow
-    return Bank.of(fraction, low_bit, high_bit, table), table
+    table = tables.RECIPROCAL
+    return _scaled(p, x, fraction, (low_bit, high_bit), table, table, lambda e: -e, result_fraction or fraction)
 
 
 def rsqrt(
@@ -177,8 +241,10 @@ def rsqrt(
     Args: as `reciprocal`, but that 60 powers of two may lie between the ends. Cost (trio): 12 rounds for masked x,
     830 bytes per element over the default range (`sqrt` 737); 977 (885) for 60 powers of two.
     """
-    bank, table = _for_roots(fraction, low_bit, high_bit, tables.RSQRT, tables.RSQRT_WIDE)
-    return _scaled(p, x, bank, table, [-e // 2 for e in bank.scales], result_fraction or fraction)
+    return _scaled(
+        p, x, fraction, (low_bit, high_bit), tables.RSQRT, tables.RSQRT_WIDE, lambda e: -e // 2,
+        result_fraction or fraction,
+    )
 
 
 def sqrt(
@@ -192,9 +258,10 @@ def sqrt(
 
     Args and cost: as `rsqrt`.
     """
-    bank, table = _for_roots(fraction, low_bit, high_bit, tables.SQRT, tables.SQRT_WIDE)
-    _, *exponents = [e // 2 for e in bank.scales]
-    return _scaled(p, x, bank, table, [None, *exponents], result_fraction or fraction)
+    return _scaled(
+        p, x, fraction, (low_bit, high_bit), tables.SQRT, tables.SQRT_WIDE, lambda e: e // 2,
+        result_fraction or fraction, zero=True,
+    )
 
 
 def log(p: Protocol, x: Share, fraction: int, low_bit: int = -20, high_bit: int = 22) -> Share:
@@ -206,8 +273,12 @@ def log(p: Protocol, x: Share, fraction: int, low_bit: int = -20, high_bit: int 
 
     Args: as `reciprocal`. Cost (trio): 10 rounds for masked x, 950 bytes per element over the default range.
     """
-    bank = Bank.of(fraction, low_bit, high_bit, tables.LOG)
-    scale = tables.LOG.scale
-    places = [(e * tables.LN2_60) >> (60 - scale) for e in bank.scales]
-    numbers, place = bank.normalised(p, x, bank.compare(p, x), places, (NORMAL, _coarse(tables.LOG)))
-    return p.truncate(local.add(p, _curve(p, numbers, tables.LOG), place), scale - fraction)
+    table, scale = tables.LOG, tables.LOG.scale
+    one = Bank.of(fraction, low_bit, high_bit, table)
+    banks = _two_banks(x.size, one) or [one]
+    places = [[(e * tables.LN2_60) >> (60 - scale) for e in bank.scales] for bank in banks]
+    numbers, found = _normalised(p, x, banks, places, table)
+    curve = _curve(p, numbers, table)
+    for place in found:
+        curve = local.add(p, curve, place)
+    return p.truncate(curve, scale - fraction)
