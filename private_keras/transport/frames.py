@@ -54,16 +54,22 @@ def check(header: bytes, step: int, length: int, peer: str) -> None:
     )
 
 
-def outgoing(payload: np.ndarray) -> np.ndarray:
+def outgoing(payload: np.ndarray) -> memoryview:
     """Bytes of a payload, without copying when it is contiguous."""
-    return np.ascontiguousarray(payload).reshape(-1).view(np.uint8)
+    return _bytes(payload if payload.flags.c_contiguous else np.ascontiguousarray(payload))
 
 
-def incoming(out: np.ndarray) -> np.ndarray:
+def incoming(out: np.ndarray) -> memoryview:
     """Bytes of the array that a payload is received into."""
-    if not out.flags.c_contiguous or not out.flags.writeable:
+    flags = out.flags
+    if not flags.c_contiguous or not flags.writeable:
         raise InputError(
             "a message is received into a contiguous, writable array. "
-            f"Received: shape {out.shape}, strides {out.strides}, writable: {out.flags.writeable}"
+            f"Received: shape {out.shape}, strides {out.strides}, writable: {flags.writeable}"
         )
-    return out.reshape(-1).view(np.uint8)
+    return _bytes(out)
+
+
+def _bytes(array: np.ndarray) -> memoryview:
+    # A view of no bytes cannot be cast.
+    return memoryview(array).cast("B") if array.nbytes else memoryview(bytearray())

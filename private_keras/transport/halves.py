@@ -1,7 +1,5 @@
 """The two directions of a byte stream: what of a message is still to be written, and where the next bytes go."""
 
-import numpy as np
-
 from private_keras.errors import FrameError, InputError, PeerLost
 from private_keras.transport import frames
 
@@ -37,19 +35,20 @@ class Outgoing:
         self.queue.append(memoryview(frames.pack(step, nbytes)))
         self.kept += HEADER_BYTES
 
-    def add(self, data: np.ndarray) -> None:
+    def add(self, data: memoryview) -> None:
         """Queues the next bytes of the message begun."""
-        if data.size > self.left:
-            raise InputError(f"step {self.step} has {self.left} bytes to come. Received: {data.size}")
-        if data.size:
-            self.left -= data.size
-            self.queue.append(memoryview(data))
-            self.kept += data.size
+        size = len(data)
+        if size > self.left:
+            raise InputError(f"step {self.step} has {self.left} bytes to come. Received: {size}")
+        if size:
+            self.left -= size
+            self.queue.append(data)
+            self.kept += size
 
     def wrote(self, nbytes: int) -> None:
         """So many bytes of the queue are with the system."""
         self.kept -= nbytes
-        self.queue = rest(self.queue, nbytes)
+        self.queue = rest(self.queue, nbytes) if self.kept else []
 
 
 class Incoming:
@@ -67,8 +66,9 @@ class Incoming:
         self.wanted: list[memoryview] = []
         self._total = 0
         self._header = bytearray(HEADER_BYTES)
+        self._header_view = memoryview(self._header)
         self._header_left = 0
-        self._target = np.empty(0, np.uint8)
+        self._target = memoryview(b"")
         self._before = b""
 
     @property
@@ -89,15 +89,16 @@ class Incoming:
         self._header_left = HEADER_BYTES
         self._before = b""
 
-    def aim(self, target: np.ndarray) -> None:
+    def aim(self, target: memoryview) -> None:
         """The next bytes of the message go to `target`."""
-        if target.size > self.left:
-            raise InputError(f"step {self.step} has {self.left} bytes to be taken. Received: room for {target.size}")
-        self.left -= target.size
+        size = len(target)
+        if size > self.left:
+            raise InputError(f"step {self.step} has {self.left} bytes to be taken. Received: room for {size}")
+        self.left -= size
         self._target = target
-        self.wanted = [memoryview(self._header)] if self._header_left else []
-        if target.size:
-            self.wanted.append(memoryview(target))
+        self.wanted = [self._header_view] if self._header_left else []
+        if size:
+            self.wanted.append(target)
 
     def got(self, nbytes: int, peer: str) -> None:
         """So many bytes are in their places.
@@ -106,19 +107,19 @@ class Incoming:
             FrameError, GaveUp: the header is not the one expected.
         """
         if self._header_left:
-            self._header_left = max(0, self._header_left - nbytes)
+            self._header_left = 0 if nbytes >= self._header_left else self._header_left - nbytes
             if not self._header_left:
                 frames.check(self._header, self.step, self._total, peer)
         self.wanted = rest(self.wanted, nbytes)
         if not self.wanted and self.left:
-            self._before = (self._before + self._target[-HEADER_BYTES:].tobytes())[-HEADER_BYTES:]
+            self._before = (self._before + bytes(self._target[-HEADER_BYTES:]))[-HEADER_BYTES:]
 
     def last_words(self, peer: str) -> frames.GaveUp | None:
         """What a peer said that gave up in the middle of a message: the last bytes before the stream's end."""
         if self.step is None or self._header_left:
             return None
-        filled = self._target.size - sum(map(len, self.wanted))
-        tail = self._before + self._target[max(0, filled - HEADER_BYTES) : filled].tobytes()
+        filled = len(self._target) - sum(map(len, self.wanted))
+        tail = self._before + bytes(self._target[max(0, filled - HEADER_BYTES) : filled])
         try:
             frames.check(tail[-HEADER_BYTES:].rjust(HEADER_BYTES, b"\0"), frames.GIVE_UP_STEP, -1, peer)
         except frames.GaveUp as said:
@@ -134,9 +135,8 @@ class Incoming:
 
 def rest(parts: list[memoryview], done: int) -> list[memoryview]:
     """What is left of the parts after `done` bytes."""
-    while parts and done >= len(parts[0]):
-        done -= len(parts[0])
-        parts = parts[1:]
-    if done:
-        parts = [parts[0][done:], *parts[1:]]
-    return parts
+    for at, part in enumerate(parts):
+        if done < len(part):
+            return [part[done:], *parts[at + 1 :]]
+        done -= len(part)
+    return []

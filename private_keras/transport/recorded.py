@@ -50,12 +50,12 @@ class Recorded(Channel):
 
     def fill(self, out: np.ndarray) -> None:
         target = frames.incoming(out)
-        if target.size > self._end - self._at or not (target.size or self._empty):
-            raise InputError(f"{self._end - self._at} bytes are to be taken. Received: room for {target.size}")
-        target[:] = self._bytes[self._at : self._at + target.size]
-        self._at += target.size
+        if len(target) > self._end - self._at or not (len(target) or self._empty):
+            raise InputError(f"{self._end - self._at} bytes are to be taken. Received: room for {len(target)}")
+        target[:] = self._bytes[self._at : self._at + len(target)]
+        self._at += len(target)
         self._empty = False
-        self.traffic.received += target.size
+        self.traffic.received += len(target)
 
     def send(self, step: int, payload: np.ndarray) -> None:
         self._refuse()

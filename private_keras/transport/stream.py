@@ -71,26 +71,26 @@ class StreamChannel(Channel):
     def receive(self, step: int, out: np.ndarray) -> None:
         self._check(step)
         target = frames.incoming(out)
-        self._incoming.expect(step, target.size)
+        self._incoming.expect(step, len(target))
         self._incoming.aim(target)
         self._move(step, math.inf)
-        self.traffic.received += target.size
+        self.traffic.received += len(target)
 
     def exchange(self, step: int, payload: np.ndarray, out: np.ndarray) -> None:
         self._check(step)
         self._incoming.check_free()
         data, target = frames.outgoing(payload), frames.incoming(out)
         self._queue(step, data)
-        self._incoming.expect(step, target.size)
+        self._incoming.expect(step, len(target))
         self._incoming.aim(target)
         self._move(step, 0)
-        self.traffic.received += target.size
+        self.traffic.received += len(target)
         self.traffic.rounds += 1
 
-    def _queue(self, step: int, data: np.ndarray) -> None:
-        self._outgoing.begin(step, data.size)
+    def _queue(self, step: int, data: memoryview) -> None:
+        self._outgoing.begin(step, len(data))
         self._outgoing.add(data)
-        self.traffic.sent += data.size
+        self.traffic.sent += len(data)
         self.traffic.messages += 1
 
     # --- messages in parts --------------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ class StreamChannel(Channel):
         target = frames.incoming(out)
         message.aim(target)
         self._move(message.step, math.inf if message.left else QUEUE_BYTES if self._outgoing.left else 0)
-        self.traffic.received += target.size
+        self.traffic.received += len(target)
 
     # --- moving bytes -------------------------------------------------------------------------------------------------
     def _check(self, step: int | None) -> None:
