@@ -3,7 +3,7 @@
     python -m benchmarks run [--only NAMES] [--quick] [--networks embedded,tcp,lan,wan] [--peer spu=/path/to/python]
     python -m benchmarks forecast
     python -m benchmarks scaling
-    python -m benchmarks table RESULTS.json
+    python -m benchmarks table RESULTS.json [--into docs/performance.md]
     python -m benchmarks compare BEFORE.json AFTER.json
 """
 import argparse
@@ -53,7 +53,7 @@ def _run(given: argparse.Namespace) -> None:
 def _forecast(given: argparse.Namespace) -> None:
     workloads = [w for w in chosen("A,B,C,D") if "-predict-" in w.name]
     records = [r for network in results.FORECASTS for r in results.collect(workloads, network, QUICK, lambda r: None)]
-    print(report.forecasts(records))
+    _say("forecast", report.forecasts(records), given.into)
 
 
 def _scaling(given: argparse.Namespace) -> None:
@@ -62,7 +62,7 @@ def _scaling(given: argparse.Namespace) -> None:
     scaling.picture(found, given.out / "scaling.png")
     text = scaling.markdown(found)
     (given.out / "scaling.md").write_text(text)
-    print(text)
+    _say("scaling", text, given.into)
     print(f"written: {given.out}/scaling.md, scaling.png")
 
 
@@ -74,11 +74,19 @@ def _networks(text: str) -> list[str]:
 
 
 def _table(given: argparse.Namespace) -> None:
-    print(report.markdown(results.read(given.results)))
+    _say("table", report.markdown(results.read(given.results)), given.into)
 
 
 def _compare(given: argparse.Namespace) -> None:
-    print(report.compare(results.read(given.before), results.read(given.after)))
+    _say("compare", report.compare(results.read(given.before), results.read(given.after)), given.into)
+
+
+def _say(name: str, text: str, page: Path | None) -> None:
+    """Prints it, or puts it into a document."""
+    if page is None:
+        print(text)
+    else:
+        report.insert(page, name, text)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -116,6 +124,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command.add_argument("after", type=Path)
     command.set_defaults(command=_compare)
 
+    for name in ("forecast", "scaling", "table", "compare"):
+        about = f"put it between the page's marks '{name}: begin' and '{name}: end'"
+        commands.choices[name].add_argument("--into", type=Path, metavar="PAGE.md", help=about)
     given = parser.parse_args(arguments)
     given.command(given)
 

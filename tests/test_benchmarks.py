@@ -96,20 +96,31 @@ def test_tables_and_picture(tmp_path):
 
 
 def grown(*seconds):
-    sizes = {"size": 1, "seconds": 1.0, "call": 1.0, "sent": [1, 1, 1], "peak_mb": 60.0, "memory_before_mb": 50.0}
-    more = {"rounds": 3.0, "plain": 0.1}
-    return [sizes | more | {"size": 10**i, "seconds": s, "sent": [10**i] * 3} for i, s in enumerate(seconds)]
+    rest = {"call": 1.0, "call_least": 1.0, "peak_mb": 60.0, "memory_before_mb": 50.0, "rounds": 3.0, "plain": 0.1}
+    return [
+        rest | {"size": 10**i, "seconds": 2 * s, "seconds_least": s, "sent": [10**i] * 3} for i, s in enumerate(seconds)
+    ]
 
 
 def test_scaling_finds_what_grows_faster_than_its_size(tmp_path):
     fine, bad = grown(1.0, 5.0, 50.0), grown(1.0, 5.0, 70.0)
-    assert scaling.growth(bad, "seconds") == [0.5, 1.4]
+    assert scaling.growth(bad, "seconds") == [0.5, 1.4] == scaling.growth(bad, "seconds_least")
     assert scaling.linear(fine) and not scaling.linear(bad)
     found = dict(zip(scaling.SERIES, (fine, bad, fine, fine), strict=True))
     text = scaling.markdown(found)
     assert text.count("grow at most in proportion") == 3 and text.count("grow faster than in proportion") == 1
     scaling.picture(found, tmp_path / "scaling.png")
     assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_tables_are_put_into_documents(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# Page\n<!-- table: begin -->\nold\n<!-- table: end -->\nrest <!-- other: begin --> stays\n")
+    report.insert(page, "table", "| new |")
+    expected = "# Page\n<!-- table: begin -->\n| new |\n<!-- table: end -->\nrest <!-- other: begin --> stays\n"
+    assert page.read_text() == expected
+    with pytest.raises(SystemExit, match="no place"):
+        report.insert(page, "other", "text")
 
 
 def test_forecasts_stand_next_to_what_was_measured():

@@ -149,6 +149,20 @@ def picture(content: Mapping, path: Path) -> None:
     pyplot.close(figure)
 
 
+def insert(page: Path, name: str, text: str) -> None:
+    """Puts a text into a document, in place of what stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->`.
+
+    Raises:
+        SystemExit: there is no such place.
+    """
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, found, rest = page.read_text().partition(begin)
+    _, ended, after = rest.partition(end)
+    if not found or not ended:
+        raise SystemExit(f"{page}: no place for it; expected {begin} and {end}")
+    page.write_text(f"{before}{begin}\n{text.strip()}\n{end}{after}")
+
+
 def compare(before: Mapping, after: Mapping) -> str:
     """Two results side by side, workloads that both have."""
     old = {(record["network"], record["workload"]): record for record in before["results"] if "seconds" in record}
