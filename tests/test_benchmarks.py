@@ -36,7 +36,7 @@ def cases():
 
 @pytest.mark.parametrize("workload", cases())
 def test_workload(cluster, workload):
-    record = measure(workload, cluster, cluster.pids, ONCE, forecast.NETWORKS["local"], tiny=True)
+    record = measure(workload, cluster, cluster.pids, ONCE, (forecast.NETWORKS["local"], forecast.Machine()), tiny=True)
     assert record["workload"] == workload.name and record["runs"] == 1
     assert 0 < record["seconds"] <= record["call"]
     assert record["first"] > 0 and record["plain"] > 0
@@ -90,7 +90,8 @@ def test_tables_and_picture(tmp_path):
     assert "0.15 no" in text and "0.299 MP-SPDZ" in text and "| 2.00 |" in text and "3.81e-6 SPU" in text
     assert before["machine"]["cores"] >= 1 and before["machine"]["kernel"] in text
     assert "0.15 yes" in report.markdown(after) and "failed" in report.markdown(after)
-    assert "| 0.200 | 0.100 | 2.0x |" in report.compare(before, after)
+    assert "| embedded | 0.200 | 0.100 | 0.200 | 0.100 |" in report.compare(before, after)
+    assert report.compare(before, after).endswith("| 100 | 100 | 2.0x | 2.0x |")
     report.picture(before, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from benchmarks.suite import machine
 from benchmarks.suite.work import Work, Workload
 from private_keras.cluster import Cluster, Stats, Traffic
-from private_keras.forecast import Network
+from private_keras.forecast import Machine, Network
 
 Record = dict[str, object]
 
@@ -50,15 +50,15 @@ def timed(call: Callable[[], object]) -> float:
 
 
 def measure(
-    workload: Workload, cluster: Cluster, pids: Sequence[int], effort: Effort, network: Network | None = None,
-    tiny: bool = False,
+    workload: Workload, cluster: Cluster, pids: Sequence[int], effort: Effort,
+    links: tuple[Network, Machine] | None = None, tiny: bool = False,
 ) -> Record:
     """One line of the results.
 
     Args:
         cluster: current, with servers that this process may look at.
         pids: of the servers.
-        network: the links between servers, for a forecast; None for none.
+        links: those between servers, and how fast these are, for a forecast; None for none.
 
     Returns:
         Seconds are medians, with the least of all beside them. `seconds`: of the slowest server, from shares in place
@@ -74,7 +74,7 @@ def measure(
         for pid in pids:
             machine.forget_peak(pid)
         before = max((machine.memory(pid, "VmRSS") for pid in pids), default=0.0)
-        forecast = None if network is None else work.forecast(network)
+        forecast = None if links is None else work.forecast(*links)
         return {
             "workload": workload.name, "title": workload.title, "first": first,
             **({} if forecast is None else {"forecast": forecast}), **_runs(work, jobs, effort.of(workload), pids),

@@ -37,6 +37,12 @@ def place(network: str) -> Iterator[tuple[Cluster, Servers]]:
             yield found
 
 
+def speed() -> forecast.Machine:
+    """How fast servers are on this machine; takes some seconds."""
+    with place(EMBEDDED):
+        return forecast.measure_machine("local")
+
+
 def groups(workloads: Sequence[Workload], network: str) -> list[list[Workload]]:
     """Which workloads are measured with the same servers.
 
@@ -49,25 +55,28 @@ def groups(workloads: Sequence[Workload], network: str) -> list[list[Workload]]:
 
 
 def collect(
-    workloads: Sequence[Workload], network: str, effort: Effort, after: Callable[[Record], None]
+    workloads: Sequence[Workload], network: str, effort: Effort, speed: forecast.Machine,
+    after: Callable[[Record], None],
 ) -> list[Record]:
     """Measures workloads in order.
 
     Args:
         network: one of NAMES.
+        speed: how fast servers are here, for forecasts.
         after: told of each line as it is there.
 
     Returns:
         The lines. What failed is a line with `failed` and no figures, so that one workload does not cost the rest.
     """
     records = []
+    links = (FORECASTS[network], speed) if network in FORECASTS else None
     for group in groups(workloads, network):
         if not group:
             continue
         with place(network) as (cluster, servers):
             for workload in group:
                 try:
-                    record = measure(workload, cluster, servers.pids, effort, FORECASTS.get(network))
+                    record = measure(workload, cluster, servers.pids, effort, links)
                 except Exception as error:
                     traceback.print_exc()
                     record = {"workload": workload.name, "title": workload.title, "failed": str(error)[:300]}

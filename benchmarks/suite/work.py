@@ -11,7 +11,7 @@ import numpy as np
 import private_keras as pk
 from private_keras.cluster import Cluster, Loop, Traffic
 from private_keras.cluster.loop import Given
-from private_keras.forecast import Network
+from private_keras.forecast import Machine, Network
 from private_keras.plan.plan import Plan
 
 
@@ -48,7 +48,7 @@ class Work(ABC):
         """What counts of the jobs of one run."""
         return sum(jobs, Traffic())
 
-    def forecast(self, network: Network) -> float | None:
+    def forecast(self, network: Network, machine: Machine) -> float | None:
         """Seconds that `cost` tells; None where there is none."""
         return None
 
@@ -160,8 +160,8 @@ class PredictWork(Work):
         expected = self._plain.predict_on_batch(self._x)
         return float(np.abs(self._result - expected).max()), float(np.abs(expected).max())
 
-    def forecast(self, network: Network) -> float:
-        return self._model.cost(len(self._x), network).seconds
+    def forecast(self, network: Network, machine: Machine) -> float:
+        return self._model.cost(len(self._x), network, machine).seconds
 
 
 class FitWork(Work):
