@@ -3,6 +3,7 @@
     python -m benchmarks run [--only NAMES] [--quick] [--networks embedded,tcp,lan,wan] [--peer spu=/path/to/python]
     python -m benchmarks forecast
     python -m benchmarks scaling
+    python -m benchmarks profile WORKLOAD
     python -m benchmarks table RESULTS.json [--into docs/performance.md]
     python -m benchmarks compare BEFORE.json AFTER.json
 """
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.peers.run import SCRIPTS, peer
 from benchmarks.peers.run import run as run_peer
-from benchmarks.suite import report, results, scaling
+from benchmarks.suite import profile, report, results, scaling
 from benchmarks.suite.measure import QUICK, Effort, Record
 from benchmarks.suite.table import chosen
 
@@ -70,6 +71,11 @@ def _scaling(given: argparse.Namespace) -> None:
     print(f"written: {given.out}/scaling.md, scaling.png")
 
 
+def _profile(given: argparse.Namespace) -> None:
+    for workload in chosen(given.workload):
+        print(profile.markdown(workload.title, profile.profiled(workload, given.seconds)))
+
+
 def _networks(text: str) -> list[str]:
     names = text.split(",")
     if unknown := set(names) - set(results.NAMES):
@@ -118,6 +124,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command.add_argument("--quick", action="store_true", help="small sizes alone")
     command.add_argument("--out", type=Path, default=DIRECTORY, help="directory (default: benchmarks/results)")
     command.set_defaults(command=_scaling)
+
+    command = commands.add_parser("profile", help="where servers spend their time; needs py-spy")
+    command.add_argument("workload", help="its name or how it begins")
+    command.add_argument("--seconds", type=float, default=8.0, help="how long to look (default: 8)")
+    command.set_defaults(command=_profile)
 
     command = commands.add_parser("table", help="the tables of a run, as Markdown")
     command.add_argument("results", type=Path)
