@@ -1,10 +1,12 @@
 """Comparisons that look at fewer bits: as exact where bounds hold, cheaper, and never narrower than proven."""
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import private_keras as pk
 from private_keras.plan.builder import PlanBuilder
 from private_keras.plan.passes.windows import narrow_windows
 from private_keras.plan.plan import Plan
@@ -125,3 +127,44 @@ def test_relu_at_the_edges_of_its_window(width):
     assert session.declared == session.counted
     p = Simulate(NumpyKernel())
     assert list(signed(p.relu(p.constant(x), 0, width).value)) == list(signed(y))
+
+
+# --- models -----------------------------------------------------------------------------------------------------------
+def small_model():
+    keras.utils.set_random_seed(0)
+    plain = keras.Sequential([
+        keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3, activation="relu"), keras.layers.MaxPooling2D(),
+        keras.layers.Flatten(), keras.layers.Dense(16, activation="tanh"), keras.layers.Dense(3),
+    ])  # fmt: skip
+    return plain, pk.convert(plain)
+
+
+def test_a_model_is_cheaper_for_inputs_of_known_size_and_says_the_same():
+    plain, model = small_model()
+    x = np.random.default_rng(0).uniform(0, 1, (4, 8, 8, 1)).astype("float32")
+    before = model.cost(4)
+    with pk.LocalCluster() as cluster:
+        model.narrow(1.0)
+        after = model.cost(4)
+        assert after.bytes < 0.9 * before.bytes and after.rounds <= before.rounds
+        assert np.abs(model.predict(x, verbose=0) - plain.predict(x, verbose=0)).max() < 1e-3
+        narrow = cluster.stats.last.bytes
+        # Beyond the size, and where nobody can look, all bits count again.
+        assert np.abs(model.predict(8 * x, verbose=0) - plain.predict(8 * x, verbose=0)).max() < 1e-3
+        assert cluster.stats.last.bytes > narrow
+        shared = pk.share(x)
+        assert np.abs(model.predict(shared, verbose=0) - plain.predict(x, verbose=0)).max() < 1e-3
+        assert cluster.stats.last.bytes > narrow
+        model.narrow(None)
+        assert model.cost(4).bytes == before.bytes
+        # The plan of what is ready is the narrow one.
+        model.narrow(1.0)
+        model.prepare(1, batch_size=4, verbose=0)
+        assert np.abs(model.predict(x, verbose=0) - plain.predict(x, verbose=0)).max() < 1e-3
+        assert len(cluster.stats.last.sent) == 2, "the helper has done its part before"
+
+
+@pytest.mark.parametrize("largest", [0, -1.0, float("nan"), float("inf"), "1", True])
+def test_sizes_that_are_none(largest):
+    with pytest.raises(pk.errors.InputError, match="narrow: expected"):
+        small_model()[1].narrow(largest)

@@ -9,7 +9,7 @@ import numpy as np
 from private_keras.cluster import Cluster, Handle, Item, Rows, current
 from private_keras.cluster.shares import Shares, delete_abandoned
 from private_keras.errors import HandleNotFound, InputError
-from private_keras.models import inputs
+from private_keras.models import inputs, windows
 from private_keras.models.guard import Guard
 from private_keras.models.stock import Job, Told
 from private_keras.models.training.jobs import Jobs
@@ -34,9 +34,17 @@ class Execution:
         self._model = model
         self.jobs = Jobs(model)
         self._weights_seen = Weights(model)
-        self._traced: dict[int, Traced] = {}
-        self._guards: dict[int, Guard] = {}
+        self._traced: dict[tuple[int, bool], Traced] = {}
+        self._guards: dict[tuple[int, bool], Guard] = {}
         self._shares: Shares | None = None
+        self._largest: float | None = None
+
+    def narrow(self, largest: float | None) -> None:
+        """Plans are for inputs of this size at most from now on; see `PrivateModel.narrow`."""
+        self._largest = windows.checked(largest)
+        self.jobs.stock.clear()
+        self._traced.clear()
+        self._guards.clear()
 
     def traced(self, batch_size: int) -> Traced | TracedStep:
         """The model's plan for a batch size, traced again only after a change of weights.
@@ -58,17 +66,22 @@ class Execution:
             self._traced.clear()
             self._guards.clear()
 
-    def _plan_for(self, batch_size: int) -> Traced:
+    def _plan_for(self, batch_size: int, wide: bool = False) -> Traced:
+        """The plan for a batch size; `wide` for inputs of any size, where `narrow` says how large they are."""
         if not self._model.built:
             raise InputError(
                 f"model {self._model.name!r} is not built, so that its shapes are unknown. Begin it with "
                 "keras.Input(shape), or call model.build(shape)."
             )
-        if batch_size not in self._traced:
+        narrow = not wide and self._largest is not None
+        if (batch_size, narrow) not in self._traced:
             self._require_known()
-            self._traced[batch_size] = trace(self._model, batch_size)
-            self._guards[batch_size] = Guard(self._model.name, self._traced[batch_size])
-        return self._traced[batch_size]
+            traced = trace(self._model, batch_size)
+            if narrow:
+                traced = windows.narrowed(traced, self._largest)
+            self._traced[batch_size, narrow] = traced
+            self._guards[batch_size, narrow] = Guard(self._model.name, traced)
+        return self._traced[batch_size, narrow]
 
     def _require_known(self) -> None:
         """Raises an InputError if a weight is one that another model has trained on the servers."""
@@ -105,8 +118,11 @@ class Execution:
             return _outputs(step, opened)
         traced = self._plan_for(len(arrays[0]))
         values = inputs.check(self._model, traced.inputs, arrays)
+        wide = self._largest is None or not windows.within(values, self._largest)
+        if wide:
+            traced = self._plan_for(len(arrays[0]), wide)
         if not inputs.is_secret(arrays):
-            self._guards[len(arrays[0])].check(values)
+            self._guards[len(arrays[0]), not wide].check(values)
         cluster = current()
         try:
             results = self._run(cluster, traced, values, len(arrays[0]))
