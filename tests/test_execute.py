@@ -103,6 +103,15 @@ def test_values_are_freed_after_their_last_use():
     assert max(seen) == 1
 
 
+def test_a_small_slice_does_not_keep_what_it_is_of():
+    b = PlanBuilder()
+    whole = b.add("add", b.input("x", (1000,), F, "client"), "x")
+    b.output(b.add("slice", whole, start=[3], stop=[5], step=[1]), "y", [])
+    p = Simulate(NumpyKernel())
+    kept = Program(b.build("part", "compute")).compute(p, {"x": p.constant(np.arange(1000, dtype=np.uint64))})["y"]
+    assert list(kept.value) == [6, 8] and kept.value.base is None
+
+
 def test_on_step_sees_each_step_and_can_stop():
     plan = CASES["greater_equal moved"].plan()
     seen = []

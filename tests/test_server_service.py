@@ -141,10 +141,12 @@ def test_a_plan_that_is_on_its_way_takes_room(cluster, channel):
 def test_a_plan_whose_values_take_more_memory_than_there_is_does_not_start(cluster):
     b = PlanBuilder()
     b.input("x", (1,), 18, "client")
-    # Each takes 4 GiB at an evaluator; all are needed to the end.
-    wide = [b.add("broadcast", b.add("shift", "x", bits=i), shape=[MAX_ELEMENTS]) for i in range(5)]
-    b.output(b.add("concatenate", *(b.add("slice", w, start=[0], stop=[1], step=[1]) for w in [
-        b.add("shift", w, bits=4 - i) for i, w in enumerate(wide)]), axis=0), "y", ["client"])
+    # Each takes 4 GiB at an evaluator; all can be computed at once, and are, before the first sum of two.
+    spread = b.add("broadcast", "x", shape=[MAX_ELEMENTS])
+    total, *others = [b.add("add", spread, spread) for _ in range(5)]
+    for wide in others:
+        total = b.add("add", total, wide)
+    b.output(b.add("slice", total, start=[0], stop=[1], step=[1]), "y", ["client"])
     with pytest.raises(errors.ClusterError, match="server[01]: no room for .* smaller batches"):
         cluster.run(b.build("bomb", "reveal"), {"x": np.zeros(1)})
 

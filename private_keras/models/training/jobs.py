@@ -60,7 +60,8 @@ class Jobs:
         training = traced.plan.kind == "train"
         first = int(self._model.optimizer._iterations) if training else 0
         given = {**data, **(self.known(cluster, traced, first, steps) if known is None else known)}
-        results = cluster.run(traced.plan, given, limits.MAX_SECONDS, Loop(steps, on_step), item)
+        loop = Loop(steps, on_step)
+        results = cluster.run(traced.plan, given, deadline=limits.MAX_SECONDS, loop=loop, item=item)
         self.holdings.put(cluster, {name: results.pop(output) for name, output in traced.carried.items()})
         for name, value in traced.tallies.items():
             self.tallies[name] = self.tallies.get(name, self._begun.pop(place_of(name), 0.0)) + steps * value

@@ -19,7 +19,9 @@ def _movement(make: Callable[[Operation], Movement]) -> Callable[[Protocol, Oper
 def _slice(at: Operation) -> Movement:
     a = at.attributes
     index = tuple(map(slice, a["start"], a["stop"], a["step"]))
-    return lambda x: x[index]
+    # A view would keep all of x, for which no room was taken once x itself is forgotten.
+    small = 2 * at.result.size < at.operands[0].size
+    return lambda x: x[index].copy() if small else x[index]
 
 
 def concatenate(p: Protocol, at: Operation, *xs: Value) -> Value:
