@@ -126,8 +126,10 @@ def test_comparison_is_less_than_and_messages_agree(width):
 
 
 @settings(max_examples=40, deadline=None)
-@given(n=LENGTHS, width=WIDTHS, party=st.integers(0, 1), count=st.integers(1, 3), top=st.booleans(), seed=SEEDS)
-def test_steps_on_arbitrary_messages(n, width, party, count, top, seed):
+@given(n=LENGTHS, width=WIDTHS, party=st.integers(0, 1), count=st.integers(1, 3), top=st.booleans(),
+       low=st.integers(0, 62), seed=SEEDS)
+def test_steps_on_arbitrary_messages(n, width, party, count, top, low, seed):
+    low = min(low, 63 - width)
     rng = np.random.default_rng(seed)
     row, groups = plane_words(n), tree.levels(width)
 
@@ -146,8 +148,8 @@ def test_steps_on_arbitrary_messages(n, width, party, count, top, seed):
     ]  # fmt: skip
 
     def results(kernel):
-        made = [kernel.digits_deal(x, width, digits)]
-        made += kernel.digits_compare(x, offsets, width, digits, party, first, top=top)
+        made = [kernel.digits_deal(x, width, digits, low=low)]
+        made += kernel.digits_compare(x, offsets, width, digits, party, first, top=top, low=low)
         for level, (mine, theirs, kept, products, own, following) in enumerate(level_inputs):
             made.append(kernel.tree_deal(own, mine, width, n, level, products, count=count))
             made += kernel.tree_combine(
@@ -218,6 +220,8 @@ def calls(kernel, n=70):
         lambda: kernel.tree_combine(z(first), z(first), z(3 * row), z(products), z(first), 62, n, 0, 0, z(second)),
         lambda: kernel.tree_combine(z(first), z(first), z(4 * row), z(products), z(first), 62, n, -1, 0, z(second)),
         lambda: kernel.tree_combine(z(first), z(first), z(4 * row), z(products), z(first), 62, n, 0, 5, z(second)),
+        lambda: kernel.digits_deal(z(n), 62, z(full), low=2),
+        lambda: kernel.digits_compare(z(n), [0], 62, z(full), 0, z(first), top=True, low=2),
         lambda: kernel.tree_deal(z(first), z(first - 1), 62, n, 0, z(products)),
         lambda: kernel.tree_deal(z(first), z(first), 62, n, 0, z(products), count=2),
         lambda: kernel.digits_compare(z(n), [0, 1], 62, z(full), 0, z(first), top=True),
@@ -225,7 +229,7 @@ def calls(kernel, n=70):
     ]
 
 
-@pytest.mark.parametrize("number", range(25))
+@pytest.mark.parametrize("number", range(27))
 def test_refuses_lengths_that_do_not_fit(number):
     for kernel in NATIVE:
         with pytest.raises(KernelError):

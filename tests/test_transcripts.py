@@ -53,6 +53,7 @@ PROGRAMS = {
     "rescale": lambda p, x, y: multiply(p, p.rescale(multiply(p, x, y), -671_089, 37), y),
     "relu": lambda p, x, y: multiply(p, p.relu(x), y),
     "relu after product": lambda p, x, y: multiply(p, p.relu(multiply(p, x, y), 18), y),
+    "narrow relu": lambda p, x, y: multiply(p, p.relu(x, 18, 44), y),
     "compare": lambda p, x, y: p.bits_to_share(p.compare(x, [0, 5, -70_000])),
     "narrow compare": lambda p, x, y: p.multiply_bits(p.bits_linear(lambda b: b[0], (N,), p.compare(x, [0], 22)), y),
     "bits and": lambda p, x, y: p.bits_to_share(p.bits_and(p.compare(x, [0, 5, -7, 9, 11]), 0)),

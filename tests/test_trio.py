@@ -120,6 +120,27 @@ def test_rescale_is_unbiased_and_costs_what_a_truncation_does():
     assert session.measured() == other.measured()
 
 
+@pytest.mark.parametrize("width", [62, 44])
+def test_relu_with_truncation_lets_nothing_negative_through_and_loses_a_quarter_unit_at_most(width):
+    """Without its low bits a comparison errs for small positive numbers alone, as its docstring says."""
+    bits, small = 18, 1 << 16
+    edges = [0, 1, -1, small - 1, small, -small, 1 - small, (1 << width) - small, small - (1 << width)]
+    x = np.repeat(np.array(edges, object), 500)
+
+    def expected(got):
+        whole = np.array([int(v) >> bits for v in x], np.int64)
+        positive = np.array([v > 0 for v in x])
+        sure = np.array([v >= small for v in x])
+        assert (got[~positive] == 0).all()
+        assert set(np.unique((got - whole)[sure])) <= {0, 1}
+        assert set(np.unique(got[positive & ~sure])) <= {0, 1}
+
+    check(lambda p, a: p.relu(a, bits, width), expected, x)
+    slopes = signed(Session().run(lambda p, a: p.bits_to_share(p.relu_and_bits(a, bits, width)[1]), ring(x)))
+    assert (slopes[x <= 0] == 0).all() and (slopes[x >= small] == 1).all()
+    assert slopes[x == small - 1].sum() > 400  # about x / 2^16 of what is below
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("bits", [0, 18])
 def test_relu(shape, bits):

@@ -30,6 +30,16 @@ def times(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.asarray(np.multiply(a, b))
 
 
+def relu_window(bits: int, width: int) -> tuple[int, int]:
+    """(low, count): a relu that divides by 2^bits looks at bits low .. low+count-1 of numbers below 2^width.
+
+    Positive ones below a quarter of the result's unit may then count as 0: less than what truncation rounds away. The
+    numbers that are compared may be 2^low larger than those without low bits; one bit more where a width has no room.
+    """
+    low = max(0, min(bits - 2, width - 4))
+    return low, width - low + (low > 0 and width == 62)
+
+
 class Share:
     """A secret tensor of ring elements, as this party holds it. Opaque above the protocol; only `shape` may be read."""
 
@@ -162,7 +172,10 @@ class Protocol(ABC):
         """x / 2^bits, rounded stochastically: error below one unit, exact on average; |x| < 2^62, 1 <= bits <= 60."""
 
     def relu(self, x: Share, bits: int = 0, width: int = 62) -> Share:
-        """max(x, 0) / 2^bits, rounded as by `truncate`; bits = 0 for none. `width` as in `compare`."""
+        """max(x, 0) / 2^bits, rounded as by `truncate`; bits = 0 for none. Numbers below 2^(bits-2) may count as 0.
+
+        `width`: |x| <= 2^width - 2^(bits-2) is known to hold, or 62 for |x| < 2^62.
+        """
         return self.relu_and_bits(x, bits, width)[0]
 
     @abstractmethod
@@ -175,7 +188,9 @@ class Protocol(ABC):
 
     @abstractmethod
     def relu_and_bits(self, x: Share, bits: int = 0, width: int = 62) -> tuple[Share, Bits]:
-        """`relu` of x, and the bits [x > 0] that it finds on its way. They cost nothing beyond."""
+        """`relu` of x, and the bits [x > 0] that it finds on its way, true for all that does not count as 0. They cost
+        nothing beyond.
+        """
 
     @abstractmethod
     def compare(self, x: Share, thresholds: Sequence[int], width: int = 62) -> Bits:

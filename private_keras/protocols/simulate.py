@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from private_keras.protocols.protocol import Bilinear, Bits, Cost, Kept, Linear, Protocol, Share
+from private_keras.protocols.protocol import Bilinear, Bits, Cost, Kept, Linear, Protocol, Share, relu_window
 from private_keras.protocols.rounds import Rounds
 from private_keras.ring.kernel import Kernel
 
@@ -88,7 +88,11 @@ class Simulate(Protocol):
     def relu_and_bits(
         self, x: SimulatedShare, bits: int = 0, width: int = 62
     ) -> tuple[SimulatedShare, SimulatedBits]:
-        positive = SimulatedBits(self.compare(x, [1], width).value[0])
+        # As two servers do it: without the low bits of the masked value and of the mask.
+        low, count = relu_window(bits, width)
+        dither = self._random(x.shape) & U((1 << low) - 1)
+        lifted = SimulatedShare(x.value + dither)
+        positive = SimulatedBits(self.compare(lifted, [1 << low], low + count).value[0])
         return self.gate(positive, x, bits) if bits else self.multiply_bits(positive, x), positive
 
     def compare(self, x: SimulatedShare, thresholds: Sequence[int], width: int = 62) -> SimulatedBits:

@@ -161,34 +161,34 @@ class NativeSteps(Kernel):
         self._engine.exp2_deal(flat(lam), flat(r), self._source(dealt0), *how, out)
         return out
 
-    def digits_deal(self, r: np.ndarray, width: int, share0: Words, out: np.ndarray | None = None) -> np.ndarray:
+    def digits_deal(self, r: np.ndarray, width: int, share0: Words, *, low: int = 0) -> np.ndarray:
         ring(r)
         _width(width)
-        out = np.empty(tree.digit_planes(width) * plane_words(r.size), U) if out is None else out
-        self._engine.digits_deal(flat(r), width, self._source(share0), out)
+        within("low", low, 0, 63 - width)
+        out = np.empty(tree.digit_planes(width) * plane_words(r.size), U)
+        self._engine.digits_deal(flat(r), width, low, self._source(share0), out)
         return out
 
     def digits_compare(
-        self, m: np.ndarray, offsets: Sequence[int], width: int, digits: Words, party: int, masks: Words, *, top: bool
+        self, m: np.ndarray, offsets: Sequence[int], width: int, digits: Words, party: int, masks: Words, *, top: bool,
+        low: int = 0,
     ) -> tuple[np.ndarray, np.ndarray]:
         ring(m)
         opened, kept = _level_results(width, 0, m.size, len(offsets))
+        within("low", low, 0, 63 - width)
         added = np.array([offset & 0xFFFFFFFFFFFFFFFF for offset in offsets], U)
         self._engine.digits_compare(
-            flat(m), added, width, top, self._source(digits), party, self._source(masks), opened, kept
+            flat(m), added, width, low, top, self._source(digits), party, self._source(masks), opened, kept
         )  # fmt: skip
         return opened, kept
 
     def tree_deal(
-        self, masks0: Words, masks1: Words, width: int, n: int, level: int, share0: Words, *, count: int = 1,
-        out: np.ndarray | None = None,
+        self, masks0: Words, masks1: Words, width: int, n: int, level: int, share0: Words, *, count: int = 1
     ) -> np.ndarray:
         _level(width, level)
         within("number of elements", n, 0, MAX_ELEMENTS)
         words = count * _product_planes(width, level) * plane_words(n)
-        if out is None:
-            # A short share must not make a huge result.
-            out = np.empty(min(words, share0.size), U)
+        out = np.empty(min(words, share0.size), U)  # a short share must not make a huge result
         self._engine.tree_deal(
             self._source(masks0), self._source(masks1), width, n, level, count, self._source(share0), out
         )  # fmt: skip

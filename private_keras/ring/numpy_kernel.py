@@ -70,17 +70,18 @@ class NumpyKernel(NumpySteps):
             out |= rows[i].astype(U) << U(i + shift)
         return out
 
-    def digits_deal(self, r: np.ndarray, width: int, share0: Words, out: np.ndarray | None = None) -> np.ndarray:
+    def digits_deal(self, r: np.ndarray, width: int, share0: Words, *, low: int = 0) -> np.ndarray:
         ring(r)
-        bits = _slice(r.ravel(), width, 0)
+        bits = _slice(r.ravel(), width, low)
         rows = []
         for i, size in enumerate(tree.digit_bits(width)):
             digit = bits[4 * i : 4 * i + size]
             rows += [_digit_is(digit, v) for v in range(1, 1 << size)]
-        return _into(out, planes.from_rows(np.stack(rows)) ^ self.words(share0))
+        return planes.from_rows(np.stack(rows)) ^ self.words(share0)
 
     def digits_compare(
-        self, m: np.ndarray, offsets: Sequence[int], width: int, digits: Words, party: int, masks: Words, *, top: bool
+        self, m: np.ndarray, offsets: Sequence[int], width: int, digits: Words, party: int, masks: Words, *, top: bool,
+        low: int = 0,
     ) -> tuple[np.ndarray, np.ndarray]:
         ring(m)
         n, each = m.size, tree.opened_planes(width, 0) if tree.levels(width) else 1
@@ -88,7 +89,7 @@ class NumpyKernel(NumpySteps):
         mask_rows = planes.to_rows(self.words(masks), len(offsets) * each, n)
         results = [
             _open_level(
-                _compare_digits(m.ravel() + U(offset & 0xFFFFFFFFFFFFFFFF), hot, width, party, top), width, 0,
+                _compare_digits(m.ravel() + U(offset & 0xFFFFFFFFFFFFFFFF), hot, width, low, party, top), width, 0,
                 mask_rows[t * each : (t + 1) * each],
             )
             for t, offset in enumerate(offsets)
@@ -96,8 +97,7 @@ class NumpyKernel(NumpySteps):
         return _joined(results)
 
     def tree_deal(
-        self, masks0: Words, masks1: Words, width: int, n: int, level: int, share0: Words, *, count: int = 1,
-        out: np.ndarray | None = None,
+        self, masks0: Words, masks1: Words, width: int, n: int, level: int, share0: Words, *, count: int = 1
     ) -> np.ndarray:
         both = self.words(masks0) ^ self.words(masks1)
         rows = planes.to_rows(both, count * tree.opened_planes(width, level), n)
@@ -109,7 +109,7 @@ class NumpyKernel(NumpySteps):
                 mask = dict(zip(group.wires, rows[at : at + len(group.wires)], strict=True))
                 at += len(group.wires)
                 made += [np.bitwise_and.reduce([mask[w] for w in subset]) for subset in group.products]
-        return _into(out, planes.from_rows(np.stack(made)) ^ self.words(share0))
+        return planes.from_rows(np.stack(made)) ^ self.words(share0)
 
     def tree_combine(
         self, mine: np.ndarray, theirs: np.ndarray, kept: np.ndarray, products: Words, own_masks: Words,
@@ -191,15 +191,8 @@ def _kept(group: tree.Group) -> int:
 Members = list[tuple[np.ndarray, np.ndarray | None]]  # shares of `less` and `equal` of the members of a level
 
 
-def _into(out: np.ndarray | None, message: np.ndarray) -> np.ndarray:
-    if out is None:
-        return message
-    out[:] = message
-    return out
-
-
-def _compare_digits(c: np.ndarray, hot: np.ndarray, width: int, party: int, top: bool) -> Members:
-    bits = _slice(c, width, 0)
+def _compare_digits(c: np.ndarray, hot: np.ndarray, width: int, low: int, party: int, top: bool) -> Members:
+    bits = _slice(c, width, low)
     members, at = [], 0
     for i, size in enumerate(tree.digit_bits(width)):
         digit = bits[4 * i : 4 * i + size]
@@ -215,7 +208,7 @@ def _compare_digits(c: np.ndarray, hot: np.ndarray, width: int, party: int, top:
         members.append((less, equal))
     if top and party == 0:
         # The last `less` enters the result as it is, and the public bit with it.
-        members[-1] = (members[-1][0] ^ _slice(c, 1, width)[0], members[-1][1])
+        members[-1] = (members[-1][0] ^ _slice(c, 1, low + width)[0], members[-1][1])
     return members
 
 

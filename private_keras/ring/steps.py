@@ -151,21 +151,24 @@ class Steps(ABC):
         """Evaluator 1's message for `exp2_share`, of D = 2^(scale - r' / 2^fraction) for the low bits r' of r."""
 
     @abstractmethod
-    def digits_deal(self, r: np.ndarray, width: int, share0: Words, out: np.ndarray | None = None) -> np.ndarray:
-        """One-hot planes of the base-16 digits of r's low `width` bits, XOR `share0`.
+    def digits_deal(self, r: np.ndarray, width: int, share0: Words, *, low: int = 0) -> np.ndarray:
+        """One-hot planes of the base-16 digits of r's bits low .. low+width-1, XOR `share0`.
 
-        Digit i covers bits 4i..min(4i+3, width-1); its planes are [digit == v] for v = 1 .. 2^(bits of the digit) - 1
-        (v = 0 is left out). `share0` is evaluator 0's random share, same layout; the result is evaluator 1's.
+        Digit i covers bits 4i..min(4i+3, width-1) of them; its planes are [digit == v] for v = 1 .. 2^(bits of the
+        digit) - 1 (v = 0 is left out). `share0` is evaluator 0's random share, same layout; the result is evaluator
+        1's.
         """
 
     @abstractmethod
     def digits_compare(
-        self, m: np.ndarray, offsets: Sequence[int], width: int, digits: Words, party: int, masks: Words, *, top: bool
+        self, m: np.ndarray, offsets: Sequence[int], width: int, digits: Words, party: int, masks: Words, *, top: bool,
+        low: int = 0,
     ) -> tuple[np.ndarray, np.ndarray]:
         """From public c = m + offset and its share of r's digits, shares of [c_i < r_i] and [c_i == r_i], masked.
 
         All offsets are compared with the same r; they are further planes of each message, one comparison after another.
-        With `top`, bit `width` of c is added to the share of [c < r] at party 0.
+        Of c and r count bits low .. low+width-1; with `top`, the next one of c is added to the share of [c < r] at
+        party 0.
 
         Returns (opened, kept): `opened` = this party's share of the wires of tree level 1 XOR `masks` (same layout,
         see `tree.level_wires`); `kept` = shares of each group's top `less` wire.
@@ -173,8 +176,7 @@ class Steps(ABC):
 
     @abstractmethod
     def tree_deal(
-        self, masks0: Words, masks1: Words, width: int, n: int, level: int, share0: Words, *, count: int = 1,
-        out: np.ndarray | None = None,
+        self, masks0: Words, masks1: Words, width: int, n: int, level: int, share0: Words, *, count: int = 1
     ) -> np.ndarray:
         """All products of wire masks (`masks0` XOR `masks1`) that level `level` of `count` comparisons needs, XOR
         `share0`; layout `tree.level_products`.

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from private_keras.errors import FrameError, SecurityError
-from private_keras.protocols.protocol import Bilinear, Cost, Kept, Linear
+from private_keras.protocols.protocol import Bilinear, Cost, Kept, Linear, relu_window
 from private_keras.protocols.rounds import Opened, Settle
 from private_keras.protocols.trio import costs
 from private_keras.protocols.trio.counting import CountingTrio
@@ -175,7 +175,7 @@ class Ahead(Party):
 
     def relu_and_bits(self, x: TrioShare, bits: int = 0, width: int = OFFSET) -> tuple[TrioShare, TrioBits]:
         self.mask(x)
-        self._less(x.size, 1, width)
+        self._less(x.size, 1, relu_window(bits, width)[1])
         return self._kept(x, bits), _bits(x.shape)
 
     def gate(self, gates: TrioBits, x: TrioShare, bits: int) -> TrioShare:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from private_keras.protocols.protocol import Bilinear, Cost, Kept, Linear
+from private_keras.protocols.protocol import Bilinear, Cost, Kept, Linear, relu_window
 from private_keras.protocols.rounds import Opened, Rounds, Settle, Ticket
 from private_keras.protocols.trio import costs
 from private_keras.protocols.trio.masking import Masking
@@ -90,7 +90,7 @@ class CountingTrio(Masking):
 
     def relu_and_bits(self, x: TrioShare, bits: int = 0, width: int = OFFSET) -> tuple[TrioShare, TrioBits]:
         self.mask(x)
-        self._compare(x.size, 1, width)
+        self._compare(x.size, 1, relu_window(bits, width)[1])
         return self._kept(x, bits), _bits(x.shape)
 
     def gate(self, gates: TrioBits, x: TrioShare, bits: int) -> TrioShare:

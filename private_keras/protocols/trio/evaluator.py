@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from private_keras.protocols.protocol import Bilinear, Kept, Linear, times
+from private_keras.protocols.protocol import Bilinear, Kept, Linear, relu_window, times
 from private_keras.protocols.rounds import Opened, Rounds, Settle
 from private_keras.protocols.simulate import exp2_scale
 from private_keras.protocols.trio import costs
@@ -183,9 +183,9 @@ class Evaluator(Party):
         self.charge(costs.carry(x.size, bits))
         return TrioShare(x.shape, z=z.reshape(x.shape), masked=False)
 
-    def _less(self, m: np.ndarray, offsets: Sequence[int], width: int, *, top: bool) -> np.ndarray:
-        """Masked bits [c < r] of c = m + offset, as one plane for each offset, where the helper knows r; only the low
-        `width` bits of both count. With `top`, bit `width` of both is added.
+    def _less(self, m: np.ndarray, offsets: Sequence[int], width: int, *, top: bool, low: int = 0) -> np.ndarray:
+        """Masked bits [c < r] of c = m + offset, as one plane for each offset, where the helper knows r; of both count
+        bits low .. low+width-1. With `top`, the next bit of both is added.
 
         Dealer-assisted multi-input AND over one-hot digits; see `ring.tree` for the wires.
         """
@@ -198,7 +198,7 @@ class Evaluator(Party):
         wires = [
             self.kernel.digits_compare(
                 m[begin:end], offsets, width, take(digit_planes * plane_words(end - begin)), self.party,
-                of_elements(masks[0], n, begin, end), top=top,
+                of_elements(masks[0], n, begin, end), top=top, low=low,
             )
             for begin, end in pieces(n, digit_planes * BLOCK_WORDS)
         ]  # fmt: skip
@@ -213,8 +213,10 @@ class Evaluator(Party):
 
     def relu_and_bits(self, x: TrioShare, bits: int = 0, width: int = OFFSET) -> tuple[TrioShare, TrioBits]:
         self.mask(x)
-        # [x >= 1]: the integer 0 is kept or not, relu is the same; its slope at 0 is 0, as in Keras.
-        hats = self._less(x.m, [(1 << width) - 1], width, top=True)
+        # [x >= 1]: the integer 0 is kept or not, relu is the same; its slope at 0 is 0, as in Keras. Without the low
+        # bits of c and r it is [x >= 2^low - r mod 2^low].
+        low, count = relu_window(bits, width)
+        hats = self._less(x.m, [(1 << low + count) - (1 << low)], count, top=True, low=low)
         return self._kept(hats[0], x, bits), TrioBits(planes=hats, shape=x.shape)
 
     def gate(self, gates: TrioBits, x: TrioShare, bits: int) -> TrioShare:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from private_keras.protocols.protocol import Bilinear, Kept, Linear, times
+from private_keras.protocols.protocol import Bilinear, Kept, Linear, relu_window, times
 from private_keras.protocols.rounds import Opened, Settle
 from private_keras.protocols.simulate import exp2_scale
 from private_keras.protocols.trio import costs
@@ -123,7 +123,7 @@ class Helper(Party):
         self.charge(costs.carry(x.size, bits))
         return TrioShare(x.shape, masked=False)
 
-    def _less(self, r: np.ndarray, count: int, width: int, *, top: bool) -> np.ndarray:
+    def _less(self, r: np.ndarray, count: int, width: int, *, top: bool, low: int = 0) -> np.ndarray:
         """Deals for `count` comparisons of public words with r; returns the masks of the results, a plane for each."""
         n, r = r.size, r.reshape(-1)
         self.charge(costs.compare(n, count, width))
@@ -133,7 +133,7 @@ class Helper(Party):
 
         def parts() -> Iterable[np.ndarray]:
             for begin, end in pieces(n, tree.digit_planes(width) * BLOCK_WORDS):
-                yield self.kernel.digits_deal(r[begin:end], width, of_elements(digits0, n, begin, end))
+                yield self.kernel.digits_deal(r[begin:end], width, of_elements(digits0, n, begin, end), low=low)
             for level, share0 in enumerate(products0):
                 for begin, end in pieces(n, count * tree.product_planes(width, level) * BLOCK_WORDS):
                     masks = (of_elements(half[level], n, begin, end) for half in (masks0, masks1))
@@ -144,11 +144,12 @@ class Helper(Party):
         for opened in openings:
             self.rounds.open(opened)
         lams = planes.to_rows(self.kernel.words(masks0[-1]) ^ self.kernel.words(masks1[-1]), count, n)
-        return lams ^ self.kernel.to_planes(r, 1, width) if top else lams
+        return lams ^ self.kernel.to_planes(r, 1, low + width) if top else lams
 
     def relu_and_bits(self, x: TrioShare, bits: int = 0, width: int = OFFSET) -> tuple[TrioShare, TrioBits]:
         self.mask(x)
-        lams = self._less(x.l, 1, width, top=True)
+        low, count = relu_window(bits, width)
+        lams = self._less(x.l, 1, count, top=True, low=low)
         return self._kept(lams[0], x, bits), TrioBits(planes=lams, shape=x.shape)
 
     def gate(self, gates: TrioBits, x: TrioShare, bits: int) -> TrioShare:

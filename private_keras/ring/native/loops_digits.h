@@ -60,13 +60,14 @@ void compare_digit(const u64* bits, const u64* hot, u64 one, u64* less, u64* equ
     }
 }
 
-inline void digits_deal(const u64* r, size_t n, int width, const Source& share, u64* out, size_t first, size_t last) {
+inline void digits_deal(const u64* r, size_t n, int width, int low, const Source& share, u64* out, size_t first,
+                        size_t last) {
     alignas(64) u64 elements[BLOCK_ELEMENTS], bits[64 * BLOCK_WORDS];
     alignas(64) u64 share_room[MAX_DIGIT_PLANES * BLOCK_WORDS + 8], out_room[MAX_DIGIT_PLANES * BLOCK_WORDS];
     int planes = digit_planes(width), digits = digits_of(width);
     for (size_t index = first; index < last; index++) {
         Block block = block_at(index, n);
-        block_to_rows(whole_elements(r, block, elements), width, 0, bits);
+        block_to_rows(whole_elements(r, block, elements), width, low, bits);
         size_t start = block.first * size_t(planes);
         const u64* from = read_rows(share, start, block, planes, share_room);
         u64* to = room_for_rows(out + start, block, out_room);

@@ -72,7 +72,7 @@ inline void digits_compare(const u64* m, size_t n, const Comparison& how, const 
         for (size_t t = 0; t < how.count; t++) {
             for (size_t i = 0; i < block.elements; i++) shifted[i] = from[i] + offsets[t];
             for (size_t i = block.elements; i < BLOCK_ELEMENTS; i++) shifted[i] = 0;
-            block_to_rows(shifted, how.width + add_top, 0, bits);
+            block_to_rows(shifted, how.width + add_top, how.low, bits);
             const u64* hot = dealt;
             for (int i = 0; i < digits; i++) {
                 const u64* digit = bits + size_t(DIGIT_BITS * i) * BLOCK_WORDS;

@@ -9,6 +9,11 @@ void expect_width(int width, int party) {
     expect_party(party);
 }
 
+void expect_low(int width, int low) {
+    // One bit of a word is left, which `top` may add.
+    expect(0 <= low && low <= 63 - width, "bits of a 64-bit word expected");
+}
+
 // n and count below 2^40, so that planes * words cannot wrap round and pass for the length of a short array.
 const Level& level_at(int width, int number, size_t n, size_t count) {
     expect_width(width, 0);
@@ -17,9 +22,10 @@ const Level& level_at(int width, int number, size_t n, size_t count) {
     return level_of(width, number);
 }
 
-void digits_deal(const Engine& engine, const In& r, int width, nb::handle share0, const Out& out) {
+void digits_deal(const Engine& engine, const In& r, int width, int low, nb::handle share0, const Out& out) {
     size_t n = r.size();
     expect_width(width, 0);
+    expect_low(width, low);
     size_t words = size_t(digit_planes(width)) * plane_words(n);
     Words share(engine, share0);
     expect_words(share, words, "share of the digits");
@@ -28,21 +34,22 @@ void digits_deal(const Engine& engine, const In& r, int width, nb::handle share0
     u64* to = out.data();
     nb::gil_scoped_release release;
     engine.over_blocks(n, [&](size_t first, size_t last) {
-        engine.table.digits_deal(from, n, width, share.source, to, first, last);
+        engine.table.digits_deal(from, n, width, low, share.source, to, first, last);
     });
 }
 
-void digits_compare(const Engine& engine, const In& m, const In& offsets, int width, bool top, nb::handle digits, int party,
-                    nb::handle masks, const Out& opened, const Out& kept) {
+void digits_compare(const Engine& engine, const In& m, const In& offsets, int width, int low, bool top, nb::handle digits,
+                    int party, nb::handle masks, const Out& opened, const Out& kept) {
     size_t n = m.size(), count = offsets.size(), words = plane_words(n) * count;
     expect_width(width, party);
+    expect_low(width, low);
     const Level& next = level_of(width, 0);
     Words share(engine, digits), fresh(engine, masks);
     expect_words(share, size_t(digit_planes(width)) * plane_words(n), "share of the digits");
     expect_words(fresh, size_t(opened_planes(next)) * words, "masks");
     expect_words(opened, size_t(opened_planes(next)) * words, "opened wires");
     expect_words(kept, size_t(next.kept) * words, "kept wires");
-    Comparison how{width, count, party, top};
+    Comparison how{width, low, count, party, top};
     const u64 *from = m.data(), *offset = offsets.data();
     u64 *to = opened.data(), *keep = kept.data();
     nb::gil_scoped_release release;
@@ -82,7 +89,7 @@ void tree_combine(const Engine& engine, const In& mine, const In& theirs, const 
     expect_words(fresh, size_t(opened_planes(next)) * words, "next masks");
     expect_words(next_opened, size_t(opened_planes(next)) * words, "next opened wires");
     expect_words(next_kept, size_t(next.kept) * words, "next kept wires");
-    Comparison how{width, count, party, false};
+    Comparison how{width, 0, count, party, false};
     Opened opened{mine.data(), theirs.data()};
     const u64* keep = kept.data();
     u64 *to = next_opened.data(), *next_keep = next_kept.data();
@@ -97,9 +104,9 @@ void tree_combine(const Engine& engine, const In& mine, const In& theirs, const 
 
 void bind_comparison(nb::class_<Engine>& engine) {
     auto as_is = [](const char* name) { return nb::arg(name).noconvert(); };
-    engine.def("digits_deal", &digits_deal, as_is("r"), nb::arg("width"), nb::arg("share0"), as_is("out"));
-    engine.def("digits_compare", &digits_compare, as_is("m"), as_is("offsets"), nb::arg("width"), nb::arg("top"),
-               nb::arg("digits"), nb::arg("party"), nb::arg("masks"), as_is("opened"), as_is("kept"));
+    engine.def("digits_deal", &digits_deal, as_is("r"), nb::arg("width"), nb::arg("low"), nb::arg("share0"), as_is("out"));
+    engine.def("digits_compare", &digits_compare, as_is("m"), as_is("offsets"), nb::arg("width"), nb::arg("low"),
+               nb::arg("top"), nb::arg("digits"), nb::arg("party"), nb::arg("masks"), as_is("opened"), as_is("kept"));
     engine.def("tree_deal", &tree_deal, nb::arg("masks0"), nb::arg("masks1"), nb::arg("width"), nb::arg("n"),
                nb::arg("level"), nb::arg("count"), nb::arg("share0"), as_is("out"));
     engine.def("tree_combine", &tree_combine, as_is("mine"), as_is("theirs"), as_is("kept"), nb::arg("products"),

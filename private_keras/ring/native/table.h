@@ -41,10 +41,10 @@ struct Rescaling {
     int bits, party;
 };
 
-// `count` comparisons of the same elements with public words of `width` bits, in one message; `top`: the words have one
-// bit more, which party 0 adds to the result.
+// `count` comparisons of the same elements with public words, in one message, of bits low .. low+width-1; `top`: the next
+// bit is added to the result by party 0.
 struct Comparison {
-    int width;
+    int width, low;
     size_t count;
     int party;
     bool top;
@@ -76,7 +76,8 @@ struct Table {
     // All of the following work on blocks first .. last-1 of n elements.
     void (*to_planes)(const u64* x, size_t n, int bits, int shift, u64* out, size_t first, size_t last);
     void (*from_planes)(const u64* planes, size_t n, int bits, int shift, u64* out, size_t first, size_t last);
-    void (*digits_deal)(const u64* r, size_t n, int width, const Source& share, u64* out, size_t first, size_t last);
+    void (*digits_deal)(const u64* r, size_t n, int width, int low, const Source& share, u64* out, size_t first,
+                        size_t last);
     void (*digits_compare)(const u64* m, size_t n, const Comparison& how, const u64* offsets, const Source& share,
                            const Source& masks, u64* opened, u64* kept, size_t first, size_t last);
     void (*tree_deal)(const Source& masks0, const Source& masks1, size_t n, size_t count, const Level& level,
