@@ -45,19 +45,53 @@ struct Patches {
     void pack(size_t first, int count, size_t p, size_t k, u64* to) const {
         Pixel pixels[TILE_ROWS];
         for (int i = 0; i < count; i++) pixels[i] = pixel(first + size_t(i));
+        // Neighbouring words (one channel): a tile at a time. Pixels further apart are faster one after the other.
         bool wide = rows_run();
+        bool even = s.stride[2] * s.x_space[2] == 1 && count == TILE_ROWS && evenly_spaced(pixels);
         size_t run_length = wide ? group_channels * size_t(s.window[2]) : group_channels;
         ptrdiff_t tap[3];
         for (size_t end = p + k; p < end;) {
             size_t start = p % run_length, run = least(run_length - start, end - p);
             tap_of(p / run_length * (wide ? size_t(s.window[2]) : 1), tap);
-            for (int i = 0; i < count; i++) {
+            Matrix inside = even ? wide ? inside_row(pixels, tap, ptrdiff_t(start), ptrdiff_t(run))
+                                        : inside_tap(pixels, tap, start)
+                                 : Matrix{};
+            if (inside.data) PlainRows{inside}.pack(0, TILE_ROWS, 0, run, to);
+            else for (int i = 0; i < count; i++) {
                 if (wide) pack_row(pixels[i], tap, ptrdiff_t(start), ptrdiff_t(run), to + i);
                 else pack_tap(pixels[i], tap, start, run, to + i);
             }
             to += run * TILE_ROWS;
             p += run;
         }
+    }
+    // Whether a tile's pixels lie in one line of the output, so that their inputs are equally far apart.
+    bool evenly_spaced(const Pixel* pixels) const {
+        const Pixel &first = pixels[0], &last = pixels[TILE_ROWS - 1];
+        return first.image == last.image && first.at[0] == last.at[0] && first.at[1] == last.at[1];
+    }
+    // The same words as pack_tap and pack_row take, as a matrix; without data where some are in the padding.
+    Matrix inside_tap(const Pixel* pixels, const ptrdiff_t tap[3], size_t channel) const {
+        const u64 *from = under(pixels[0], tap), *last = under(pixels[TILE_ROWS - 1], tap);
+        if (!from || !last) return {};
+        return {from + ptrdiff_t(channel) * s.x_channel, s.stride[2] * s.x_space[2], s.x_channel};
+    }
+    Matrix inside_row(const Pixel* pixels, const ptrdiff_t tap[3], ptrdiff_t start, ptrdiff_t run) const {
+        ptrdiff_t channels = ptrdiff_t(group_channels);
+        const u64* from = line(pixels[0], tap);
+        ptrdiff_t low = pixels[0].at[2] * channels + start, high = pixels[TILE_ROWS - 1].at[2] * channels + start + run;
+        if (!from || low < 0 || high > s.space[2] * channels) return {};
+        return {from + low, s.stride[2] * channels, 1};
+    }
+    // Start of the input's line under one tap, or null in the padding.
+    const u64* line(const Pixel& pixel, const ptrdiff_t tap[3]) const {
+        const u64* from = pixel.image;
+        for (int axis = 0; axis < 2; axis++) {
+            ptrdiff_t position = pixel.at[axis] + tap[axis] * s.dilation[axis];
+            if (position < 0 || position >= s.space[axis]) return nullptr;
+            from += position * s.x_space[axis];
+        }
+        return from;
     }
     void pack_tap(const Pixel& pixel, const ptrdiff_t tap[3], size_t channel, size_t run, u64* to) const {
         const u64* from = under(pixel, tap);
@@ -70,16 +104,10 @@ struct Patches {
     }
     // Words start .. start+run-1 of the window's last axis and channels, zero where they hang over the input's edge.
     void pack_row(const Pixel& pixel, const ptrdiff_t tap[3], ptrdiff_t start, ptrdiff_t run, u64* to) const {
-        const u64* from = pixel.image;
-        bool inside = true;
-        for (int axis = 0; axis < 2; axis++) {
-            ptrdiff_t position = pixel.at[axis] + tap[axis] * s.dilation[axis];
-            inside = inside && position >= 0 && position < s.space[axis];
-            from += inside ? position * s.x_space[axis] : 0;
-        }
+        const u64* from = line(pixel, tap);
         ptrdiff_t channels = ptrdiff_t(group_channels), at = pixel.at[2] * channels + start;
         ptrdiff_t low = at < 0 ? -at : 0, high = s.space[2] * channels - at;
-        high = !inside || high < 0 ? 0 : high < run ? high : run;
+        high = !from || high < 0 ? 0 : high < run ? high : run;
         ptrdiff_t q = 0;
         for (; q < (low < run ? low : run); q++) to[q * TILE_ROWS] = 0;
         for (; q < high; q++) to[q * TILE_ROWS] = from[at + q];

@@ -12,7 +12,10 @@ struct PlainRows {
     // Interleaves rows first .. first+count-1, columns p .. p+k-1, with the constant stride TILE_ROWS.
     void pack(size_t first, int count, size_t p, size_t k, u64* to) const {
         const u64* from = a.data + ptrdiff_t(first) * a.row + ptrdiff_t(p) * a.column;
-        if (a.row == 1) {
+        if (a.row == 1 && count == TILE_ROWS) {
+            for (size_t q = 0; q < k; q++, from += a.column, to += TILE_ROWS)
+                __builtin_memcpy(to, from, TILE_ROWS * sizeof(u64));
+        } else if (a.row == 1) {
             for (size_t q = 0; q < k; q++, from += a.column, to += TILE_ROWS)
                 for (int i = 0; i < count; i++) to[i] = from[i];
         } else if (count == TILE_ROWS) {
