@@ -12,7 +12,7 @@ from private_keras.plan.passes.windows import narrow_windows
 from private_keras.plan.plan import Plan
 from private_keras.plan.ranges import ranges
 from private_keras.plan.shadow import shadow
-from private_keras.plan.spans import Span
+from private_keras.plan.spans import Span, inside
 from private_keras.protocols.protocol import Cost
 from private_keras.protocols.simulate import Simulate
 from private_keras.ring import default_kernel
@@ -168,3 +168,15 @@ def test_a_model_is_cheaper_for_inputs_of_known_size_and_says_the_same():
 def test_sizes_that_are_none(largest):
     with pytest.raises(pk.errors.InputError, match="narrow: expected"):
         small_model()[1].narrow(largest)
+
+
+def test_a_narrow_relu_needs_room_for_the_bits_it_does_not_look_at():
+    b = PlanBuilder()
+    b.output(b.add("relu", b.input("x", (3,), 36, "client"), truncate=18, width=20), "y", ["client"])
+    plan = b.build("relu", "predict")
+    step, types = plan.steps[0], [plan.types["x"]]
+
+    def fits(largest):
+        return inside(step, [Span(-largest / 2.0**36, 0.0)], types) <= 2.0**62
+
+    assert fits(2**20 - 2**16) and not fits(2**20 - 2**16 + 1)

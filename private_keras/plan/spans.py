@@ -50,8 +50,9 @@ def inside(step: Step, operands: list[Span], types: list[TensorType]) -> float:
     unit = 2.0 ** types[0].fraction if types else 1.0
     narrow = 2.0 ** (LIMIT_BITS - step.attributes.get("width", LIMIT_BITS))
     if step.op == "relu":
-        # With all bits it needs no more than what it is computed from.
-        return operands[0].size * unit * narrow if narrow > 1 else 0.0
+        # With all bits it needs no more than what it is computed from; with fewer, room for those it does not look at.
+        unseen = min(step.attributes["truncate"] - 2, step.attributes["width"] - 4)
+        return (operands[0].size * unit + 2.0 ** max(unseen, 0)) * narrow if narrow > 1 else 0.0
     if step.op in _DIFFERENCES:
         x, y = operands
         return max(x.high - y.low, y.high - x.low, 0.0) * unit
