@@ -364,6 +364,9 @@ CASES = {
     "sqrt": _case("sqrt", np.sqrt, {"x": np.array([0.25, 1.0, 3.5])}, tolerance=2e-3),
     "log": _case("log", np.log, {"x": np.array([0.25, 1.0, 3.5])}, tolerance=2e-3),
     "softmax": _case("softmax", lambda x: _softmax(x, 1), {"x": NEAR}, tolerance=1e-3, axis=1),
+    "softmax before a truncation": _case(
+        "softmax", lambda x: _softmax(x, 1), {"x": NEAR}, tolerance=1e-3, axis=1, truncate=3
+    ),
     "softmax first axis": _case("softmax", lambda x: _softmax(x, 0), {"x": NEAR}, tolerance=1e-3, axis=0),
     "spline": _case(
         "spline",

@@ -187,6 +187,26 @@ def test_a_truncation_stays_before_a_sum_that_nothing_takes_in():
     assert delay_truncations(plan) == plan
 
 
+def test_softmax_and_argmax_do_not_wait_for_a_truncation():
+    b = PlanBuilder()
+    b.input("x", (4, 6), F, "client")
+    b.input("w", (6, 5), F, "owner")
+    z = b.add("truncate", b.add("matmul", "x", "w"), bits=F)
+    for op in ("softmax", "argmax", "argmin"):
+        b.output(b.add(op, z, axis=1), op, ["client"])
+    plan = b.build("p", "predict")
+    after = optimise(plan)
+    assert "truncate" not in ops(after)
+    same(plan, after, 8 * UNIT)
+    before_cost, after_cost = (sum(account(p, "trio"), Cost()) for p in (plan, after))
+    assert after_cost.rounds == before_cost.rounds - 1 and after_cost.bytes < before_cost.bytes
+    # At 40 bits differences of 2^20 would wrap: the truncation stays.
+    b = PlanBuilder()
+    b.input("x", (4, 6), 40, "client")
+    b.output(b.add("softmax", b.add("truncate", "x", bits=22), axis=1), "y", ["client"])
+    assert ops(optimise(b.build("p", "predict"))) == ["truncate", "softmax"]
+
+
 def test_optimised_cnn_is_cheaper():
     b = builder()
     b.input("w", (3, 3, 3, 4), F, "owner")

@@ -24,8 +24,8 @@ LOG2_E_60 = 1663314137230540311  # round(log2(e) * 2^60)
 
 
 def log2_e(bits: int) -> int:
-    """log2(e) * 2^bits, rounded, for bits < 60."""
-    return (LOG2_E_60 + (1 << (59 - bits))) >> (60 - bits)
+    """log2(e) * 2^bits, rounded, for up to 60 bits."""
+    return (LOG2_E_60 + (1 << (60 - bits) >> 1)) >> (60 - bits)
 
 
 # y in [1, 4) at 20 fractional bits: 1 / y, relative error 3e-5.

@@ -5,6 +5,7 @@ from typing import Any
 from private_keras.errors import PlanError
 from private_keras.plan import limits
 from private_keras.plan.primitives.attributes import AXIS, WIDTH, Int, Ints, Rows, Text
+from private_keras.plan.primitives.elementwise import truncated
 from private_keras.plan.primitives.primitive import Primitive
 from private_keras.plan.primitives.rules import checked_axis
 from private_keras.plan.records import TensorType
@@ -68,9 +69,11 @@ def _scaled(widest: int, largest: Callable[[int, int], int]) -> Callable[..., Te
 
 
 def _softmax(attributes: dict[str, Any], x: TensorType) -> TensorType:
-    _function(attributes, x)
+    result = _function(attributes, truncated(x, attributes["truncate"]))
+    if x.fraction > _MOST_OPERAND:
+        raise PlanError(f"expected an operand of at most {_MOST_OPERAND} fractional bits. Received: {x.fraction}")
     checked_axis(attributes["axis"], x)
-    return x
+    return result
 
 
 def _spline(attributes: dict[str, Any], x: TensorType) -> TensorType:
@@ -105,7 +108,7 @@ PRIMITIVES = (
     Primitive("rsqrt", (1, 1), _scaled(_MOST_BITS, lambda low, high: -low // 2), _DOMAIN),
     Primitive("sqrt", (1, 1), _scaled(_MOST_BITS, lambda low, high: (high + 1) // 2), _DOMAIN),
     Primitive("log", (1, 1), _function),
-    Primitive("softmax", (1, 1), _softmax, {"axis": AXIS}),
+    Primitive("softmax", (1, 1), _softmax, {"axis": AXIS, "truncate": Int(0, 58, required=False, default=0)}),
     Primitive(
         "spline", (1, 1), _spline,
         {

@@ -27,7 +27,8 @@ def binary(p: Protocol, x: Share, fraction: int) -> Share:
 
     Domain: |x| < 2^43, and < 2^61 in ring units. Cost (trio): no round for masked x, 16 bytes per element.
     """
-    return p.rescale(x, tables.LOG2_E_60, 60 + fraction - U_FRACTION)
+    bits = min(60 + fraction - U_FRACTION, 62)
+    return p.rescale(x, tables.log2_e(bits + U_FRACTION - fraction), bits)
 
 
 def exp(p: Protocol, x: Share, fraction: int) -> Share:

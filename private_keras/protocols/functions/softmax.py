@@ -13,7 +13,7 @@ LONGEST_ONE_WINDOW = 128  # up to here small terms may err by a hundredth of the
 LONGEST_DIRECT = 1024  # the table of 1 / sum ends here; longer axes use `reciprocal`
 
 
-def softmax(p: Protocol, x: Share, fraction: int, axis: int) -> Share:
+def softmax(p: Protocol, x: Share, fraction: int, axis: int, result_fraction: int | None = None) -> Share:
     """e^(x_i - max) / sum_j e^(x_j - max) along one axis.
 
     Domain: |x| < 2^42, differences between elements below 2^61 in ring units. Error: at most 1e-4 for up to 1000
@@ -21,16 +21,17 @@ def softmax(p: Protocol, x: Share, fraction: int, axis: int) -> Share:
 
     Args:
         x: any shape.
-        fraction: fractional bits of x and of the result, 12 to 20.
+        fraction: fractional bits of x, 12 to 44.
         axis: the axis that sums to 1.
+        result_fraction: fractional bits of the result, 12 to 20; `fraction` if not given.
 
     Cost (trio), for masked x: 12 rounds and those of the maximum, which takes 5 where all pairs are compared, else one
     and those of `reduce_max`; above 1024 elements 8 more.
     """
     x = local.axis_last(p, x, axis)
-    n = x.shape[-1]
+    n, result_fraction = x.shape[-1], result_fraction or fraction
     if n == 1:
-        return local.axis_back(p, local.offset(p, local.scale(p, x, 0), 1 << fraction), axis)
+        return local.axis_back(p, local.offset(p, local.scale(p, x, 0), 1 << result_fraction), axis)
     # The maximum is taken away after the change of base, and where it is found in one step, both take place at once.
     p.mask(x)
     u = binary(p, x, fraction)
@@ -40,7 +41,7 @@ def softmax(p: Protocol, x: Share, fraction: int, axis: int) -> Share:
     p.mask(weights, total)
     inverse = local.reshape(p, _reciprocal_of_sum(p, total, n), (*x.shape[:-1], 1))
     product = p.bilinear(times, x.shape, weights, inverse)
-    return local.axis_back(p, p.truncate(product, WEIGHT + CURVE - fraction), axis)
+    return local.axis_back(p, p.truncate(product, WEIGHT + CURVE - result_fraction), axis)
 
 
 def _largest(p: Protocol, x: Share, u: Share) -> Share:

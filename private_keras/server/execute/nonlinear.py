@@ -28,7 +28,7 @@ def log(p: Protocol, at: Operation, x: Value) -> Value:
 
 
 def softmax(p: Protocol, at: Operation, x: Value) -> Value:
-    return functions.softmax(p, as_share(p, x), at.result.fraction, at.attributes["axis"])
+    return functions.softmax(p, as_share(p, x), at.operands[0].fraction, at.attributes["axis"], at.result.fraction)
 
 
 def spline(p: Protocol, at: Operation, x: Value) -> Value:
