@@ -22,7 +22,7 @@ class Recorded(Channel):
     def __init__(self, peer: str, block: np.ndarray, ends: Sequence[int]):
         self.peer = peer
         self.traffic = Traffic()
-        self._bytes = frames.outgoing(block)
+        self._bytes = np.ascontiguousarray(block).reshape(-1).view(np.uint8)
         self._ends = [end * block.itemsize for end in ends]
         self._read = 0
         self._at = self._end = 0
@@ -50,12 +50,18 @@ class Recorded(Channel):
 
     def fill(self, out: np.ndarray) -> None:
         target = frames.incoming(out)
-        if len(target) > self._end - self._at or not (len(target) or self._empty):
-            raise InputError(f"{self._end - self._at} bytes are to be taken. Received: room for {len(target)}")
-        target[:] = self._bytes[self._at : self._at + len(target)]
-        self._at += len(target)
+        target[:] = self.taken(len(target)).data
+
+    def taken(self, nbytes: int) -> np.ndarray:
+        """What `fill` would fill an array of `nbytes` bytes with, where it lies: nothing is copied, and nobody else gets
+        these words.
+        """
+        if nbytes > self._end - self._at or not (nbytes or self._empty):
+            raise InputError(f"{self._end - self._at} bytes are to be taken. Received: room for {nbytes}")
+        self._at += nbytes
         self._empty = False
-        self.traffic.received += len(target)
+        self.traffic.received += nbytes
+        return self._bytes[self._at - nbytes : self._at]
 
     def send(self, step: int, payload: np.ndarray) -> None:
         self._refuse()

@@ -7,13 +7,16 @@ from private_keras.errors import FrameError
 from private_keras.protocols.protocol import Bilinear, Linear
 from private_keras.protocols.trio import costs
 from private_keras.protocols.trio.ahead import NEITHER, RIGHT, Supply
-from private_keras.protocols.trio.evaluator import HELPER, Evaluator
+from private_keras.protocols.trio.dealing import in_pieces
+from private_keras.protocols.trio.evaluator import HELPER, Evaluator, Take
+from private_keras.protocols.trio.party import U
 from private_keras.protocols.trio.shares import TrioShare
 from private_keras.ring.kernel import Kernel
+from private_keras.ring.steps import Words
 from private_keras.transport.channel import Channel
 from private_keras.transport.recorded import Recorded
 
-NONE = np.zeros(0, np.uint64)
+NONE = np.zeros(0, U)
 
 
 class Supplied(Evaluator):
@@ -45,6 +48,20 @@ class Supplied(Evaluator):
     def weight(self, m: np.ndarray, l: np.ndarray, z: np.ndarray) -> TrioShare:  # noqa: E741
         """A stored value, with m - l computed before: what products of evaluator 0 start from."""
         return TrioShare(m.shape, m=m, l=l, z=z, masked=True)
+
+    def _dealt_words(self, count: int) -> Words:
+        if self.party == 0:
+            return super()._dealt_words(count)
+        # Where they lie: to copy them would take longer than to use them.
+        nbytes = count * U(0).nbytes
+        self._helper.expect(self.step(HELPER), nbytes)
+        return self._helper.taken(nbytes).view(U)
+
+    def _dealing(self, words: int) -> Take:
+        if self.party == 0 or not in_pieces(words):
+            return super()._dealing(words)
+        self._helper.expect(self.step(HELPER), words * U(0).nbytes)
+        return lambda count: self._helper.taken(count * U(0).nbytes).view(U)
 
     def linear(self, fn: Linear, shape: tuple[int, ...], *xs: TrioShare) -> TrioShare:
         result = super().linear(fn, shape, *xs)
