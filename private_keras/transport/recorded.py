@@ -53,9 +53,7 @@ class Recorded(Channel):
         target[:] = self.taken(len(target)).data
 
     def taken(self, nbytes: int) -> np.ndarray:
-        """What `fill` would fill an array of `nbytes` bytes with, where it lies: nothing is copied, and nobody else gets
-        these words.
-        """
+        """What `fill` would fill an array of `nbytes` bytes with, where it lies; nobody else gets it."""
         if nbytes > self._end - self._at or not (nbytes or self._empty):
             raise InputError(f"{self._end - self._at} bytes are to be taken. Received: room for {nbytes}")
         self._at += nbytes

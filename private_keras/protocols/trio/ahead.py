@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from private_keras.errors import FrameError, SecurityError
-from private_keras.protocols.protocol import Bilinear, Cost, Kept, Linear, relu_window
+from private_keras.protocols.protocol import Bilinear, Cost, Kept, Linear, relu_window, times
 from private_keras.protocols.rounds import Opened, Settle
 from private_keras.protocols.trio import costs
 from private_keras.protocols.trio.counting import CountingTrio
@@ -148,13 +148,13 @@ class Ahead(Party):
         if known == NEITHER:
             self._dealt(costs.dealt(size))
             return TrioShare(shape, masked=False)
-        product = op(x.l, y.m) if known == RIGHT else op(x.m, y.l)
         if self.party == 0:
             part = self.kernel.words(self.draw(HELPER, size))
             self._parts.append(part)
         else:
             part = self._received(size)
-        part -= np.asarray(product).reshape(-1)
+        factors = (x.l, y.m) if known == RIGHT else (x.m, y.l)
+        add_product(op, part.reshape(shape), *factors, subtract=True)
         self.charge(costs.dealt(size))
         return TrioShare(shape, masked=False)
 
@@ -233,6 +233,16 @@ class Ahead(Party):
         self.mask(x)
         self._dealt(costs.dealt(x.size << max(1, (depth - 1).bit_length())))
         return TrioShare((*x.shape, depth), masked=False)
+
+
+def add_product(op: Bilinear, to: np.ndarray, a: np.ndarray, b: np.ndarray, *, subtract: bool = False) -> None:
+    """Adds op(a, b) to an array, or subtracts it."""
+    if op is not times:
+        op(a, b, out=to, subtract=subtract)
+    elif subtract:
+        to -= times(a, b)
+    else:
+        to += times(a, b)
 
 
 def _bits(shape: tuple[int, ...]) -> TrioBits:

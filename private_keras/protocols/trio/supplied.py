@@ -6,7 +6,7 @@ import numpy as np
 from private_keras.errors import FrameError
 from private_keras.protocols.protocol import Bilinear, Linear
 from private_keras.protocols.trio import costs
-from private_keras.protocols.trio.ahead import NEITHER, RIGHT, Supply
+from private_keras.protocols.trio.ahead import NEITHER, RIGHT, Supply, add_product
 from private_keras.protocols.trio.dealing import in_pieces
 from private_keras.protocols.trio.evaluator import HELPER, Evaluator, Take
 from private_keras.protocols.trio.party import U
@@ -79,9 +79,9 @@ class Supplied(Evaluator):
             self._draws[HELPER] += 1  # of what was dealt, which is in the part made ahead
             part = next(self._parts).reshape(shape)
             factor = fixed.z if fixed.z is not None else np.asarray(fixed.m - fixed.l)
-            part += op(x.m, factor) if known == RIGHT else op(factor, y.m)
+            add_product(op, part, *((x.m, factor) if known == RIGHT else (factor, y.m)))
         else:
             part = self._dealt_words(math.prod(shape)).reshape(shape)
-            part -= op(x.m, fixed.l) if known == RIGHT else op(fixed.l, y.m)
+            add_product(op, part, *((x.m, fixed.l) if known == RIGHT else (fixed.l, y.m)), subtract=True)
         self.charge(costs.dealt(part.size))
         return TrioShare(shape, z=part, masked=False)
