@@ -42,9 +42,9 @@ def _run(given: argparse.Namespace) -> None:
                 print(f"{name:>9s} {record['title']:70s} {_seconds(peers[-1])}", flush=True)
         results.write(given.out / "results.json", records, peers)
 
-    speed = results.speed()
+    here = results.speed()
     for network in given.networks:
-        results.collect(workloads, network, effort if network == results.EMBEDDED else QUICK, speed, after)
+        results.collect(workloads, network, effort if network == results.EMBEDDED else QUICK, here, after)
     content = results.read(given.out / "results.json")
     (given.out / "results.md").write_text(report.markdown(content))
     report.picture(content, given.out / "results.png")
@@ -54,10 +54,10 @@ def _run(given: argparse.Namespace) -> None:
 
 def _forecast(given: argparse.Namespace) -> None:
     workloads = [w for w in chosen("A,B,C,D") if "-predict-" in w.name]
-    speed = results.speed()
+    here = results.speed()
     records = []
     for network in results.FORECASTS:
-        records += results.collect(workloads, network, QUICK, speed, lambda record: None)
+        records += results.collect(workloads, network, QUICK, here, lambda record: None)
     _say("forecast", report.forecasts(records), given.into)
 
 

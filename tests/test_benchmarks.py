@@ -10,10 +10,12 @@ import private_keras as pk
 from benchmarks.peers import parties
 from benchmarks.peers import run as peers
 from benchmarks.suite import data, large, report, results, scaling
-from benchmarks.suite.measure import Effort, measure
+from benchmarks.suite.bounds import Speeds
+from benchmarks.suite.measure import Effort, Here, measure
 from benchmarks.suite.table import TARGETS_FILE, WORKLOADS, chosen, targets
 from private_keras import forecast
 
+HERE = Here(forecast.NETWORKS["local"], forecast.Machine(), Speeds(products=1e10, bytes=1e9))
 ONCE = Effort(least=1, most=1, seconds=0.0)
 # What a training step or a function may be off in these sizes; 0.02 is the error of five pieces.
 ERRORS = {"logistic-step-128-5piece": 0.02, "logistic-step-1024-5piece": 0.02, "resnet50": 0.01}
@@ -36,7 +38,7 @@ def cases():
 
 @pytest.mark.parametrize("workload", cases())
 def test_workload(cluster, workload):
-    record = measure(workload, cluster, cluster.pids, ONCE, (forecast.NETWORKS["local"], forecast.Machine()), tiny=True)
+    record = measure(workload, cluster, cluster.pids, ONCE, HERE, tiny=True)
     assert record["workload"] == workload.name and record["runs"] == 1
     assert 0 < record["seconds"] <= record["call"]
     assert record["first"] > 0 and record["plain"] > 0
@@ -45,6 +47,8 @@ def test_workload(cluster, workload):
     assert 0 < record["memory_before_mb"] <= 1.02 * record["peak_mb"]
     assert record["error"] <= ERRORS.get(workload.name, 1e-3)
     assert record["largest"] > 0.01
+    assert record["floor"]["bytes"] == pytest.approx(sum(record["sent"]) / 1e9)
+    assert min(record["floor"].values()) >= 0 and record["floor"]["rounds"] == pytest.approx(60e-6 * record["rounds"])
     assert ("forecast" in record) == ("-predict" in workload.name or workload in large.WORKLOADS)
 
 
@@ -76,7 +80,8 @@ def result(seconds, failed=False):
     figures = {
         "seconds": seconds, "seconds_least": seconds, "call": 2 * seconds, "call_least": seconds, "plain": 0.01,
         "plain_least": 0.01, "first": 1.0, "runs": 3, "rounds": 3.0, "sent": [1e6, 1e6, 2e6], "error": 1e-5,
-        "largest": 4.0, "others": 0.1, "memory_before_mb": 60.0, "peak_mb": 100.0,
+        "largest": 4.0, "floor": {"products": 0.02, "bytes": 0.01, "rounds": 0.001}, "others": 0.1,
+        "memory_before_mb": 60.0, "peak_mb": 100.0,
     }  # fmt: skip
     where = {"network": "embedded", "links": "Unix sockets", "round_trip": None}
     return where | {"workload": "relu", "title": "ReLU, 10^6"} | ({"failed": "why"} if failed else figures)
@@ -88,6 +93,7 @@ def test_tables_and_picture(tmp_path):
     before, after = (results.read(tmp_path / name) for name in ("a.json", "b.json"))
     text = report.markdown(before)
     assert "0.15 no" in text and "0.299 MP-SPDZ" in text and "| 2.00 |" in text and "3.81e-6 SPU" in text
+    assert "| ReLU, 10^6 | 0.0200 | 0.0100 | 0.00100 | 0.0310 | 0.200 | 6.5x | products |" in text
     assert before["machine"]["cores"] >= 1 and before["machine"]["kernel"] in text
     assert "0.15 yes" in report.markdown(after) and "failed" in report.markdown(after)
     assert "| embedded | 0.200 | 0.100 | 0.200 | 0.100 |" in report.compare(before, after)

@@ -2,13 +2,16 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from benchmarks.suite import machine
+from benchmarks.suite.bounds import Speeds, floor
 from benchmarks.suite.work import Work, Workload
 from private_keras.cluster import Cluster, Stats, Traffic
 from private_keras.forecast import Machine, Network
+from private_keras.plan.plan import Plan
 
 Record = dict[str, object]
 
@@ -29,12 +32,48 @@ class Effort:
 QUICK = Effort(3, 10, 0.5)
 
 
+@dataclass(frozen=True)
+class Here:
+    """What is known of the place before a workload runs.
+
+    Attributes:
+        network: the links between servers, for a forecast; None for none.
+        servers: how fast they are, for the forecast.
+        speeds: of the machine, for what is left to gain.
+    """
+
+    network: Network | None
+    servers: Machine
+    speeds: Speeds
+
+
 class Jobs(Stats):
-    """A cluster's counters that remember every job."""
+    """A cluster's counters that remember every job, and the plan of each."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seen: list[Traffic] = []
+        self.plans: list[Plan] = []
+
+    @contextmanager
+    def watching(self, cluster: Cluster) -> Iterator[None]:
+        """Counts what the cluster runs in the block."""
+        run = cluster.run
+
+        def watched(plan: Plan, *arguments, **options):
+            self.plans.append(plan)
+            return run(plan, *arguments, **options)
+
+        cluster.stats, cluster.run = self, watched
+        try:
+            yield
+        finally:
+            del cluster.run
+
+    def forget(self) -> None:
+        """Begins anew."""
+        self.seen.clear()
+        self.plans.clear()
 
     def add(self, run: Traffic, ahead: Traffic | None = None) -> None:
         """Counts a job."""
@@ -51,14 +90,13 @@ def timed(call: Callable[[], object]) -> float:
 
 def measure(
     workload: Workload, cluster: Cluster, pids: Sequence[int], effort: Effort,
-    links: tuple[Network, Machine] | None = None, tiny: bool = False,
+    here: Here, tiny: bool = False,
 ) -> Record:
     """One line of the results.
 
     Args:
         cluster: current, with servers that this process may look at.
         pids: of the servers.
-        links: those between servers, and how fast these are, for a forecast; None for none.
 
     Returns:
         Seconds are medians, with the least of all beside them. `seconds`: of the slowest server, from shares in place
@@ -66,23 +104,31 @@ def measure(
         call. For what has several steps a run, figures are those of a step. `ahead`, `online` and `online_call`: the
         same work from stock, what servers did before the batch was there and after.
     """
-    cluster.stats = jobs = Jobs()
-    work = workload.make(cluster, tiny)
-    try:
-        first = timed(work.first)
-        work.plain()
-        for pid in pids:
-            machine.forget_peak(pid)
-        before = max((machine.memory(pid, "VmRSS") for pid in pids), default=0.0)
-        forecast = None if links is None else work.forecast(*links)
-        return {
-            "workload": workload.name, "title": workload.title, "first": first,
-            **({} if forecast is None else {"forecast": forecast}), **_runs(work, jobs, effort.of(workload), pids),
-            "memory_before_mb": before, "peak_mb": max((machine.memory(pid, "VmHWM") for pid in pids), default=0.0),
-            **({} if workload.heavy else _from_stock(work, jobs, effort)),
-        }  # fmt: skip
-    finally:
-        work.close()
+    jobs = Jobs()
+    with jobs.watching(cluster):
+        work = workload.make(cluster, tiny)
+        try:
+            return _measured(workload, work, jobs, pids, effort, here)
+        finally:
+            work.close()
+
+
+def _measured(
+    workload: Workload, work: Work, jobs: Jobs, pids: Sequence[int], effort: Effort, here: Here
+) -> Record:
+    first = timed(work.first)
+    work.plain()
+    for pid in pids:
+        machine.forget_peak(pid)
+    before = max((machine.memory(pid, "VmRSS") for pid in pids), default=0.0)
+    forecast = None if here.network is None else work.forecast(here.network, here.servers)
+    return {
+        "workload": workload.name, "title": workload.title, "first": first,
+        **({} if forecast is None else {"forecast": forecast}),
+        **_runs(work, jobs, effort.of(workload), pids, here.speeds),
+        "memory_before_mb": before, "peak_mb": max((machine.memory(pid, "VmHWM") for pid in pids), default=0.0),
+        **({} if workload.heavy else _from_stock(work, jobs, effort)),
+    }  # fmt: skip
 
 
 def _from_stock(work: Work, jobs: Jobs, effort: Effort) -> Record:
@@ -105,7 +151,7 @@ def _from_stock(work: Work, jobs: Jobs, effort: Effort) -> Record:
     }  # fmt: skip
 
 
-def _runs(work: Work, jobs: Jobs, effort: Effort, pids: Sequence[int]) -> Record:
+def _runs(work: Work, jobs: Jobs, effort: Effort, pids: Sequence[int], speeds: Speeds) -> Record:
     """Runs on shares and in the clear in turns, so that both have the same machine."""
     calls: list[float] = []
     plain: list[float] = []
@@ -115,18 +161,20 @@ def _runs(work: Work, jobs: Jobs, effort: Effort, pids: Sequence[int]) -> Record
     work.run()
     work.plain()
     while len(calls) < effort.least or (len(calls) < effort.most and time.perf_counter() < end):
-        jobs.seen.clear()
+        jobs.forget()
         calls.append(timed(work.run) / work.steps)
         traffic.append(work.traffic(jobs.seen))
         plain.append(timed(work.plain) / work.steps)
     busy = others.cores()
     seconds = [run.computing / work.steps for run in traffic]
     error, largest = work.error()
+    longest = max(zip(jobs.seen, jobs.plans, strict=True), key=lambda job: job[0].computing)[1]
+    rounds, sent = traffic[-1].rounds / work.steps, [nbytes / work.steps for nbytes in traffic[-1].sent]
     return {
         "seconds": statistics.median(seconds), "seconds_least": min(seconds),
         "call": statistics.median(calls), "call_least": min(calls),
         "plain": statistics.median(plain), "plain_least": min(plain),
         "runs": len(calls),
-        "rounds": traffic[-1].rounds / work.steps, "sent": [sent / work.steps for sent in traffic[-1].sent],
+        "rounds": rounds, "sent": sent, "floor": floor(longest, rounds, sum(sent), speeds),
         "error": error, "largest": largest, "others": round(busy, 2),
     }  # fmt: skip

@@ -86,6 +86,22 @@ def costs(records: Sequence[Record]) -> str:
     return table(heads, rows)
 
 
+def floors(records: Sequence[Record]) -> str:
+    """How far from what the machine could do, and what bounds it."""
+    rows = []
+    for record in records:
+        if "floor" not in record:
+            continue
+        parts = record["floor"]
+        total = sum(parts.values())
+        rows.append([
+            record["title"], *(number(parts[name]) for name in ("products", "bytes", "rounds")), number(total),
+            number(record["seconds_least"]), _times(record["seconds_least"], total), max(parts, key=parts.get),
+        ])  # fmt: skip
+    heads = ["workload", "products, s", "bytes, s", "rounds, s", "sum", "least measured", "times the sum", "bound by"]
+    return table(heads, rows)
+
+
 def stock(records: Sequence[Record]) -> str:
     """What predictions take when servers have made them ready: before the batch is there, and with it."""
     rows = [
@@ -124,6 +140,8 @@ def markdown(content: Mapping) -> str:
         if records[0]["round_trip"]:
             about += f", {records[0]['round_trip'] * 1e3:.2g} ms for a byte and its answer"
         parts += [f"### {network}", about + ".", speed(records, peers), costs(records)]
+        if network == "embedded":
+            parts += ["What the machine could do:", floors(records)]
         if any("online" in record for record in records):
             parts += ["Made ahead; bytes of all servers:", stock(records)]
     if any("forecast" in record for record in content["results"]):
@@ -146,7 +164,7 @@ def picture(content: Mapping, path: Path) -> None:
     axis.set_yticks(range(len(records)), [record["title"] for record in records])
     axis.invert_yaxis()
     axis.set_xlabel("times faster (right of 1: faster)")
-    axis.legend(loc="lower right")
+    axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     figure.savefig(path, dpi=90)
     pyplot.close(figure)
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import private_keras as pk
 from benchmarks.networks.hosts import EMULATED, Servers, emulated
 from benchmarks.suite import machine
-from benchmarks.suite.measure import Effort, Record, measure
+from benchmarks.suite.bounds import speeds
+from benchmarks.suite.measure import Effort, Here, Record, measure
 from benchmarks.suite.work import Workload
 from private_keras import forecast
 from private_keras.cluster import Cluster
@@ -37,10 +38,10 @@ def place(network: str) -> Iterator[tuple[Cluster, Servers]]:
             yield found
 
 
-def speed() -> forecast.Machine:
-    """How fast servers are on this machine; takes some seconds."""
+def speed() -> Here:
+    """How fast this machine is and servers on it are; takes some seconds."""
     with place(EMBEDDED):
-        return forecast.measure_machine("local")
+        return Here(None, forecast.measure_machine("local"), speeds())
 
 
 def groups(workloads: Sequence[Workload], network: str) -> list[list[Workload]]:
@@ -55,28 +56,27 @@ def groups(workloads: Sequence[Workload], network: str) -> list[list[Workload]]:
 
 
 def collect(
-    workloads: Sequence[Workload], network: str, effort: Effort, speed: forecast.Machine,
-    after: Callable[[Record], None],
+    workloads: Sequence[Workload], network: str, effort: Effort, here: Here, after: Callable[[Record], None]
 ) -> list[Record]:
     """Measures workloads in order.
 
     Args:
         network: one of NAMES.
-        speed: how fast servers are here, for forecasts.
+        here: of `speed`.
         after: told of each line as it is there.
 
     Returns:
         The lines. What failed is a line with `failed` and no figures, so that one workload does not cost the rest.
     """
     records = []
-    links = (FORECASTS[network], speed) if network in FORECASTS else None
+    here = dataclasses.replace(here, network=FORECASTS.get(network))
     for group in groups(workloads, network):
         if not group:
             continue
         with place(network) as (cluster, servers):
             for workload in group:
                 try:
-                    record = measure(workload, cluster, servers.pids, effort, links)
+                    record = measure(workload, cluster, servers.pids, effort, here)
                 except Exception as error:
                     traceback.print_exc()
                     record = {"workload": workload.name, "title": workload.title, "failed": str(error)[:300]}

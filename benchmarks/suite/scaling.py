@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.suite import data, small
 from benchmarks.suite.measure import Effort, Record, measure
 from benchmarks.suite.report import number, table
-from benchmarks.suite.results import EMBEDDED, place
+from benchmarks.suite.results import EMBEDDED, place, speed
 from benchmarks.suite.work import FitWork, PredictWork, Work, Workload
 
 matplotlib.use("Agg")
@@ -75,13 +75,14 @@ Measured = Mapping[Series, Sequence[Record]]
 
 def measured(quick: bool = False) -> dict[Series, list[Record]]:
     """All series, each size with servers of its own; `quick` leaves out all sizes but the first two."""
+    here = speed()
     found = {}
     for series in SERIES:
         found[series] = []
         for size in series.sizes[: 2 if quick else None]:
             workload = Workload(f"{size}", f"{size}", lambda _, __, size=size, series=series: series.make(size))
             with place(EMBEDDED) as (cluster, servers):
-                found[series].append({"size": size, **measure(workload, cluster, servers.pids, FEW)})
+                found[series].append({"size": size, **measure(workload, cluster, servers.pids, FEW, here)})
     return found
 
 
