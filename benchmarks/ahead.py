@@ -1,7 +1,7 @@
 """What is left of predictions when servers have made them ready (`model.prepare`): `python benchmarks/ahead.py`.
 
-Seconds of the slowest server, least (and median), in turns: of a whole prediction, of what is made ahead, and of what is
-left when the batch comes; and the processor time that each server needs, which other work on the machine disturbs less.
+Seconds of the slowest server, least (and median), in turns: of a whole prediction, of what is made ahead, and of what
+is left when the batch comes; and the processor time that each server needs, which other work disturbs less.
 """
 import os
 import statistics
