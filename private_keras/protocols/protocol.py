@@ -156,7 +156,7 @@ class Protocol(ABC):
         tensors that are in this form already. Changes the representation in place, not the value.
         """
 
-    def settle(self, *xs: Share) -> None:
+    def settle(self, xs: Sequence[Share]) -> None:
         """Waits for those that another branch is masking just now: what is computed from them is masked then, too.
 
         For a step's operands, before it begins. Costs nothing by itself.

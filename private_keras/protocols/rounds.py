@@ -134,7 +134,7 @@ class Rounds:
             Whatever a branch raises; no other goes on then.
         """
         here = getcurrent()
-        outermost = not isinstance(here, _Branch)
+        outermost = self.current < 0
         heap = list(ready)
         heapify(heap)
         waiting: dict[int, _Branch] = {}
@@ -142,15 +142,20 @@ class Rounds:
             while heap or waiting:
                 while heap:
                     number = heappop(heap)
-                    branch = waiting.pop(number, None) or _Branch(partial(work, number), here)
+                    branch = waiting.pop(number, None)
                     if outermost:
                         self.current = number
-                    branch.switch()
-                    if branch.dead:
-                        for other in after(number):
-                            heappush(heap, other)
+                    if branch is None and not heap and not waiting:
+                        # Nothing else could run while it waits: it needs no greenlet.
+                        work(number)
                     else:
-                        waiting[number] = branch
+                        branch = branch or _Branch(partial(work, number), here)
+                        branch.switch()
+                        if not branch.dead:
+                            waiting[number] = branch
+                            continue
+                    for other in after(number):
+                        heappush(heap, other)
                 if waiting:
                     self._next()
                     heap = sorted(waiting)

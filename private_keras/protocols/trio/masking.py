@@ -1,5 +1,6 @@
 """What everybody has in common who walks a plan with `trio`: the declared cost, and which shares are masked when."""
 from abc import abstractmethod
+from collections.abc import Sequence
 
 from private_keras.protocols.protocol import Cost, Protocol
 from private_keras.protocols.rounds import Opened, Rounds, Settle
@@ -37,9 +38,9 @@ class Masking(Protocol):
             self.charge(costs.exchange(total))
             for x in todo:
                 x.opening = None if ticket.done else ticket
-        self.settle(*xs)  # another branch may be masking some of them
+        self.settle(xs)  # another branch may be masking some of them
 
-    def settle(self, *xs: TrioShare) -> None:
+    def settle(self, xs: Sequence[TrioShare]) -> None:
         for x in xs:
             if x.opening is not None:
                 self.rounds.wait(x.opening)

@@ -9,6 +9,7 @@ have become masked, and what is computed from a masked value is masked, for noth
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 
 from private_keras.plan.plan import Plan
 from private_keras.server.execute.values import Operation, Value
@@ -28,6 +29,8 @@ class Graph:
         users: by step, which steps wait for it.
         needs: by step, how many steps it waits for.
         late: by step, what is run just before it, in order, unless it was run for another.
+        operands: by step, the values that it and those need, each once.
+        results: by step, the names of what it gives.
         uses: how often each value is used, by steps and as a result of the plan.
         sizes: elements of every result of a step; kept bits are counted as elements.
     """
@@ -40,6 +43,8 @@ class Graph:
         self.users: list[list[int]] = [[] for _ in operations]
         self.needs: list[int] = []
         self.late: list[list[int]] = []
+        self.operands: list[tuple[str, ...]] = []
+        self.results: list[tuple[str, ...]] = []
         self.first: list[int] = []
         used = {name for at in operations for name in at.inputs}
         # By value: the steps to wait for, and the late steps to run, until it is there.
@@ -51,6 +56,9 @@ class Graph:
             before = frozenset().union(*(steps for _, steps in known))
             late = at.step.op in LATE and at.step.output in used - results
             self.late.append([] if late else sorted(before))
+            behind_it = (operations[number].inputs for number in self.late[-1])
+            self.operands.append(tuple(dict.fromkeys([*at.inputs, *chain.from_iterable(behind_it)])))
+            self.results.append((at.step.output, at.keeps) if at.keeps else (at.step.output,))
             self.needs.append(0 if late else len(sources))
             if not late:
                 for source in sources:
@@ -94,11 +102,10 @@ class Walk:
 
     def work(self, index: int) -> None:
         """Runs a step, and before it what waited for it."""
-        steps = [*self._graph.late[index], index]
         # Other steps run while this one waits, and may run late steps that it needs, too; from here on none does.
-        names = dict.fromkeys(name for step in steps for name in self._graph.operations[step].inputs)
-        self._settle([self.values[name] for name in names if name in self.values])
-        for late in steps[:-1]:
+        values = self.values
+        self._settle([values[name] for name in self._graph.operands[index] if name in values])
+        for late in self._graph.late[index]:
             if late not in self._done:
                 self._done.add(late)
                 self._run(late)
@@ -118,17 +125,16 @@ class Walk:
     def _run(self, index: int) -> None:
         at = self._graph.operations[index]
         results = self._compute(index, [self.values[name] for name in at.inputs])
-        for name, value in zip((at.step.output, at.keeps), results, strict=False):
+        for name, value in zip(self._graph.results[index], results, strict=True):
             self.values[name] = value
             self._live += self._graph.sizes[name]
 
     def _forget_behind(self, index: int) -> None:
-        at = self._graph.operations[index]
         self.most = max(self.most, self._live)
-        for name in (at.step.output, at.keeps):
-            if name and not self._uses.get(name):
+        for name in self._graph.results[index]:
+            if not self._uses.get(name):
                 self._forget(name)
-        for name in at.inputs:
+        for name in self._graph.operations[index].inputs:
             self._uses[name] -= 1
             if not self._uses[name]:
                 self._forget(name)

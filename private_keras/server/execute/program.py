@@ -106,7 +106,7 @@ class Program:
                 kept = ()
                 if at.keeps:
                     result, *kept = result
-                if tuple(result.shape) != at.shape:
+                if result.shape != at.shape:
                     raise PlanError(f"expected a result of shape {list(at.shape)}. Received: {list(result.shape)}")
                 # A result of the plan is made a share here, so that the cost falls on the step.
                 return (as_share(p, result) if at.step.output in self._results else result, *kept)
@@ -119,7 +119,7 @@ class Program:
                 raise PrivateKerasError(f"{where}: the step failed with {type(error).__name__}") from error
 
         def settle(operands: list[Value]) -> None:
-            p.settle(*(value for value in operands if isinstance(value, Share)))
+            p.settle([value for value in operands if isinstance(value, Share)])
 
         return Walk(self.graph, self._checked(inputs), settle, results)
 
