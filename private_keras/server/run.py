@@ -67,10 +67,10 @@ class Runner:
         """The job itself; yields now and then how many steps are done, and raises whatever ends it, after the lanes are
         in order. What is kept is in the store when all servers have come to the same end, and not before.
         """
-        began = time.monotonic()
         # What was made ahead holds all that the helper would have to say.
         peers = None if given.item is None else {1 - self._party}
         with self._opened(job, given.schedule.digest, peers) as (lanes, traffic):
+            began = time.monotonic()  # when all servers are there
             protocol = self._protocol(lanes, given)
             feed = _feed(protocol, program.plan, given)
             shares = yield from paced(run_steps(program, protocol, feed, lambda index, step: job.check()))
@@ -93,8 +93,8 @@ class Runner:
 
         The item is in the stock when all servers have come to the end, and not before.
         """
-        began = time.monotonic()
         with self._opened(job, given.schedule.digest, None) as (lanes, traffic):
+            began = time.monotonic()
             walk = self._walk(lanes, given.dealt)
             feed = _feed(walk, program.plan, given)
             yield from paced(run_steps(program, walk, feed, lambda index, step: job.check()))
