@@ -202,7 +202,7 @@ def test_quantise_chooses_a_scale_that_holds_the_active_piece():
 
 
 FITS = {
-    "RECIPROCAL": (lambda y: 1 / y, 4, lambda y: 3e-5 / y, 20, 60),
+    "RECIPROCAL": (lambda y: 1 / y, 4, lambda y: 1.5e-5 / y, 20, 60),
     "RSQRT": (lambda y: y**-0.5, 4, lambda y: 3e-5 * y**-0.5, 20, 60),
     "SQRT": (np.sqrt, 4, lambda y: 3e-5 * np.sqrt(y), 20, 59),
     "RSQRT_WIDE": (lambda y: y**-0.5, 16, lambda y: 3e-5 * y**-0.5, 20, 60),

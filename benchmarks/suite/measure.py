@@ -30,6 +30,7 @@ class Effort:
 
 
 QUICK = Effort(3, 10, 0.5)
+IN_A_ROW = 20
 
 
 @dataclass(frozen=True)
@@ -101,14 +102,16 @@ def measure(
     Returns:
         Seconds are medians, with the least of all beside them. `seconds`: of the slowest server, from shares in place
         to shares of the result in place. `call`: the whole call. `plain`: the same in the clear. `first`: the first
-        call. For what has several steps a run, figures are those of a step. `ahead`, `online` and `online_call`: the
-        same work from stock, what servers did before the batch was there and after.
+        call. `row`: of one of many in one job. For what has several steps a run, figures are those of a step. `ahead`,
+        `online` and `online_call`: the same work from stock, what servers did before the batch was there and after.
     """
     jobs = Jobs()
     with jobs.watching(cluster):
         work = workload.make(cluster, tiny)
         try:
-            return _measured(workload, work, jobs, pids, effort, here)
+            record = _measured(workload, work, jobs, pids, effort, here)
+            row = None if workload.heavy else work.in_a_row(cluster, IN_A_ROW)
+            return record if row is None else {**record, "row": row}
         finally:
             work.close()
 

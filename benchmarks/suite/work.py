@@ -48,6 +48,12 @@ class Work(ABC):
         """What counts of the jobs of one run."""
         return sum(jobs, Traffic())
 
+    def in_a_row(self, cluster: Cluster, times: int) -> float | None:
+        """Seconds of one of so many in one job, each from stored shares to shares of the result; None for what is
+        measured in a row anyway.
+        """
+        return None
+
     def forecast(self, network: Network, machine: Machine) -> float | None:
         """Seconds that `cost` tells; None where there is none."""
         return None
@@ -73,6 +79,13 @@ class Workload:
     make: Callable[[Cluster, bool], Work]
     heavy: bool = False
     networked: bool = False
+
+
+def row_seconds(cluster: Cluster, plan: Plan, given: Mapping[str, Given], times: int) -> float:
+    """Seconds of one run of a plan, of many in one job after another such job."""
+    for _ in range(2):
+        cluster.run(plan, given, loop=Loop(times))
+    return cluster.stats.last.computing / times
 
 
 class PlanWork(Work):
@@ -123,6 +136,9 @@ class PlanWork(Work):
         if kept:
             self._cluster.delete(*kept)
 
+    def in_a_row(self, cluster: Cluster, times: int) -> float | None:
+        return row_seconds(cluster, self._plan, self._given, times) if self._loop is None else None
+
     def plain(self) -> None:
         self._plain()
 
@@ -148,6 +164,19 @@ class PredictWork(Work):
         self._result = self._model.predict(self._x, batch_size=len(self._x), verbose=0)
 
     run = first
+
+    def in_a_row(self, cluster: Cluster, times: int) -> float | None:
+        # What `predict` runs, on stored shares of weights and rows.
+        traced = self._model._on_shares().traced(len(self._x))
+        values = {**traced.weights, traced.inputs[0].name: self._x}
+        handles = {
+            item.name: cluster.share(np.asarray(values[item.name], np.float64), item.type.fraction, item.name)
+            for item in traced.plan.inputs
+        }
+        try:
+            return row_seconds(cluster, traced.plan, handles, times)
+        finally:
+            cluster.delete(*handles.values())
 
     def plain(self) -> None:
         self._plain.predict_on_batch(self._x)

@@ -17,6 +17,7 @@ from private_keras.errors import UnsupportedError
 from private_keras.tracing.approximation import Function, Spline, fit
 
 ERRORS = {"accurate": 1e-4, "fast": 1e-3}
+SIGMOID_ERROR = 2.5e-5  # of the accurate one: probabilities are what people read
 LARGEST_BITS = 45  # |x| up to 2^45 ring units never wraps
 UNIT = 2.0**-20  # a square's coefficient is rounded to this: scale 60 with 20 fractional bits
 FAR = 2.0**14  # where x / (1 + |x|) and its like are within 1e-4 of their tails
@@ -64,8 +65,8 @@ def activation(name: str, accuracy: str = "accurate", **parameters: float | bool
 
     Args:
         name: a key of `ACTIVATIONS`.
-        accuracy: "accurate" (error 1e-4) or "fast" (1e-3), everywhere, tails included; rounding adds at most two units.
-            Piecewise linear and quadratic activations are exact in both.
+        accuracy: "accurate" (error 1e-4; sigmoid 2.5e-5) or "fast" (1e-3), everywhere, tails included; rounding adds at
+            most two units. Piecewise linear and quadratic activations are exact in both.
         parameters: as in Keras: `alpha`, `negative_slope`, `approximate`, ...
 
     Raises:
@@ -201,7 +202,7 @@ def _mish_bump(x: np.ndarray) -> np.ndarray:
 
 # name -> (error, **parameters) -> (spline, slopes)
 ACTIVATIONS: dict[str, Callable[..., Made]] = {
-    "sigmoid": _curve(_sigmoid, 20.0, right=1.0),
+    "sigmoid": lambda error: _curve(_sigmoid, 20.0, right=1.0)(SIGMOID_ERROR if error == ERRORS["accurate"] else error),
     "tanh": _curve(np.tanh, 10.0, left=-1.0, right=1.0),
     "erf": _curve(_erf, 6.0, left=-1.0, right=1.0),
     "softsign": _curve(lambda x: x / (1 + np.abs(x)), FAR, left=-1.0, right=1.0),
