@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command.add_argument("--out", type=Path, default=DIRECTORY, help="directory (default: benchmarks/results)")
     command.set_defaults(command=_scaling)
 
-    command = commands.add_parser("profile", help="where servers spend their time; needs py-spy")
+    command = commands.add_parser("profile", help="where servers spend processor time; needs py-spy")
     command.add_argument("workload", help="its name or how it begins")
     command.add_argument("--seconds", type=float, default=8.0, help="how long to look (default: 8)")
     command.set_defaults(command=_profile)

@@ -1,4 +1,4 @@
-"""Where servers spend their time: py-spy's samples of one server at work, by the innermost function of ours.
+"""Where servers spend processor time: py-spy's samples of a server at work, by the innermost function of ours.
 
 The profiler is an optional tool (`pip install py-spy`); what it cannot see, inside a call of the native kernel, counts
 for the kernel's method.
@@ -21,7 +21,7 @@ ROLES = ("evaluator 0", "evaluator 1", "helper")
 
 
 def profiled(workload: Workload, seconds: float) -> dict[str, Counter]:
-    """Samples by role and place of a workload that runs again and again; None of them is of an idle server's threads.
+    """Samples by role and place of a workload that runs again and again; a thread that waits is in none of them.
 
     Raises:
         SystemExit: the profiler is not installed, or may not look at the servers.
@@ -35,8 +35,7 @@ def profiled(workload: Workload, seconds: float) -> dict[str, Counter]:
         files = [Path(directory) / str(party) for party in range(len(cluster.pids))]
         running = [
             subprocess.Popen(
-                [tool, "record", "--idle", "--nonblocking", "-f", "raw", "-r", str(RATE), "-d", f"{seconds:g}",
-                 "-p", str(pid), "-o", str(file)],
+                [tool, "record", "-f", "raw", "-r", str(RATE), "-d", f"{seconds:g}", "-p", str(pid), "-o", str(file)],
                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
             )
             for pid, file in zip(cluster.pids, files, strict=True)
@@ -53,12 +52,12 @@ def profiled(workload: Workload, seconds: float) -> dict[str, Counter]:
 
 
 def _places(file: Path) -> Counter:
-    """Samples of threads that run a job, by place."""
+    """Samples of threads at a job, by place."""
     found: Counter = Counter()
     for line in file.read_text().splitlines():
         stack, _, count = line.rpartition(" ")
         frames = [frame for frame in stack.split(";") if _OURS in frame]
-        # Threads that wait for a job, or for the next call, are not at work.
+        # What gRPC and Python do around jobs is left out.
         if any("server/run.py" in frame for frame in frames):
             found[_place(frames[-1])] += int(count)
     return found
@@ -71,7 +70,7 @@ def _place(frame: str) -> str:
 
 
 def markdown(title: str, found: dict[str, Counter], rows: int = 12) -> str:
-    """The places where most time goes, in per cent of the time of jobs."""
+    """The places where most time goes, in per cent of the processor time of jobs."""
     total = {role: max(sum(places.values()), 1) for role, places in found.items()}
     share = {role: {place: 100 * n / total[role] for place, n in places.items()} for role, places in found.items()}
     sums: Counter = Counter()
