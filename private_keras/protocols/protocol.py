@@ -12,6 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -45,7 +46,7 @@ class Share:
 
     shape: tuple[int, ...]
 
-    @property
+    @cached_property
     def size(self) -> int:
         return math.prod(self.shape)
 
@@ -162,6 +163,10 @@ class Protocol(ABC):
         For a step's operands, before it begins. Costs nothing by itself.
         """
         return None
+
+    def settling(self, xs: Sequence[Share]) -> bool:
+        """Whether `settle` would wait."""
+        return False
 
     @abstractmethod
     def bilinear(self, op: Bilinear, shape: tuple[int, ...], x: Share, y: Share) -> Share:

@@ -121,7 +121,8 @@ class Rounds:
         return results
 
     def run(
-        self, ready: Iterable[int], work: Callable[[int], None], after: Callable[[int], Iterable[int]]
+        self, ready: Iterable[int], work: Callable[[int], None], after: Callable[[int], Iterable[int]],
+        local: Callable[[int], bool] = lambda number: False,
     ) -> None:
         """Runs numbered branches, the smallest number that can go on first.
 
@@ -129,6 +130,7 @@ class Rounds:
             ready: branches that can start.
             work: does the work of a branch.
             after: called when a branch has ended; which others can start now.
+            local: whether a branch that starts now will not wait.
 
         Raises:
             Whatever a branch raises; no other goes on then.
@@ -145,8 +147,8 @@ class Rounds:
                     branch = waiting.pop(number, None)
                     if outermost:
                         self.current = number
-                    if branch is None and not heap and not waiting:
-                        # Nothing else could run while it waits: it needs no greenlet.
+                    if branch is None and (not heap and not waiting or local(number)):
+                        # It does not wait, or nothing else could run while it waits: it needs no greenlet.
                         work(number)
                     else:
                         branch = branch or _Branch(partial(work, number), here)

@@ -40,6 +40,12 @@ class Masking(Protocol):
                 x.opening = None if ticket.done else ticket
         self.settle(xs)  # another branch may be masking some of them
 
+    def settling(self, xs: Sequence[TrioShare]) -> bool:
+        for x in xs:
+            if x.opening is not None:
+                return True
+        return False
+
     def settle(self, xs: Sequence[TrioShare]) -> None:
         for x in xs:
             if x.opening is not None:

@@ -20,7 +20,9 @@ class TrioShare(Share):
                  z: np.ndarray | None = None, masked: bool):
         self.shape = tuple(shape)
         # NumPy turns results of rank 0 into scalars, whose arithmetic warns where arrays wrap as a ring should.
-        self.m, self.l, self.z = (None if a is None else np.asarray(a) for a in (m, l, z))
+        self.m = m if m is None else np.asarray(m)
+        self.l = l if l is None else np.asarray(l)
+        self.z = z if z is None else np.asarray(z)
         self.masked = masked
         self.opening: Ticket | None = None  # in which it will become masked
 

@@ -112,7 +112,7 @@ def _counted(program: Program, protocol_name: str, in_public: InPublic) -> tuple
         walk.work(index)
         events.append(~index)
 
-    counting.rounds.run(program.graph.first, work, walk.after)
+    counting.rounds.run(program.graph.first, work, walk.after, walk.local)
     return counting, walk.most, events
 
 

@@ -12,9 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 
 from private_keras.plan.plan import Plan
+from private_keras.protocols.protocol import Protocol, Share
 from private_keras.server.execute.values import Operation, Value
 
 LATE = frozenset({"reshape", "transpose", "broadcast", "pad", "negate", "shift"})
+# Steps that open nothing, whatever their operands are.
+LOCAL = LATE | {"constant", "slice", "gather", "concatenate", "add", "subtract", "reduce_sum", "sum_pool", "random"}
 
 # The results of a step, its own and the bits that it keeps, from its number and operands.
 Compute = Callable[[int, list[Value]], Sequence[Value]]
@@ -79,7 +82,7 @@ class Walk:
     Args:
         graph: of a plan.
         inputs: the plan's inputs by name.
-        settle: waits for operands that are being masked.
+        protocol: whose shares the values are.
         compute: what steps do.
 
     Attributes:
@@ -87,11 +90,9 @@ class Walk:
         most: the most elements that results of steps held at the end of one.
     """
 
-    def __init__(
-        self, graph: Graph, inputs: Mapping[str, Value], settle: Callable[[list[Value]], None], compute: Compute
-    ):
+    def __init__(self, graph: Graph, inputs: Mapping[str, Value], protocol: Protocol, compute: Compute):
         self._graph = graph
-        self._settle = settle
+        self._protocol = protocol
         self._compute = compute
         self._uses = dict(graph.uses)
         self._needs = list(graph.needs)
@@ -103,14 +104,24 @@ class Walk:
     def work(self, index: int) -> None:
         """Runs a step, and before it what waited for it."""
         # Other steps run while this one waits, and may run late steps that it needs, too; from here on none does.
-        values = self.values
-        self._settle([values[name] for name in self._graph.operands[index] if name in values])
+        self._protocol.settle(self._shares(index))
         for late in self._graph.late[index]:
             if late not in self._done:
                 self._done.add(late)
                 self._run(late)
                 self._forget_behind(late)
         self._run(index)
+
+    def local(self, index: int) -> bool:
+        """Whether a step that begins now waits for no round."""
+        at = self._graph.operations[index]
+        return at.public or at.step.op in LOCAL and not self._protocol.settling(self._shares(index))
+
+    def _shares(self, index: int) -> list[Share]:
+        """Operands of a step and of the late ones before it, as far as they are there."""
+        values = self.values
+        found = [values.get(name) for name in self._graph.operands[index]]
+        return [value for value in found if isinstance(value, Share)]
 
     def after(self, index: int) -> list[int]:
         """Forgets what the step was the last to use; numbers of the steps that can start now."""

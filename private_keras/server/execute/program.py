@@ -92,7 +92,7 @@ class Program:
                 on_step(index, self.plan.steps[index])
             return ready
 
-        p.rounds.run(self.graph.first, walk.work, after)
+        p.rounds.run(self.graph.first, walk.work, after, walk.local)
         return {item.name: as_share(p, walk.values[item.value]) for item in self.plan.outputs}
 
     def walk(self, p: Protocol, inputs: Mapping[str, Share | np.ndarray], in_public: InPublic) -> Walk:
@@ -118,10 +118,7 @@ class Program:
                 where = place(index, at.step)
                 raise PrivateKerasError(f"{where}: the step failed with {type(error).__name__}") from error
 
-        def settle(operands: list[Value]) -> None:
-            p.settle([value for value in operands if isinstance(value, Share)])
-
-        return Walk(self.graph, self._checked(inputs), settle, results)
+        return Walk(self.graph, self._checked(inputs), p, results)
 
     def _checked(self, inputs: Mapping[str, Share | np.ndarray]) -> dict[str, Value]:
         names = {item.name for item in self.plan.inputs}

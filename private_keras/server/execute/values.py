@@ -64,7 +64,10 @@ class Operation:
 
 def public(*values: Value) -> bool:
     """Whether all values are public."""
-    return all(isinstance(value, np.ndarray) for value in values)
+    for value in values:
+        if not isinstance(value, np.ndarray):
+            return False
+    return True
 
 
 def as_share(p: Protocol, value: Value) -> Share:
