@@ -43,6 +43,7 @@ VALUES = {
     "stream": st.integers(0, 3),
     "slopes": st.lists(st.integers(-2, 2), min_size=2, max_size=2),
     "slope_bits": st.integers(0, 3),
+    "width": st.sampled_from([20, 61, 62]),
     "knots": st.lists(st.integers(-9, 9), max_size=3, unique=True).map(sorted),
     "coefficients": st.lists(st.lists(st.integers(-99, 99), min_size=3, max_size=3), min_size=1, max_size=4),
     **{
