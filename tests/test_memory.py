@@ -1,6 +1,7 @@
 """Memory of a server's arrays: what is in an array stays there, what is freed is used again, and no more is kept."""
 
 import contextvars
+import ctypes
 import gc
 import threading
 import time
@@ -206,3 +207,23 @@ def test_servers_use_it_and_give_it_back_when_idle():
         while any(touched(pid) > 2048 for pid in cluster.pids):
             assert time.monotonic() < ends, [touched(pid) for pid in cluster.pids]
             time.sleep(0.2)
+
+
+def test_locked_pages_are_cleared_too():
+    """The system does not take back what is locked, yet it counts as cleared afterwards."""
+    nbytes, libc = 1 << 20, ctypes.CDLL(None, use_errno=True)
+
+    def scenario():
+        forget()
+        array = np.full(nbytes, 255, np.uint8)
+        address = ctypes.c_void_p(array.ctypes.data)
+        if libc.mlock(address, ctypes.c_size_t(nbytes)) != 0:
+            pytest.skip("no memory may be locked here")
+        try:
+            del array
+            forget()
+            return [np.zeros(nbytes, np.uint8).any() for _ in range(2)]
+        finally:
+            libc.munlock(address, ctypes.c_size_t(nbytes))
+
+    assert within(scenario) == [False, False]

@@ -142,7 +142,11 @@ class Pool {
         free.erase(range);
         touched_free -= found.bytes;
         uintptr_t end = at + found.bytes, first = round_up(at, PAGE), last = end / PAGE * PAGE;
-        if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+        if (first < last) {
+            void* pages = reinterpret_cast<void*>(first);
+            // The system keeps what is locked.
+            if (madvise(pages, last - first, MADV_DONTNEED) != 0) std::memset(pages, 0, last - first);
+        }
         // Those ends are not clear. They are too small to count, but `fresh` memory must be.
         std::memset(reinterpret_cast<void*>(at), 0, std::min(first, end) - at);
         if (last >= first) std::memset(reinterpret_cast<void*>(last), 0, end - last);
