@@ -21,6 +21,8 @@ from private_keras.errors import (
 )
 from private_keras.plan.builder import PlanBuilder
 from private_keras.protocols.trio import Supply
+from private_keras.ring.steps import Draw
+from private_keras.server.collect import Collected
 from private_keras.server.material import Material
 from private_keras.server.stock import Item as Stocked
 from private_keras.server.stock import ItemNotFound, Stock
@@ -449,5 +451,9 @@ def test_nothing_prints_a_key_or_a_seed(cluster, weights):
     seeds = [seed for pair in item.seeds.values() for seed in pair]
     supply = Supply(seeds[0], 1, (), (np.frombuffer(seeds[1], np.uint64),))
     stocked = Stocked(item.id, "alice", bytes(32), {}, frozenset(), {"x": seeds[0]}, supply)
-    for thing in (item, supply, stocked):
-        assert "seed" not in repr(thing) and "key" not in repr(thing) and "array" not in repr(thing)
+    draw = Draw(b"sixteen secret b", 1, 0, 4)
+    material = Material(np.zeros(2, np.uint64), np.ones(2, np.uint64), np.ones(2, np.uint64))
+    collected = Collected(None, {"x": material}, None, None, {"x": seeds[0]})
+    for thing in (item, supply, stocked, draw, material, collected):
+        text = repr(thing)
+        assert "seed" not in text and "key" not in text and "array" not in text and "secret" not in text

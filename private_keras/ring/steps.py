@@ -20,6 +20,10 @@ class Draw(NamedTuple):
     first: int
     size: int
 
+    def __repr__(self) -> str:
+        """Without the key: errors and logs may quote it."""
+        return f"Draw(nonce={self.nonce}, first={self.first}, size={self.size})"
+
 
 Words = np.ndarray | Draw
 

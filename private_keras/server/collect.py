@@ -34,7 +34,7 @@ class Collected:
     """
 
     schedule: Schedule
-    material: dict[str, Material]
+    material: dict[str, Material] = field(repr=False)
     room: Room
     item: Item | None = None
     seeds: dict[str, bytes] = field(default_factory=dict, repr=False)

@@ -5,7 +5,7 @@ AES-CTR stream with nonce 0. A client draws fresh seeds for every tensor. Each s
 independent of x.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -28,9 +28,9 @@ class Material:
         difference: m - l where somebody needs it again and again.
     """
 
-    masked: np.ndarray | None
-    mask: np.ndarray
-    difference: np.ndarray | None = None
+    masked: np.ndarray | None = field(repr=False)
+    mask: np.ndarray = field(repr=False)
+    difference: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def nbytes(self) -> int:
