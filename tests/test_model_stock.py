@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import os
 import signal
+import threading
 import time
 
 import keras
@@ -11,10 +12,10 @@ import numpy as np
 import pytest
 
 import private_keras as pk
-from private_keras.cluster import LocalCluster, SimulatedCluster
+from private_keras.cluster import Item, LocalCluster, SimulatedCluster
 from private_keras.cluster.shares import delete_abandoned
-from private_keras.errors import InputError
-from private_keras.models.stock import StockReport
+from private_keras.errors import ClusterError, InputError
+from private_keras.models.stock import Job, Stock, StockReport
 from tests.test_faults import eventually
 
 
@@ -36,6 +37,11 @@ X = np.random.default_rng(0).uniform(0, 1, (10, 8, 8, 1))
 
 def expected(model, x):
     return keras.ops.convert_to_numpy(model(x))
+
+
+def held(cluster):
+    """Bytes that each server holds."""
+    return [client.health().stored_bytes for client in cluster._clients]
 
 
 def from_stock(cluster):
@@ -148,13 +154,147 @@ def test_a_batch_that_is_refused_uses_nothing(cluster):
 
 
 def test_nothing_is_left_on_the_servers_when_the_model_is_gone(cluster):
-    before = [client.health().stored_bytes for client in cluster._clients]
+    gc.collect()
+    delete_abandoned()  # of other tests, which must not make room for what this one would leave
+    before = held(cluster)
     model = small()
     model.prepare(3, batch_size=1, verbose=0)
+    assert all(now > then for now, then in zip(held(cluster), before, strict=True))
     del model
     gc.collect()
     delete_abandoned()
-    assert [client.health().stored_bytes for client in cluster._clients] <= before
+    assert held(cluster) == before
+
+
+def test_a_batch_beyond_what_the_model_is_narrowed_to_leaves_the_stock_alone(cluster):
+    model = small()
+    model.narrow(1.0)
+    model.prepare(2, batch_size=1, refill=True, verbose=0)
+    full, made = held(cluster), cluster.stats.ahead.runs
+    wide = X[:1] + 1.0
+    for _ in range(3):
+        np.testing.assert_allclose(model.predict(wide, verbose=0), expected(model, wide), atol=2e-3)
+        assert not from_stock(cluster)
+        assert (held(cluster), cluster.stats.ahead.runs, model.stock()[1].level) == (full, made, 2)
+    model.narrow(1.0)  # again: nothing changes
+    assert model.stock()[1].level == 2
+    np.testing.assert_allclose(model.predict(X[:1], verbose=0), expected(model, X[:1]), atol=2e-3)
+    assert from_stock(cluster)
+    assert eventually(lambda: held(cluster) == full)
+
+
+def test_items_for_another_plan_are_deleted_on_the_servers(cluster):
+    """The weights' shares stay, so that nothing else would take the items along."""
+    model = small()
+    model.narrow(1.0)
+    model.prepare(1, batch_size=1, verbose=0)
+    model.prepare(0, batch_size=1, verbose=0)
+    empty = held(cluster)
+    for largest in (1.0, 2.0, None, 1.0):
+        model.narrow(largest)
+        assert held(cluster) == empty
+        model.prepare(3, batch_size=1, verbose=0)
+    model.narrow(None)
+    assert held(cluster) == empty
+
+
+def test_servers_that_cannot_delete_do_not_stop_the_model(cluster, monkeypatch):
+    model = small()
+    model.prepare(1, batch_size=1, verbose=0)
+
+    def failing(*_):
+        raise ClusterError("not there")
+
+    monkeypatch.setattr(cluster, "delete", failing)
+    model.narrow(1.0)
+    assert model.stock()[1].level == 0
+    monkeypatch.undo()
+    gc.collect()
+
+
+class Slow:
+    """A cluster that makes items when it is let, and counts them."""
+
+    incarnation = "1"
+
+    def __init__(self):
+        self.made = self.deleted = 0
+        self.begun, self.let = threading.Semaphore(0), threading.Semaphore(0)
+
+    def prepare(self, plan, known):
+        self.begun.release()
+        assert self.let.acquire(timeout=20)
+        self.made += 1
+        return Item(bytes(16), "1", b"", {})
+
+    def delete(self, *items):
+        self.deleted += len(items)
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    monkeypatch.setattr("private_keras.models.stock.about", lambda plan, known: plan)
+    return Slow()
+
+
+def begin_refill(stock, slow, job, count):
+    """A shelf that is full but for one item, which is being made in the background."""
+    slow.let.release(count)
+    stock.fill(1, job, count, True, lambda done: None)
+    for _ in range(count):
+        assert slow.begun.acquire(timeout=20)
+    assert stock.take(1, job) is not None
+    stock.replace(1, job)
+    assert slow.begun.acquire(timeout=20)
+
+
+def test_filling_beside_a_refill_makes_no_more_than_wanted(slow):
+    stock, job = Stock(), Job(slow, b"plan", {})
+    begin_refill(stock, slow, job, 2)
+    thread = threading.Thread(target=stock.fill, args=(1, job, 2, True, lambda done: None))
+    thread.start()
+    slow.let.release(5)
+    thread.join(20)
+    assert eventually(lambda: not any(t.name == "stock" for t in threading.enumerate()))
+    assert (stock.report("m")[1].level, slow.made) == (2, 3)
+
+
+def test_filling_without_refill_ends_the_refill(slow):
+    stock, job = Stock(), Job(slow, b"plan", {})
+    begin_refill(stock, slow, job, 3)
+    assert stock.take(1, job) is not None  # two are missing, one of them is being made
+    thread = threading.Thread(target=stock.fill, args=(1, job, 1, False, lambda done: None))
+    thread.start()
+    assert eventually(lambda: not stock.report("m")[1].refill)
+    slow.let.release(5)
+    thread.join(20)
+    assert eventually(lambda: not any(t.name == "stock" for t in threading.enumerate()))
+    # What was being made when the level fell is too much.
+    assert (stock.report("m")[1].level, slow.made, slow.deleted) == (1, 4, 1)
+
+
+def test_what_is_used_while_the_refill_ends_is_made_too(slow):
+    """Whether the thread looks before or after: each use is followed by an item."""
+    stock, job = Stock(), Job(slow, b"plan", {})
+    slow.let.release(10_000)
+    stock.fill(1, job, 1, True, lambda done: None)
+    for _ in range(500):
+        assert eventually(lambda: stock.take(1, job) is not None)
+        stock.replace(1, job)
+    assert eventually(lambda: stock.report("m")[1].level == 1)
+
+
+def test_the_servers_are_asked_outside_the_lock(slow, monkeypatch):
+    stock, job = Stock(), Job(slow, b"plan", {})
+    slow.let.release(3)
+    stock.fill(1, job, 1, True, lambda done: None)
+    monkeypatch.setattr(Slow, "incarnation", property(lambda self: str(len(stock.report("m").rows))))
+    other = threading.Thread(target=lambda: (stock.missing(1, Job(slow, b"plan", {}), 1),
+                                             stock.take(1, Job(slow, b"plan", {})),
+                                             stock.replace(1, Job(slow, b"plan", {}))), daemon=True)  # fmt: skip
+    other.start()
+    other.join(20)
+    assert not other.is_alive()
 
 
 def test_a_server_that_was_started_anew_has_no_stock():

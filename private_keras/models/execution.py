@@ -41,7 +41,10 @@ class Execution:
 
     def narrow(self, largest: float | None) -> None:
         """Plans are for inputs of this size at most from now on; see `PrivateModel.narrow`."""
-        self._largest = windows.checked(largest)
+        largest = windows.checked(largest)
+        if largest == self._largest:
+            return
+        self._largest = largest
         self.jobs.stock.clear()
         self._traced.clear()
         self._guards.clear()
@@ -124,19 +127,23 @@ class Execution:
         if not inputs.is_secret(arrays):
             self._guards[len(arrays[0]), not wide].check(values)
         cluster = current()
+        # What is ready is for batches that `narrow` speaks of; one beyond neither takes it nor replaces it.
+        stocked = self._largest is None or not wide
         try:
-            results = self._run(cluster, traced, values, len(arrays[0]))
+            results = self._run(cluster, traced, values, len(arrays[0]), stocked)
         except HandleNotFound:
             # A server was started anew and knows nothing of before; nothing of this batch was computed.
             self._shares = None
-            results = self._run(cluster, traced, values, len(arrays[0]))
+            results = self._run(cluster, traced, values, len(arrays[0]), stocked)
         return _outputs(traced, results)
 
     def _run(
-        self, cluster: Cluster, traced: Traced, values: Mapping[str, np.ndarray | Column], rows: int
+        self, cluster: Cluster, traced: Traced, values: Mapping[str, np.ndarray | Column], rows: int, stocked: bool
     ) -> dict[str, np.ndarray]:
         given = inputs.given(cluster, values)
         job = Job(cluster, traced.plan, self._weights(cluster, traced))
+        if not stocked:
+            return cluster.run(traced.plan, {**job.known, **given})
         with self._ready(rows, job, given) as item:
             return cluster.run(traced.plan, {**job.known, **given}, item=item)
 

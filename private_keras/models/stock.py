@@ -1,9 +1,11 @@
 """Predictions that servers have made ready: how many there are for which batch size, made now or in the background."""
 import collections
+import contextlib
 import html
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from private_keras.cluster import Cluster, Handle, Item, PublicValue, Traffic, about
 from private_keras.plan.plan import Plan
@@ -24,16 +26,23 @@ class Job:
     plan: Plan
     known: Known
 
-    @property
+    @cached_property
     def content(self) -> tuple[bytes, str]:
-        """What it is about: two with the same can use the same items."""
+        """What it is about: two with the same can use the same items. May call servers: not under a lock."""
         return about(self.plan, self.known), self.cluster.incarnation
 
 
 class _Shelf:
-    """Items for one batch size; all for one job."""
+    """Items for one batch size; all for one job.
+
+    Attributes:
+        turn: of the thread that refills it now; one whose turn is over makes nothing more.
+        making: held while an item is made, so that two threads do not both make the last one.
+    """
 
     def __init__(self) -> None:
+        self.making = threading.Lock()
+        self.turn: object | None = None
         self.items: collections.deque[Item] = collections.deque()
         self.job: Job | None = None
         self.content = (b"", "")
@@ -43,7 +52,19 @@ class _Shelf:
         self.made = Traffic()
         self.stored: tuple[int, ...] = ()
         self.trouble = ""
-        self.filling = False
+
+    def become(self, job: Job | None, content: tuple[bytes, str]) -> "_Dropped":
+        """Is for this job from now; gives the items that it was for another one."""
+        dropped: _Dropped = []
+        if self.content != content:
+            if self.job is not None:
+                dropped = [(self.job.cluster, list(self.items))]
+            self.items.clear()
+        self.job, self.content = job, content
+        return dropped
+
+
+_Dropped = list[tuple[Cluster, list[Item]]]
 
 
 @dataclass(frozen=True)
@@ -134,81 +155,90 @@ class Stock:
         content = job.content
         with self._lock:
             shelf = self._shelves.setdefault(batch_size, _Shelf())
-            if shelf.content != content:
-                shelf.items.clear()
-            shelf.job, shelf.content = job, content
-            shelf.wanted, shelf.refill, shelf.trouble = count, refill, ""
-            surplus = [shelf.items.pop() for _ in range(len(shelf.items) - count)]
-        if surplus:
-            job.cluster.delete(*surplus)
+            dropped = shelf.become(job, content)
+            shelf.wanted, shelf.refill, shelf.trouble, shelf.turn = count, refill, "", None
+            dropped += [(job.cluster, [shelf.items.pop() for _ in range(len(shelf.items) - count)])]
+        _delete(dropped)
         self._make(shelf, told)
 
-    def _make(self, shelf: _Shelf, told: Told) -> None:
-        """Makes what is missing; ends early when the shelf is for something else meanwhile."""
+    def _make(self, shelf: _Shelf, told: Told, turn: object | None = None) -> None:
+        """Makes what is missing; in the background as long as it is this thread's turn."""
         done = 0
         while True:
-            with self._lock:
-                job, content = shelf.job, shelf.content
-                if job is None or len(shelf.items) >= shelf.wanted:
-                    return
-            item = job.cluster.prepare(job.plan, job.known)
-            with self._lock:
-                shelf.made, shelf.stored = shelf.made + item.made, item.stored
-                kept = shelf.content == content
-                if kept:
-                    shelf.items.append(item)
+            with shelf.making:
+                with self._lock:
+                    job, content = shelf.job, shelf.content
+                    if turn is not shelf.turn and turn is not None:
+                        return
+                    if job is None or len(shelf.items) >= shelf.wanted:
+                        if turn is not None:  # in one go with the look, so that nobody counts on a thread that ends
+                            shelf.turn, shelf.trouble = None, ""
+                        return
+                item = job.cluster.prepare(job.plan, job.known)
+                with self._lock:
+                    shelf.made, shelf.stored = shelf.made + item.made, item.stored
+                    kept = shelf.content == content and len(shelf.items) < shelf.wanted
+                    if kept:
+                        shelf.items.append(item)
             done += 1
             told(done)
             if not kept:
-                job.cluster.delete(item)
+                _delete([(job.cluster, [item])])
 
     def missing(self, batch_size: int, job: Job, count: int) -> int:
         """How many items `fill` would make."""
+        content = job.content
         with self._lock:
             shelf = self._shelves.get(batch_size)
-            return count - (len(shelf.items) if shelf is not None and shelf.content == job.content else 0)
+            return count - (len(shelf.items) if shelf is not None and shelf.content == content else 0)
 
     def take(self, batch_size: int, job: Job) -> Item | None:
-        """An item for this job, if there is one; it is the caller's."""
+        """An item for this job, if there is one; it is the caller's. Items for another one are let go."""
+        shelf = self._shelves.get(batch_size)
+        if shelf is None:
+            return None
+        content = job.content
+        dropped: _Dropped = []
+        item = None
         with self._lock:
-            shelf = self._shelves.get(batch_size)
-            if shelf is None or not shelf.items:
-                return None
-            if shelf.content != job.content:
-                shelf.items.clear()  # of weights that the model has no more; they go with those
-                return None
-            shelf.used += 1
-            return shelf.items.popleft()
+            if shelf.items and shelf.content != content:
+                dropped = shelf.become(None, (b"", ""))
+            elif shelf.items:
+                shelf.used += 1
+                item = shelf.items.popleft()
+        _delete(dropped)
+        return item
 
     def replace(self, batch_size: int, job: Job) -> None:
         """Begins to make in the background what is missing, where that is wanted; after a job like this one."""
+        shelf = self._shelves.get(batch_size)
+        if shelf is None:
+            return
+        content = job.content
         with self._lock:
-            shelf = self._shelves.get(batch_size)
-            if shelf is None or not shelf.refill or shelf.filling:
+            if not shelf.refill:
                 return
-            content = job.content
-            if shelf.content == content and len(shelf.items) >= shelf.wanted:
-                return
-            if shelf.content != content:
-                shelf.items.clear()
-            shelf.job, shelf.content, shelf.filling = job, content, True
-        threading.Thread(target=self._refill, args=(shelf,), name="stock", daemon=True).start()
+            dropped = shelf.become(job, content)
+            turn = None
+            if shelf.turn is None and len(shelf.items) < shelf.wanted:
+                turn = shelf.turn = object()
+        _delete(dropped)
+        if turn is not None:
+            threading.Thread(target=self._refill, args=(shelf, turn), name="stock", daemon=True).start()
 
-    def _refill(self, shelf: _Shelf) -> None:
-        trouble = ""
+    def _refill(self, shelf: _Shelf, turn: object) -> None:
         try:
-            self._make(shelf, lambda done: None)
+            self._make(shelf, lambda done: None, turn)
         except Exception as error:  # a thread of its own has nobody to raise to; the report tells, predictions go on
-            trouble = f"{type(error).__name__}: {error}"[:200]
-        with self._lock:
-            shelf.filling, shelf.trouble = False, trouble
+            with self._lock:
+                if shelf.turn is turn:
+                    shelf.turn, shelf.trouble = None, f"{type(error).__name__}: {error}"[:200]
 
     def clear(self) -> None:
-        """Lets go of all items: their weights are the model's no more. Servers let go of both together."""
+        """Lets go of all items: what they were made for is the model's no more."""
         with self._lock:
-            for shelf in self._shelves.values():
-                shelf.items.clear()
-                shelf.job, shelf.content = None, (b"", "")
+            dropped = [part for shelf in self._shelves.values() for part in shelf.become(None, (b"", ""))]
+        _delete(dropped)
 
     def report(self, model: str) -> StockReport:
         """What there is."""
@@ -220,3 +250,11 @@ class Stock:
                 )
                 for size, shelf in sorted(self._shelves.items())
             ))  # fmt: skip
+
+
+def _delete(dropped: Iterable[tuple[Cluster, list[Item]]]) -> None:
+    """Tells servers to forget items; they cannot know that nobody wants them."""
+    for cluster, items in dropped:
+        if items:
+            with contextlib.suppress(Exception):  # what is in the way of that is in the way of no prediction
+                cluster.delete(*items)
