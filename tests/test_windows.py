@@ -46,7 +46,7 @@ def values(plan: Plan, seed: int = 0) -> dict[str, np.ndarray]:
 
 def narrowed(plan: Plan, largest: float, weights: dict[str, np.ndarray]) -> Plan:
     spans = {i.name: Span(-largest, largest) for i in plan.inputs if i.name not in weights}
-    return narrow_windows(plan, ranges(plan, spans, weights).spans)
+    return narrow_windows(plan, spans, weights)
 
 
 def widths(plan: Plan) -> dict[str, int]:
@@ -82,6 +82,34 @@ def test_three_parties_compute_the_same_in_narrow_windows():
         total = sum(account(p, "trio"), Cost())
         assert (total.rounds, dict(total.sent)) == session.measured()
     assert np.abs(results[0] - results[1]).max() <= 3 * 2.0**-F
+
+
+def test_windows_hold_where_rounding_is_all_there_is():
+    """Values that shrink below a unit and are summed and enlarged again: what they are then is rounding."""
+    n = 256
+    b = PlanBuilder()
+    b.input("x", (n,), F, "client")
+    b.input("shrink", (n, n), F, "client")
+    b.input("grow", (n, n), F, "client")
+    y = b.add("truncate", b.add("matmul", b.add("reshape", "x", shape=[1, n]), "shrink"), bits=F)
+    b.output(b.add("relu", b.add("matmul", y, "grow"), truncate=F), "y", ["client"])
+    plan = b.build("rounding", "predict")
+    weights = {"shrink": np.eye(n) * 2.0**-18, "grow": np.full((n, n), 2.0**12)}
+    after = narrowed(plan, 2.0**-6, weights)
+    # Each sum is n units, one for each rounded term, times the weight.
+    assert n * 2.0 ** (12 + F) < 2.0 ** widths(after)["relu"] < 2.0**62
+    x = np.full(n, 2.0**-6)
+    opened = []
+    for case in (plan, after):
+        session, program = Session(default_kernel()), Program(case)
+
+        def run(party, *shares, program=program):
+            return program.compute(party, dict(zip(("x", *weights), shares, strict=True)))["y"]
+
+        result = session.run(run, *(encode(v, F) for v in (x, *weights.values())))
+        opened.append(decode(result, F))
+    for result in opened:
+        assert (result >= 0).all() and (result <= n * 2.0 ** (12 - F) + 1).all()
 
 
 @settings(max_examples=40, deadline=None)

@@ -9,7 +9,6 @@ import numpy as np
 
 from private_keras.errors import InputError
 from private_keras.plan.passes.windows import narrow_windows
-from private_keras.plan.ranges import ranges
 from private_keras.plan.spans import Span
 from private_keras.tensor import Column
 from private_keras.tracing import Traced
@@ -29,7 +28,7 @@ def checked(largest: float | None) -> float | None:
 def narrowed(traced: Traced, largest: float) -> Traced:
     """The same with a plan for inputs of this size at most; its weights prove the rest."""
     spans = {spec.name: Span(max(spec.low, -largest), min(spec.high, largest)) for spec in traced.inputs}
-    return replace(traced, plan=narrow_windows(traced.plan, ranges(traced.plan, spans, traced.weights).spans))
+    return replace(traced, plan=narrow_windows(traced.plan, spans, traced.weights))
 
 
 def within(values: Mapping[str, np.ndarray | Column], largest: float) -> bool:

@@ -18,6 +18,8 @@ from private_keras.plan.spans import Span, hull, inside, product, spline
 # One bit less than servers need: for rounding, and for the errors of functions.
 _PROVEN_BITS = LIMIT_BITS - 1
 _TRUTH = Span(0.0, 1.0)
+# Steps whose results are not exact.
+_ROUNDS = {"truncate", "rescale", "relu", "gate", "exp", "reciprocal", "rsqrt", "sqrt", "log", "softmax", "spline"}
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,9 @@ class _At:
     makers: dict[str, Step]
 
 
-def ranges(plan: Plan, inputs: Mapping[str, Span], weights: Mapping[str, np.ndarray]) -> Ranges:
+def ranges(
+    plan: Plan, inputs: Mapping[str, Span], weights: Mapping[str, np.ndarray], rounding: float = 0.0
+) -> Ranges:
     """Bounds on all values of a plan.
 
     Args:
@@ -68,9 +72,10 @@ def ranges(plan: Plan, inputs: Mapping[str, Span], weights: Mapping[str, np.ndar
         inputs: span of each input, in real numbers, but for those in `weights`.
         weights: real values of inputs that are known, by name: products with them are bounded by sums of their
             columns.
+        rounding: units of its result that a step which rounds may err by, and that its span takes in.
 
     Returns:
-        Spans hold up to rounding: a few units for each truncation.
+        Spans hold up to rounding, a few units for each truncation, unless `rounding` covers it.
 
     Cost: the order of the sizes of weights and constants; nothing of the order of the plan's other tensors.
     """
@@ -94,6 +99,10 @@ def ranges(plan: Plan, inputs: Mapping[str, Span], weights: Mapping[str, np.ndar
             span = RULES[step.op](at, *operands)
         # Infinite bounds cancel to NaN, which would compare as proven.
         span = Span(*(b if not math.isnan(b) else s * math.inf for b, s in zip(span, (-1, 1), strict=True)))
+        if rounding and step.op in _ROUNDS:
+            error = rounding / 2.0**kind.fraction
+            # What is not negative rounds to what is not.
+            span = Span(max(span.low - error, min(span.low, 0.0)), span.high + error)
         spans[step.output] = span
         makers[step.output] = step
         largest = max(span.size * 2.0**kind.fraction, inside(step, operands, types))

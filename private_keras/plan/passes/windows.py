@@ -8,23 +8,36 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from private_keras.plan.passes.graph import with_steps
 from private_keras.plan.plan import Plan
+from private_keras.plan.ranges import ranges
 from private_keras.plan.records import Step
 from private_keras.plan.spans import Span, compared
 
-# For the rounding of truncations, and the errors of functions, on the way to a value.
+# What functions err by in proportion to their values.
 _MARGIN = 2.0
+# Units that a step which rounds may err by besides: one for a truncation, nine for functions (`docs/functions.md`), in
+# the spans from where they arise on, so that sums and weights enlarge them as they do values, however small these are.
+_ROUNDING = 16.0
 _DIGIT = 4
 
 
-def narrow_windows(plan: Plan, spans: Mapping[str, Span]) -> Plan:
-    """The plan with comparisons as narrow as the spans allow; none is wider than before.
+def narrow_windows(plan: Plan, inputs: Mapping[str, Span], weights: Mapping[str, np.ndarray]) -> Plan:
+    """The plan with comparisons as narrow as bounds on its values allow; none is wider than before.
 
     Args:
         plan: after all other passes.
-        spans: of all values, proven (`plan.ranges`).
+        inputs: span of each input, in real numbers, but for those in `weights`.
+        weights: real values of inputs that are known, by name.
     """
+    fractions = {item.name: item.type.fraction for item in plan.inputs}
+    # Inputs and weights are rounded when they are shared.
+    shared = {name: np.rint(np.asarray(w, np.float64) * 2.0 ** fractions[name]) / 2.0 ** fractions[name] for name, w in weights.items()}
+    units = {name: 2.0 ** -fractions[name] for name in inputs}
+    rounded = {name: Span(x.low - units[name], x.high + units[name]) for name, x in inputs.items()}
+    spans = ranges(plan, rounded, shared, _ROUNDING).spans
     return with_steps(plan, [_narrowed(plan, step, spans) for step in plan.steps])
 
 
