@@ -134,6 +134,20 @@ def test_proven_batches_are_not_run_in_the_clear(monkeypatch):
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize("largest", [0.1, 0.3, 100.0])
+def test_batches_within_narrow_windows_are_not_run_in_the_clear(largest, monkeypatch):
+    calls = []
+    monkeypatch.setattr("private_keras.models.guard.shadow", lambda *a: calls.append(1))
+    keras.utils.set_random_seed(0)
+    model = pk.convert(keras.Sequential([
+        keras.Input((20,)), keras.layers.Dense(16, activation="relu"), keras.layers.Dense(8, activation="relu"),
+    ]))  # fmt: skip
+    model.narrow(largest)
+    for size in (largest, largest / 3):
+        model.predict(np.full((2, 20), size), verbose=0)
+    assert not calls
+
+
 def test_weights_that_change_are_bounded_again(shared):
     model = ones()
     x = np.full((1, 1000), 30.0)

@@ -83,7 +83,7 @@ class Execution:
             if narrow:
                 traced = windows.narrowed(traced, self._largest)
             self._traced[batch_size, narrow] = traced
-            self._guards[batch_size, narrow] = Guard(self._model.name, traced)
+            self._guards[batch_size, narrow] = Guard(self._model.name, traced, self._largest if narrow else None)
         return self._traced[batch_size, narrow]
 
     def _require_known(self) -> None:

@@ -31,12 +31,14 @@ class Guard:
     Args:
         model: name, for errors.
         traced: the model as a plan, with its weights.
+        largest: size of inputs that the plan was made for; None for any.
     """
 
-    def __init__(self, model: str, traced: Traced):
+    def __init__(self, model: str, traced: Traced, largest: float | None = None):
         self._model = model
         self._traced = traced
-        self._proven: dict[tuple[int, ...], bool] = {}
+        self._largest = math.inf if largest is None else largest
+        self._proven: dict[tuple[float, ...], bool] = {}
         self._weights: dict[str, np.ndarray] | None = None
         self._spans: dict[str, Span] = {}
 
@@ -53,10 +55,10 @@ class Guard:
             clear.
         """
         specs = self._traced.inputs
-        sizes = tuple(_exponent(values[spec.name]) for spec in specs)
+        sizes = tuple(self._bound(values[spec.name]) for spec in specs)
         if sizes not in self._proven:
             spans = {
-                spec.name: Span(max(spec.low, -(2.0**size)), min(spec.high, 2.0**size))
+                spec.name: Span(max(spec.low, -size), min(spec.high, size))
                 for spec, size in zip(specs, sizes, strict=True)
             }
             self._proven[sizes] = ranges(self._traced.plan, spans, self._traced.weights).proven
@@ -75,6 +77,12 @@ class Guard:
                 f"model {self._model!r}: fixed point cannot hold this batch on its way; nothing of it was shared. "
                 f"{' '.join(lines)} {ADVICE} model.check(x) lists the ranges of all layers."
             )
+
+    def _bound(self, values: np.ndarray) -> float:
+        """A bound on |value|: a power of two from 1 on, so that few are looked at, or what the plan was made for."""
+        largest = max(-float(values.min()), float(values.max()))
+        rounded = 2.0 ** math.ceil(math.log2(max(largest, 1.0)))
+        return self._largest if largest <= self._largest < rounded else rounded
 
 
 def problems(seen: Shadow) -> list[Problem]:
@@ -96,9 +104,3 @@ def wrapping(seen: Shadow) -> list[Problem]:
         text = f"expected values below {item.limit:.4g} in size. Received: values beyond."
         found.setdefault(layer, Problem(layer, item.step.op, text))
     return list(found.values())
-
-
-def _exponent(values: np.ndarray) -> int:
-    """The least e >= 0 with |value| <= 2^e for all values."""
-    largest = max(-float(values.min()), float(values.max()), 1.0)
-    return math.ceil(math.log2(largest))
