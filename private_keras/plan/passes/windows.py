@@ -32,10 +32,9 @@ def narrow_windows(plan: Plan, inputs: Mapping[str, Span], weights: Mapping[str,
         inputs: span of each input, in real numbers, but for those in `weights`.
         weights: real values of inputs that are known, by name.
     """
-    fractions = {item.name: item.type.fraction for item in plan.inputs}
+    units = {item.name: 2.0**-item.type.fraction for item in plan.inputs}
     # Inputs and weights are rounded when they are shared.
-    shared = {name: np.rint(np.asarray(w, np.float64) * 2.0 ** fractions[name]) / 2.0 ** fractions[name] for name, w in weights.items()}
-    units = {name: 2.0 ** -fractions[name] for name in inputs}
+    shared = {name: np.rint(np.asarray(w, np.float64) / units[name]) * units[name] for name, w in weights.items()}
     rounded = {name: Span(x.low - units[name], x.high + units[name]) for name, x in inputs.items()}
     spans = ranges(plan, rounded, shared, _ROUNDING).spans
     return with_steps(plan, [_narrowed(plan, step, spans) for step in plan.steps])
