@@ -52,8 +52,7 @@ class Servers:
         self.jobs[party] = Jobs(self.lanes[party].wake)
 
     def run(
-        self, work, job=None, digests=(DIGEST,) * 3, parties=(0, 1, 2), seconds=10.0, draws=None, together=False,
-        needed=None,
+        self, work, job=None, digests=(DIGEST,) * 3, parties=(0, 1, 2), seconds=10.0, draws=None, needed=None,
     ):  # fmt: skip
         """work(party, job, lanes) at each party; returns results or exceptions, by party.
 
@@ -73,7 +72,7 @@ class Servers:
                         lanes.fail(party)
                         raise
                     drew = {peer: draws(party, peer) if draws else 7 for peer in lanes.channels}
-                    lanes.finish(drew, needed(party) if needed else list(drew), together)
+                    lanes.finish(drew, needed(party) if needed else list(drew))
             except Exception as error:  # handed to the test
                 results[party] = error
 
@@ -194,6 +193,19 @@ def test_the_helper_disagreeing_withholds_results_from_those_who_have_them(serve
     results = servers.run(keys_of, draws=lambda p, peer: 8 if (p, peer) == (2, party) else 7, needed=NEEDED)
     assert isinstance(results[party], FrameError) and "server2 drew randomness" in str(results[party])
     assert isinstance(results[2], dict)
+    pairs(servers.run(keys_of, needed=NEEDED))
+
+
+@pytest.mark.parametrize("party", [0, 1])
+def test_the_helper_lost_before_it_says_its_count_withholds_results_from_those_who_have_them(servers, party):
+    def work(own, job, lanes):
+        if own == 2:
+            lanes.channels[party].close()
+        return dict(lanes.channels)
+
+    results = servers.run(work, needed=NEEDED)
+    assert isinstance(results[party], PeerLost) and "server2" in str(results[party])
+    assert isinstance(results[1 - party], dict) and isinstance(results[2], dict)
     pairs(servers.run(keys_of, needed=NEEDED))
 
 
@@ -352,16 +364,16 @@ def test_an_announcement_that_nobody_claims_is_dropped(servers, monkeypatch):
     assert not servers.lanes[0]._offers and not servers.lanes[1]._offers
 
 
-@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("needed", [False, True])
 @pytest.mark.parametrize("lost", [0, 1, 2])
-def test_a_result_that_needs_all_servers_is_none_when_one_does_not_come_to_the_end(servers, lost, together):
+def test_a_result_that_needs_all_servers_is_none_when_one_does_not_come_to_the_end(servers, lost, needed):
     def work(party, job, lanes):
         if party == lost:
             raise ClusterError("no room")
         return "done"
 
-    results = servers.run(work, together=together)
+    results = servers.run(work, needed=None if needed else lambda party: [])
     assert isinstance(results[lost], ClusterError)
     for party in {0, 1, 2} - {lost}:
-        assert isinstance(results[party], PeerLost) if together else results[party] == "done"
-    assert pairs(servers.run(keys_of, together=True))
+        assert isinstance(results[party], PeerLost) if needed else results[party] == "done"
+    assert pairs(servers.run(keys_of))

@@ -340,7 +340,7 @@ class JobLanes:
         self.keys = keys
         self.channels = {peer: lane.channel for peer, lane in held.items()}
 
-    def finish(self, draws: dict[int, int], needed: Collection[int], together: bool) -> None:
+    def finish(self, draws: dict[int, int], needed: Collection[int]) -> None:
         """A clean end: said to each peer at once, and agreed with those that are needed for the result.
 
         What the others say is heard before their lanes are used again. Lanes whose peer does not agree are closed.
@@ -348,11 +348,10 @@ class JobLanes:
         Args:
             draws: how often this party drew from the key shared with each peer; public, since the plan decides it.
             needed: peers to wait for: all who share masks with this party's result.
-            together: whether this party's result is of no use unless those come to the end.
 
         Raises:
-            FrameError: a peer drew another number of times, so that masks were not what they should be.
-            PeerLost, DeadlineExceeded: `together`, and a peer did not come to the end.
+            FrameError: one of those drew another number of times, so that masks were not what they should be.
+            PeerLost, DeadlineExceeded: one of those did not say how often it drew.
         """
         clean = dict.fromkeys(self._held, False)
         apart = lost = None
@@ -362,7 +361,7 @@ class JobLanes:
                 lane.draws = draws[peer]
                 clean[peer] = True
             except PrivateKerasError as error:
-                lost = lost or error
+                lost = lost or (error if peer in needed else None)
         for peer in (peer for peer in needed if clean[peer]):
             clean[peer] = False
             try:
@@ -377,7 +376,7 @@ class JobLanes:
             self._lanes.give_back(lane, clean[peer])
         if apart is not None:
             raise apart
-        if together and lost is not None:
+        if lost is not None:
             self._job.check()
             raise lost
 

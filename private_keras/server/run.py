@@ -80,7 +80,7 @@ class Runner:
                 protocol.finish()
         rounds, sent = traffic.taken()
         draws = {peer: protocol.draws[peer] for peer in lanes.channels}
-        lanes.finish(draws, _needed(draws, contributions, bool(kept)), together=bool(kept))
+        lanes.finish(draws, _needed(draws, contributions, bool(kept)))
         job.check()
         parts = [Material(*(None if part is None else _sealed(part) for part in pair)) for pair in kept]
         handles = list(given.schedule.kept.values())
@@ -100,7 +100,7 @@ class Runner:
             yield from paced(run_steps(program, walk, feed, lambda index, step: job.check()))
             supply = walk.supply() if isinstance(walk, trio.Ahead) else None
         rounds, sent = traffic.taken()
-        lanes.finish(walk.draws, list(walk.draws), together=True)
+        lanes.finish(walk.draws, list(walk.draws))
         job.check()
         if supply is not None:
             handles = given.schedule.handles
