@@ -5,12 +5,13 @@ import secrets
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from private_keras.cluster import Item, LocalCluster, Loop, PublicValue, SimulatedCluster, connect, running
-from private_keras.cluster.handle import Traffic
+from private_keras.cluster.handle import Stats, Traffic
 from private_keras.errors import (
     ClusterError,
     HandleNotFound,
@@ -23,10 +24,14 @@ from private_keras.plan.builder import PlanBuilder
 from private_keras.protocols.trio import Supply
 from private_keras.ring.steps import Draw
 from private_keras.server.collect import Collected
+from private_keras.server.jobs import Jobs
 from private_keras.server.material import Material
+from private_keras.server.run import Outcome
+from private_keras.server.service import Service
 from private_keras.server.stock import Item as Stocked
 from private_keras.server.stock import ItemNotFound, Stock
 from private_keras.server.store import Kept, Store, StoreFull
+from private_keras.server.wire import messages_pb2 as wire
 from tests.clusters import TlsServers, dense_data, dense_plan, long_plan
 from tests.test_faults import eventually
 
@@ -96,26 +101,24 @@ def test_the_client_refuses_to_use_an_item_twice(cluster, weights):
 
 
 @pytest.mark.parametrize("party", [0, 1])
-def test_a_server_refuses_an_item_the_second_time(cluster, weights, monkeypatch, party):
-    """A client that has forgotten: neither evaluator runs anything under masks that were used."""
+def test_a_server_refuses_an_item_the_second_time(cluster, weights, party):
+    """Each evaluator by itself, whatever the other one and the client do."""
     item = cluster.prepare(PLAN, {"w": weights})
     predict(cluster, weights, item)
-    refused = []
-    honest = running._collect
+    with pytest.raises(running.CallFailed) as refused:
+        raw(cluster, PLAN, {"x": DATA["x"], "w": weights}, item.id, [cluster._clients[party]])
+    assert refused.value.kind == "ItemNotFound" and refused.value.error.args[0].startswith(f"server{party}")
 
-    def watching(client, *rest):
-        try:
-            honest(client, *rest)
-        except running.CallFailed as error:
-            refused.append((client.name, error.kind))
-            raise
 
-    monkeypatch.setattr(running, "_collect", watching)
-    # The job is done all the same: anew, under fresh masks.
+def test_a_client_that_names_a_used_item_gets_its_result_under_fresh_masks(cluster, weights, monkeypatch):
+    item = cluster.prepare(PLAN, {"w": weights})
+    predict(cluster, weights, item)
+    sent = []
+    for client in cluster._clients:
+        monkeypatch.setattr(client, "prepare", sent.append)
     np.testing.assert_allclose(predict(cluster, weights, again(item)), RESULT, atol=1e-4)
-    assert (f"server{party}", "ItemNotFound") in refused or (f"server{party}", "JobCancelled") in refused
-    assert any(kind == "ItemNotFound" for _, kind in refused)
     assert cluster.stats.last_ahead == Traffic() and len(cluster.stats.last.sent) == 3
+    assert not sent  # the plan is still there
 
 
 def test_two_jobs_at_once_never_share_an_item(cluster, weights):
@@ -161,11 +164,11 @@ def put(store, stock, owner, handle=None):
     """An item of 80 bytes for a stored tensor."""
     handle = handle or secrets.token_bytes(16)
     part = Material(np.zeros(2, np.uint64), np.zeros(2, np.uint64))
-    if not store.holds([handle], owner):
+    if not store.holds([(handle, part)], owner):
         with store.room(32) as room:
             store.put(owner, [Kept(handle, part, 32)], room)
     supply = Supply(bytes(16), 1, (), (np.zeros(10, np.uint64),))
-    item = Stocked(secrets.token_bytes(16), owner, bytes(32), {"w": part}, frozenset([handle]), {}, supply)
+    item = Stocked(secrets.token_bytes(16), owner, bytes(32), {"w": part}, {"w": handle}, {}, supply)
     with store.room(200) as room:
         stock.put(item, room)
     return item
@@ -192,7 +195,7 @@ def test_another_identity_neither_gets_nor_spoils_an_item():
         with pytest.raises(ItemNotFound) as refused, stock.taken(wanted, "bob"):
             pass
         assert "another identity" in str(refused.value)
-    assert stock.delete([item.id, *item.handles], "bob") == 0
+    assert stock.delete([item.id, *item.handles.values()], "bob") == 0
     with stock.taken(item.id, "alice") as got:
         assert got is item
     with pytest.raises(SecurityError, match="16 bytes"), stock.taken(b"short", "alice"):
@@ -203,7 +206,7 @@ def test_items_go_with_their_weights():
     store = Store()
     stock = Stock(store)
     first, second = put(store, stock, "alice"), put(store, stock, "alice")
-    (handle,) = first.handles
+    handle = first.handles["w"]
     store.delete([handle], "alice")
     assert stock.delete([handle], "alice") == 1 and len(stock) == 1
     with pytest.raises(HandleNotFound, match="deleted"), store.room(200) as room:
@@ -214,12 +217,97 @@ def test_items_go_with_their_weights():
     assert store.nbytes == 32
 
 
+def test_an_item_needs_the_very_tensor_that_it_was_made_for():
+    """Another one under the same handle: the first would stay in memory with the item, and count for nobody."""
+    store = Store()
+    stock = Stock(store)
+    item = put(store, stock, "alice")
+    handle = item.handles["w"]
+    store.delete([handle], "alice")
+    assert stock.delete([handle], "alice") == 1
+    with store.room(32) as room:
+        store.put("alice", [Kept(handle, Material(np.zeros(2, np.uint64), np.zeros(2, np.uint64)), 32)], room)
+    with pytest.raises(HandleNotFound, match="deleted"), store.room(200) as room:
+        stock.put(item, room)
+    assert store.nbytes == 32 and not len(stock)
+
+
+def test_an_item_may_be_made_before_its_tensor_has_its_difference():
+    store = Store()
+    stock = Stock(store)
+    item = put(store, stock, "alice")
+    stock.delete([item.id], "alice")
+    store.with_difference(item.handles["w"], "alice", "w")
+    with store.room(200) as room:
+        stock.put(item, room)
+    assert len(stock) == 1
+
+
+def test_one_client_cannot_take_all_places():
+    store = Store()
+    stock = Stock(store, limit=3, each=2)
+    for _ in range(2):
+        stock.check_free("alice")
+        put(store, stock, "alice")
+    with pytest.raises(StoreFull, match="2 items of stock of this client"):
+        stock.check_free("alice")
+    with pytest.raises(StoreFull, match="2 items of stock of this client"):
+        put(store, stock, "alice")
+    stock.check_free("bob")
+    put(store, stock, "bob")
+    with pytest.raises(StoreFull, match="3 of all clients"):
+        stock.check_free("bob")
+
+
+def service(**parts):
+    """Of a server that has nothing but these."""
+    made = object.__new__(Service)
+    vars(made).update({f"_{name}": part for name, part in parts.items()})
+    return made
+
+
+def test_a_full_stock_is_told_before_anything_is_done():
+    """Neither inputs are taken nor steps walked; `collector` and `plans` are not even asked."""
+    stock = Stock(Store(), each=0)
+    abandoned = []
+    full = service(stock=stock, runner=SimpleNamespace(abandon=abandoned.append))
+    job = SimpleNamespace(owner="alice")
+    with pytest.raises(StoreFull):
+        next(full._outcome(job, wire.RunRequest(ahead=True), iter(())))
+    assert abandoned == [job]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_short_job_whose_client_is_gone_keeps_nothing(monkeypatch, there):
+    """The call ends after the servers came to the end, before its reply is sent."""
+    store = Store()
+    stock = Stock(store)
+    item = put(store, stock, "alice")
+    handle = item.handles["w"]
+    program = SimpleNamespace(plan=SimpleNamespace(outputs=[]))
+    jobs = Jobs(lambda: None)
+    short = service(
+        plans=SimpleNamespace(get=lambda digest, owner: SimpleNamespace(program=program)), jobs=jobs, store=store,
+        stock=stock, log=SimpleNamespace(write=lambda *_, **__: None),
+    )  # fmt: skip
+
+    def outcome(job, first, rest):
+        yield wire.RunReply(steps=1)
+        return Outcome({}, [handle, item.id], 1, [1], 0.5), program
+
+    monkeypatch.setattr(short, "_outcome", outcome)
+    context = SimpleNamespace(add_callback=lambda call: None, is_active=lambda: there)
+    reply = short.runshort(wire.RunRequest(job=secrets.token_bytes(16), seconds=5.0), "alice", context)
+    assert reply.done.rounds == 1 and not len(jobs)
+    assert (len(stock), store.nbytes > 0) == (there, there)
+
+
 def test_stock_is_bounded():
     store = Store()
     stock = Stock(store, limit=2)
     put(store, stock, "alice")
     put(store, stock, "bob")
-    with pytest.raises(StoreFull, match="2 items"):
+    with pytest.raises(StoreFull, match="2 of all clients"):
         put(store, stock, "bob")
     assert store.nbytes == 3 * 32 + 2 * 80
 
@@ -283,13 +371,13 @@ def test_an_item_serves_the_job_that_it_was_made_for_and_no_other(cluster, weigh
     cluster.delete(*(given for given in inputs.values() if not isinstance(given, np.ndarray) and given != weights))
 
 
-def raw(cluster, plan, inputs, item):
-    """A job on both evaluators that names an item, as a client without scruples would send it."""
+def raw(cluster, plan, inputs, item, clients=None):
+    """A job on both evaluators, or on these servers, that names an item, as a client without scruples would send it."""
     secret = {name: given if not isinstance(given, np.ndarray) else [(b"", np.zeros(given.size, np.uint64))] * 2
               for name, given in inputs.items()}
     given = running.Inputs(secret, {}, {}, {}, 1, item=item)
     try:
-        running.run_job(cluster._clients[:2], cluster._jobs, plan, given, 20.0, None, secrets.token_bytes(16))
+    """A job on both evaluators, or on these servers, that names an item, as a client without scruples sends it."""
     except Exception as error:
         raise error.__cause__ from None
 
@@ -446,11 +534,37 @@ def test_a_program_that_prepares_runs_in_simulation():
             predict(cluster, weights, item)
 
 
+def test_what_two_threads_count_at_once_is_counted_twice():
+    stats, threads = Stats(), []
+
+    class Interrupted(Traffic):
+        """While it is being added, another thread counts."""
+
+        @property
+        def sent(self):
+            if not threads:
+                threads.append(threading.Thread(target=stats.add_ahead, args=(Traffic(1),)))
+                threads[0].start()
+                threads[0].join(0.2)
+            return (5,)
+
+        @sent.setter
+        def sent(self, _):
+            pass
+
+    made = object.__new__(Interrupted)
+    for name in ("runs", "rounds", "seconds", "computing"):
+        object.__setattr__(made, name, 1)
+    stats.add_ahead(made)
+    threads[0].join(20)
+    assert stats.ahead.runs == 2
+
+
 def test_nothing_prints_a_key_or_a_seed(cluster, weights):
     item = cluster.prepare(PLAN, {"w": weights})
     seeds = [seed for pair in item.seeds.values() for seed in pair]
     supply = Supply(seeds[0], 1, (), (np.frombuffer(seeds[1], np.uint64),))
-    stocked = Stocked(item.id, "alice", bytes(32), {}, frozenset(), {"x": seeds[0]}, supply)
+    stocked = Stocked(item.id, "alice", bytes(32), {}, {}, {"x": seeds[0]}, supply)
     draw = Draw(b"sixteen secret b", 1, 0, 4)
     material = Material(np.zeros(2, np.uint64), np.ones(2, np.uint64), np.ones(2, np.uint64))
     collected = Collected(None, {"x": material}, None, None, {"x": seeds[0]})

@@ -164,7 +164,8 @@ class NetworkCluster(Cluster):
         except ClusterError as error:
             if _kind(error) not in ("PlanNotPrepared", "ItemNotFound"):
                 raise
-            self._prepared.clear()
+            if _kind(error) == "PlanNotPrepared":
+                self._prepared.clear()
             return self._run(plan, bound, incarnation, deadline, on_step, None)
 
     def prepare(self, plan: Plan, inputs: Mapping[str, Given], deadline: float = RUN_SECONDS) -> Item:

@@ -1,6 +1,7 @@
 """What a client holds of tensors that are on the servers, and what runs cost."""
 
 import html
+import threading
 from dataclasses import dataclass, field
 
 
@@ -65,7 +66,7 @@ class Traffic:
 
 @dataclass
 class Stats:
-    """Rounds, bytes and seconds. Prints as a table.
+    """Rounds, bytes and seconds. Prints as a table. Thread safe: what is made ahead is counted beside runs.
 
     Attributes:
         last: of the last run, from its order to its result.
@@ -78,16 +79,19 @@ class Stats:
     total: Traffic = field(default_factory=Traffic)
     last_ahead: Traffic = field(default_factory=Traffic)
     ahead: Traffic = field(default_factory=Traffic)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def add(self, run: Traffic, ahead: Traffic | None = None) -> None:
         """Counts a run, and what had been made ahead for it, which was counted when it was made."""
-        self.last = run
-        self.last_ahead = ahead or Traffic()
-        self.total = self.total + run
+        with self._lock:
+            self.last = run
+            self.last_ahead = ahead or Traffic()
+            self.total = self.total + run
 
     def add_ahead(self, made: Traffic) -> None:
         """Counts what was made ahead for a run to come."""
-        self.ahead = self.ahead + made
+        with self._lock:
+            self.ahead = self.ahead + made
 
     def _rows(self) -> list[tuple[str, ...]]:
         columns = (self.last, self.last_ahead, self.total, self.ahead)

@@ -11,6 +11,7 @@ MAX_PLANS = 64  # prepared and kept
 PLANS_BYTES = 512 * MIB  # text of all plans that are kept, but for the last one; in memory they take several times that
 MAX_HANDLES = 200_000  # of all clients together
 MAX_ITEMS = 10_000  # of stock made ahead, of all clients together
+MAX_ITEMS_EACH = 2_500  # of one client
 REMEMBERED_JOBS = 100_000  # ids that are refused a second time
 STORE_BYTES = 16 << 30  # shares of all clients together
 STORAGE_BYTES = 64 << 30  # saved shares of all clients together, on disk

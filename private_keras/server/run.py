@@ -106,7 +106,7 @@ class Runner:
             handles = given.schedule.handles
             stored = {name: given.material[name] for name in handles}
             content, owner = given.schedule.content, job.owner
-            item = Item(job.id, owner, content, stored, frozenset(handles.values()), given.seeds, supply)
+            item = Item(job.id, owner, content, stored, handles, given.seeds, supply)
             self._stock.put(item, given.room)
         seconds = time.monotonic() - began
         return Outcome({}, [job.id], rounds, sent, seconds, 0 if supply is None else supply.nbytes)

@@ -140,7 +140,10 @@ class Service:
                 f"expected a result of at most {limits.CHUNK_BYTES} bytes, for one message. Received: {nbytes}"
             )
         # Progress is told by messages without contributions; the last one has everything.
-        *_, reply = self._run(request, iter(()), identity, context)
+        running = self._run(request, iter(()), identity, context)
+        for reply in running:
+            if reply.HasField("done") and not context.is_active():
+                running.close()  # nobody is there for the result; gRPC does the same to a stream
         return reply
 
     def _run(
@@ -169,6 +172,8 @@ class Service:
         try:
             if first.ahead and first.item:
                 raise InputError("expected a job that makes stock or one that uses it. Received: both at once")
+            if first.ahead:
+                self._stock.check_free(job.owner)
             with ExitStack() as held:
                 item = held.enter_context(self._stock.taken(first.item, job.owner))
                 prepared = self._plans.get(first.digest, job.owner)

@@ -25,7 +25,7 @@ class Item:
         id: of the job that made it.
         content: digest of plan, handles, rows and public values: what the job to come is about.
         stored: by input name, the stored tensors that it was made for.
-        handles: their handles.
+        handles: their handles, by input name.
         seeds: by input name, of this party's masks of the batch to come.
     """
 
@@ -33,7 +33,7 @@ class Item:
     owner: str
     content: bytes
     stored: Mapping[str, Material] = field(repr=False)
-    handles: frozenset[bytes] = field(repr=False)
+    handles: Mapping[str, bytes] = field(repr=False)
     seeds: Mapping[str, bytes] = field(repr=False)
     supply: Supply = field(repr=False)
 
@@ -57,11 +57,12 @@ class Stock:
     Args:
         store: where the items' weights are, and whose quota they share.
         limit: of items, of all clients together.
+        each: of items of one client.
     """
 
-    def __init__(self, store: Store, limit: int = limits.MAX_ITEMS):
+    def __init__(self, store: Store, limit: int = limits.MAX_ITEMS, each: int = limits.MAX_ITEMS_EACH):
         self._store = store
-        self._limit = limit
+        self._limit, self._limit_each = limit, each
         self._lock = threading.Lock()
         self._items: dict[bytes, Item] = {}
 
@@ -74,17 +75,29 @@ class Stock:
         Raises:
             HandleNotFound: a weight that it was made for was deleted meanwhile.
             SecurityError: there is an item with this id.
-            ClusterError: as many items as there may be.
+            StoreFull: as many items as there may be, of this owner or of all.
         """
         with self._lock:
             if item.id in self._items:
                 raise SecurityError("this item's id is taken; every item needs a fresh random one")
-            if len(self._items) >= self._limit:
-                raise StoreFull(f"{self._limit} items of stock are kept already; use some, or prepare fewer")
-            if not self._store.holds(item.handles, item.owner):
+            self._check_free(item.owner)
+            if not self._store.holds([(item.handles[name], part) for name, part in item.stored.items()], item.owner):
                 raise HandleNotFound("a tensor that this item of stock was made for was deleted; share it again")
             self._items[item.id] = item
             room.nbytes -= item.nbytes
+
+    def check_free(self, owner: str) -> None:
+        """Raises what `put` would: for work whose result is to be put."""
+        with self._lock:
+            self._check_free(owner)
+
+    def _check_free(self, owner: str) -> None:
+        own = sum(item.owner == owner for item in self._items.values())
+        if own >= self._limit_each or len(self._items) >= self._limit:
+            raise StoreFull(
+                f"{own} items of stock of this client are kept, {len(self._items)} of all clients, of at most "
+                f"{self._limit_each} and {self._limit} items; use some, or prepare fewer"
+            )
 
     @contextmanager
     def taken(self, item_id: bytes, owner: str) -> Iterator[Item | None]:
@@ -118,7 +131,7 @@ class Stock:
         with self._lock:
             found = [
                 item for item in self._items.values()
-                if item.owner == owner and (item.id in gone or not gone.isdisjoint(item.handles))
+                if item.owner == owner and (item.id in gone or not gone.isdisjoint(item.handles.values()))
             ]  # fmt: skip
             for item in found:
                 del self._items[item.id]

@@ -1,7 +1,7 @@
 """Shares that clients keep on a server: in memory, under random handles, each for its owner alone."""
 
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -81,11 +81,13 @@ class Store:
         with self._lock:
             self._bytes -= nbytes
 
-    def holds(self, handles: Collection[bytes], owner: str) -> bool:
-        """Whether all these are here, and the owner's."""
+    def holds(self, tensors: Iterable[tuple[bytes, Material]], owner: str) -> bool:
+        """Whether all these are here, the owner's, and the very ones in memory: a handle can be given to another."""
         with self._lock:
-            found = [self._entries.get(handle) for handle in handles]
-        return all(entry is not None and entry.owner == owner for entry in found)
+            found = [(self._entries.get(handle), part) for handle, part in tensors]
+        return all(
+            entry is not None and entry.owner == owner and entry.material.mask is part.mask for entry, part in found
+        )
 
     def put(self, owner: str, items: Sequence[Kept], room: Room) -> None:
         """Keeps all these or none; their part of the room is theirs from now.
