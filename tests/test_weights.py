@@ -96,3 +96,16 @@ def test_types_without_buffers_are_compared_by_value():
     kernel = model.layers[0].kernel
     kernel.assign(kernel + 1)
     assert seen.changed() and not seen.changed()
+
+
+def test_no_public_view_of_a_variable_can_be_written_to():
+    """A write past TensorFlow would not be noticed."""
+    tensor = keras.Variable(np.ones(8, "float32")).value.value()
+    here = weights._buffer(keras.Variable(np.ones(8, "float32")))
+    views = [np.asarray(memoryview(tensor)), np.asarray(tensor), np.from_dlpack(tensor)]
+    assert len({view.ctypes.data for view in views}) == 1, "all are of the variable's own memory"
+    for view in (here, *views):
+        with pytest.raises(ValueError, match="read-only"):
+            view[0] = 2.0
+    tensor.numpy()[0] = 2.0
+    assert views[0][0] == 1.0, "a copy"

@@ -10,8 +10,10 @@ class Weights:
 
     They may be assigned one by one, without the model's knowledge. TensorFlow never writes into a buffer that somebody
     holds, but gives the variable another one: so a variable whose buffer is the one held here has not changed, unless
-    its memory was handed to somebody else by DLPack. Others are compared by digest. Weights that are changed later take
-    twice their memory until the next look.
+    somebody wrote into its memory past TensorFlow. NumPy's views of it are read-only (buffer protocol, `np.asarray`,
+    `np.from_dlpack`), but for that of the private `tensor._numpy()`; other frameworks write into what they take by
+    DLPack. Other variables are compared by digest. Weights that are changed later take twice their memory until the
+    next look.
     """
 
     def __init__(self, model: keras.Model):
