@@ -3,7 +3,8 @@
 NumPy asks the system for each large array anew, and the system clears every page of it on first touch: up to half of
 the time of a step over 10^6 elements. What is kept never makes a process larger than its arrays made it lately, but for
 an eighth and 8 MiB. It is not cleared, as memory of `malloc` is not: what was freed lies there until it is used again
-or `tend` gives it back. Core files leave it out.
+or `tend` gives it back. Core files leave it out. This is about arrays of more than 64 KiB: smaller ones come from
+`malloc`, which clears nothing, may never give memory back, and whose memory is in core files.
 """
 
 from private_keras.ring.native_kernel import _native
