@@ -88,7 +88,7 @@ def supplies(held, program, stored, dealt=None, sizes=None):
     made = [walk.supply() for walk in walks]
     if dealt is not None:
         dealt += [payload.copy() for _, payload in channels[1][2].log]
-    assert (made[0].nbytes, made[1].nbytes) == (8 * parts, 8 * words)
+    assert sum(part.nbytes for part in made[0].parts) == 8 * parts and made[1].dealt.nbytes == 8 * words
     return made
 
 
@@ -174,8 +174,11 @@ def test_plans_give_the_same_whether_made_ahead_or_not(plan):
         given = dict(zip((item.name for item in secret), shares, strict=True))
         return list(program.compute(p, public | given).values())
 
-    dealt, parts = ahead_bytes(program, {secret[0].name})
+    dealt, parts, beside = ahead_bytes(program, {secret[0].name})
     made = supplies(held, run, stored, sizes=(dealt // 8, parts // 8))
+    # What a server takes room for is enough, and what it keeps counts each array and each message.
+    for supply, words in zip(made, (parts, dealt), strict=True):
+        assert words + 256 * max(len(supply.parts), len(supply.ends)) < supply.nbytes <= words + beside
     results, heard = supplied(held, run, made)
     expected, heard_then = together(held, run)
     assert same(results, expected)

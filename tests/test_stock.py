@@ -71,8 +71,9 @@ def test_a_prediction_from_stock_is_the_same_and_leaves_the_helper_alone(cluster
     item = cluster.prepare(PLAN, {"w": weights})
     held = np.subtract(stored(cluster), empty)
     # The matmul's part at server 0, beside the weights' difference, which stays; what the helper dealt at server 1.
-    assert held.tolist() == [8 * 12 + 8 * DATA["w"].size, item.made.sent[2], 0]
-    assert item.stored == (8 * 12, item.made.sent[2], 0)
+    # Besides, 256 bytes each: the item and its two inputs; one product, or three messages (two are of the relu).
+    assert item.stored == (8 * 12 + 4 * 256, item.made.sent[2] + (3 + 3) * 256, 0)
+    assert held.tolist() == [item.stored[0] + 8 * DATA["w"].size, *item.stored[1:]]
     assert (item.made.rounds, item.made.sent[:2]) == (0, (0, 0))
     np.testing.assert_allclose(predict(cluster, weights, item), RESULT, atol=1e-4)
     prepared = cluster.stats.last
@@ -161,7 +162,7 @@ def test_an_item_is_taken_by_one_thread_of_many():
 
 
 def put(store, stock, owner, handle=None):
-    """An item of 80 bytes for a stored tensor."""
+    """An item of 80 bytes, and 512 beside them, for a stored tensor."""
     handle = handle or secrets.token_bytes(16)
     part = Material(np.zeros(2, np.uint64), np.zeros(2, np.uint64))
     if not store.holds([(handle, part)], owner):
@@ -169,7 +170,7 @@ def put(store, stock, owner, handle=None):
             store.put(owner, [Kept(handle, part, 32)], room)
     supply = Supply(bytes(16), 1, (), (np.zeros(10, np.uint64),))
     item = Stocked(secrets.token_bytes(16), owner, bytes(32), {"w": part}, {"w": handle}, {}, supply)
-    with store.room(200) as room:
+    with store.room(1000) as room:
         stock.put(item, room)
     return item
 
@@ -178,9 +179,9 @@ def test_an_item_is_gone_after_an_error_and_its_room_is_free():
     store = Store()
     stock = Stock(store)
     item = put(store, stock, "alice")
-    assert store.nbytes == 112
+    assert store.nbytes == 32 + 592
     with pytest.raises(KeyError), stock.taken(item.id, "alice"):
-        assert store.nbytes == 112  # the job uses it
+        assert store.nbytes == 32 + 592  # the job uses it
         raise KeyError
     assert store.nbytes == 32
     with pytest.raises(ItemNotFound, match="prepare another"), stock.taken(item.id, "alice"):
@@ -209,9 +210,9 @@ def test_items_go_with_their_weights():
     handle = first.handles["w"]
     store.delete([handle], "alice")
     assert stock.delete([handle], "alice") == 1 and len(stock) == 1
-    with pytest.raises(HandleNotFound, match="deleted"), store.room(200) as room:
+    with pytest.raises(HandleNotFound, match="deleted"), store.room(1000) as room:
         stock.put(first, room)  # its weights were deleted while it was made
-    with pytest.raises(SecurityError, match="taken"), store.room(200) as room:
+    with pytest.raises(SecurityError, match="taken"), store.room(1000) as room:
         stock.put(second, room)
     assert stock.delete([second.id], "alice") == 1
     assert store.nbytes == 32
@@ -227,7 +228,7 @@ def test_an_item_needs_the_very_tensor_that_it_was_made_for():
     assert stock.delete([handle], "alice") == 1
     with store.room(32) as room:
         store.put("alice", [Kept(handle, Material(np.zeros(2, np.uint64), np.zeros(2, np.uint64)), 32)], room)
-    with pytest.raises(HandleNotFound, match="deleted"), store.room(200) as room:
+    with pytest.raises(HandleNotFound, match="deleted"), store.room(1000) as room:
         stock.put(item, room)
     assert store.nbytes == 32 and not len(stock)
 
@@ -238,7 +239,7 @@ def test_an_item_may_be_made_before_its_tensor_has_its_difference():
     item = put(store, stock, "alice")
     stock.delete([item.id], "alice")
     store.with_difference(item.handles["w"], "alice", "w")
-    with store.room(200) as room:
+    with store.room(1000) as room:
         stock.put(item, room)
     assert len(stock) == 1
 
@@ -302,6 +303,18 @@ def test_a_short_job_whose_client_is_gone_keeps_nothing(monkeypatch, there):
     assert (len(stock), store.nbytes > 0) == (there, there)
 
 
+def test_an_item_of_many_small_parts_counts_what_memory_takes():
+    """Words alone would be an eighth of it, and less."""
+    part = Material(np.zeros(1, np.uint64), np.zeros(1, np.uint64))
+    parts = tuple(np.zeros(1, np.uint64) for _ in range(1000))
+    for supply in (
+        Supply(bytes(16), 1, (2,) * 1000, parts),
+        Supply(bytes(16), 1, (2,) * 10, (), np.zeros(1000, np.uint64), tuple(range(1, 1001))),
+    ):
+        item = Stocked(bytes(16), "alice", bytes(32), {"w": part}, {"w": bytes(16)}, {"x": bytes(16)}, supply)
+        assert item.nbytes == 8 * 1000 + 256 * (1000 + 1 + 2)
+
+
 def test_stock_is_bounded():
     store = Store()
     stock = Stock(store, limit=2)
@@ -309,7 +322,7 @@ def test_stock_is_bounded():
     put(store, stock, "bob")
     with pytest.raises(StoreFull, match="2 of all clients"):
         put(store, stock, "bob")
-    assert store.nbytes == 3 * 32 + 2 * 80
+    assert store.nbytes == 3 * 32 + 2 * 592
 
 
 def test_an_item_takes_room_of_the_quota(cluster, weights):

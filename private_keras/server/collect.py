@@ -92,8 +92,8 @@ class Collector:
         nbytes = sum(stored_bytes(self._party, size) for size in shares)
         nbytes += max(prepared.working_bytes, _masking_bytes(plan))
         nbytes += sum(_table_bytes(item, specs[item.name], first.steps) for item in first.inputs)
-        dealt, parts = ahead_bytes(prepared.program, seeds) if first.ahead else (0, 0)
-        nbytes += (parts, dealt, 0)[self._party]
+        dealt, parts, beside = ahead_bytes(prepared.program, seeds) if first.ahead else (0, 0, 0)
+        nbytes += (parts + beside, dealt + beside, 0)[self._party]
         with self._store.room(nbytes) as room:
             receivers: dict[int, Receiver | Table] = {}
             for index, item in enumerate(first.inputs):

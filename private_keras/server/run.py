@@ -102,14 +102,16 @@ class Runner:
         rounds, sent = traffic.taken()
         lanes.finish(walk.draws, list(walk.draws))
         job.check()
+        stored_bytes = 0
         if supply is not None:
             handles = given.schedule.handles
             stored = {name: given.material[name] for name in handles}
             content, owner = given.schedule.content, job.owner
             item = Item(job.id, owner, content, stored, handles, given.seeds, supply)
             self._stock.put(item, given.room)
+            stored_bytes = item.nbytes
         seconds = time.monotonic() - began
-        return Outcome({}, [job.id], rounds, sent, seconds, 0 if supply is None else supply.nbytes)
+        return Outcome({}, [job.id], rounds, sent, seconds, stored_bytes)
 
     def _protocol(self, lanes: JobLanes, given: Collected) -> Protocol:
         if given.item is None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from private_keras.errors import HandleNotFound, InputError, SecurityError
-from private_keras.protocols.trio import Supply
+from private_keras.protocols.trio import PIECE_BYTES, Supply
 from private_keras.server import limits
 from private_keras.server.material import Material
 from private_keras.server.schedule import Schedule
@@ -39,7 +39,8 @@ class Item:
 
     @property
     def nbytes(self) -> int:
-        return self.supply.nbytes
+        """In memory, at most."""
+        return self.supply.nbytes + PIECE_BYTES * (len(self.stored) + len(self.seeds))
 
     def check(self, schedule: Schedule, material: Mapping[str, Material]) -> None:
         """Raises `InputError` for a job that the item was not made for."""

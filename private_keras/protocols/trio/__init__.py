@@ -3,7 +3,7 @@
 Semi-honest, three servers, at most one corrupted, Z_2^64. Functionalities, simulation argument and sources stand in
 docs/security.md; each method says its cost, error and leakage.
 """
-from private_keras.protocols.trio.ahead import EVALUATORS, Ahead, CountingAhead, Supply
+from private_keras.protocols.trio.ahead import EVALUATORS, PIECE_BYTES, Ahead, CountingAhead, Supply
 from private_keras.protocols.trio.counting import CountingTrio
 from private_keras.protocols.trio.evaluator import Evaluator
 from private_keras.protocols.trio.helper import Helper
@@ -12,7 +12,8 @@ from private_keras.ring.kernel import Kernel
 from private_keras.transport.channel import Channel
 
 __all__ = [
-    "EVALUATORS", "Ahead", "CountingAhead", "CountingTrio", "Evaluator", "Helper", "Supplied", "Supply", "make_party",
+    "EVALUATORS", "PIECE_BYTES", "Ahead", "CountingAhead", "CountingTrio",
+    "Evaluator", "Helper", "Supplied", "Supply", "make_party",
 ]  # fmt: skip
 
 

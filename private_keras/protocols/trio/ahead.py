@@ -26,6 +26,8 @@ from private_keras.transport.channel import Channel
 
 EVALUATORS, HELPER = (0, 1), 2
 NEITHER, LEFT, RIGHT = 0, 1, 2  # which operand of a product is known ahead
+# What memory takes for a product or a message beside its words, at most: an array of one word takes 160 bytes.
+PIECE_BYTES = 256
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,9 @@ class Supply:
 
     @property
     def nbytes(self) -> int:
-        return sum(part.nbytes for part in self.parts) + (0 if self.dealt is None else self.dealt.nbytes)
+        """In memory, at most: words, and what it takes to keep them apart, which is more where they are few."""
+        words = sum(part.nbytes for part in self.parts) + (0 if self.dealt is None else self.dealt.nbytes)
+        return words + PIECE_BYTES * (1 + max(len(self.known), len(self.ends)))
 
 
 class Ahead(Party):
@@ -255,11 +259,16 @@ class CountingAhead(CountingTrio):
     Attributes:
         cost: of the job; its `ahead` is the helper's messages.
         parts: words of the parts of products that evaluator 0 keeps.
+        pieces: products and messages of the helper, at most.
     """
 
     def __init__(self, kernel: Kernel):
         super().__init__(kernel)
-        self.parts = 0
+        self.parts = self.pieces = 0
+
+    def charge(self, *costs: Cost) -> None:
+        super().charge(*costs)
+        self.pieces += len(costs)  # nothing is dealt in more than one message for each
 
     def known(self, shape: tuple[int, ...]) -> TrioShare:
         """A stored value."""

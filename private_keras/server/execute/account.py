@@ -7,7 +7,7 @@ import numpy as np
 from private_keras.errors import PlanError
 from private_keras.plan.plan import Plan
 from private_keras.protocols.protocol import Cost, Protocol
-from private_keras.protocols.trio import CountingAhead, CountingTrio
+from private_keras.protocols.trio import PIECE_BYTES, CountingAhead, CountingTrio
 from private_keras.ring.numpy_kernel import NumpyKernel
 from private_keras.server.execute.program import OPERATIONS, InPublic, Program
 from private_keras.server.execute.values import Operation
@@ -45,8 +45,9 @@ def account_program(program: Program, protocol_name: str) -> list[Cost]:
     return [counting.costs.get(index, Cost()) for index in range(len(program.plan.steps))]
 
 
-def ahead_bytes(program: Program, fresh: Collection[str]) -> tuple[int, int]:
-    """What a run that is made ahead leaves, on `trio`: (bytes of the helper's messages, of parts of products).
+def ahead_bytes(program: Program, fresh: Collection[str]) -> tuple[int, int, int]:
+    """What a run that is made ahead leaves, on `trio`: (bytes of the helper's messages, of parts of products, of what
+    either takes beside, at most).
 
     Args:
         fresh: names of the inputs that are not known ahead: the batch.
@@ -57,7 +58,8 @@ def ahead_bytes(program: Program, fresh: Collection[str]) -> tuple[int, int]:
         made = _zeros if item.public else counting.input if item.name in fresh else counting.known
         inputs[item.name] = made(item.type.shape)
     program.compute(counting, inputs, None, _uncomputed)
-    return counting.cost.ahead, WORD_BYTES * counting.parts
+    beside = PIECE_BYTES * (1 + counting.pieces + len(inputs))
+    return counting.cost.ahead, WORD_BYTES * counting.parts, beside
 
 
 @dataclass(frozen=True)
