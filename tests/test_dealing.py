@@ -67,7 +67,9 @@ def test_pieces_make_the_same_of_a_value(name, kernel, small_pieces, monkeypatch
 def test_parts_of_draws_do_not_overlap(name, small_pieces):
     ledgers, channels = [Ledger() for _ in range(3)], memory_network(3)
     parties = [
-        make_party(i, ledgers[i], channels[i], {j: KEYS[min(i, j), max(i, j)] for j in range(3) if j != i})
+        ledgers[i].watch(
+            make_party(i, ledgers[i], channels[i], {j: KEYS[min(i, j), max(i, j)] for j in range(3) if j != i})
+        )
         for i in range(3)
     ]
     zero = np.zeros(N, np.uint64)

@@ -15,6 +15,7 @@ from private_keras.plan.builder import PlanBuilder
 from private_keras.protocols.protocol import times
 from private_keras.protocols.trio import make_party
 from private_keras.ring import default_kernel
+from private_keras.ring.steps import Draw
 from private_keras.server.execute import Program
 from private_keras.server.loop import Feed, run_steps
 from private_keras.transport.memory import memory_network, run_parties
@@ -141,21 +142,59 @@ def test_no_word_is_sent_twice_in_two_runs(name):
         assert not (set(first.tolist()) & set(second.tolist()))
 
 
+def ledgers_of(name, keys, make=Ledger):
+    """What the three parties asked for and read in a program."""
+    channels = memory_network(3)
+    ledgers = [make() for _ in range(3)]
+    parties = [
+        ledgers[i].watch(
+            make_party(i, ledgers[i], channels[i], {j: keys[min(i, j), max(i, j)] for j in range(3) if j != i})
+        )
+        for i in range(3)
+    ]
+    zero = np.zeros(N, U)
+    run_parties([lambda p=p: p.output(PROGRAMS[name](p, *(p.masked(zero, zero) for _ in range(2)))) for p in parties])
+    return ledgers
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_randomness_is_used_for_one_thing(name):
     """Parts of a stream do not overlap, so no word stands for two things; a part is read again only as what it was, the
     masks of wires of which products are dealt. Both ends of a key read the same streams, from start to end.
     """
     keys = {pair: secrets.token_bytes(16) for pair in [(0, 1), (0, 2), (1, 2)]}
-    channels = memory_network(3)
-    ledgers = [Ledger() for _ in range(3)]
-    parties = [
-        make_party(i, ledgers[i], channels[i], {j: keys[min(i, j), max(i, j)] for j in range(3) if j != i})
-        for i in range(3)
-    ]
-    zero = np.zeros(N, U)
-    run_parties([lambda p=p: p.output(PROGRAMS[name](p, *(p.masked(zero, zero) for _ in range(2)))) for p in parties])
-    expect_draws_for_one_thing(ledgers, keys)
+    expect_draws_for_one_thing(ledgers_of(name, keys), keys)
+
+
+class Faulty(Ledger):
+    """Deals a bit's mask and its product with l under words that are not one for each."""
+
+    def __init__(self, fault):
+        super().__init__()
+        self.fault = fault
+
+    def _second(self, first, second):
+        if self.fault == "one draw for two things":
+            return first
+        if self.fault == "unmasked":
+            return np.zeros(second.size, U) if isinstance(second, Draw) else second
+        if isinstance(second, Draw):
+            self.words(second)  # so that all that was drawn is read
+        return first
+
+    def gate(self, hat, m, l, lam, lam_l, party):  # noqa: E741
+        return super().gate(hat, m, l, lam, self._second(lam, lam_l), party)
+
+    def gate_deal(self, lam, r, lam0, lam_l0, bits, products):
+        super().gate_deal(lam, r, lam0, self._second(lam0, lam_l0), bits, products)
+
+
+@pytest.mark.parametrize("fault", ["one draw for two things", "one part for two things", "unmasked"])
+def test_the_test_notices_a_dealer_that_uses_words_twice_or_not_at_all(fault):
+    keys = {pair: secrets.token_bytes(16) for pair in [(0, 1), (0, 2), (1, 2)]}
+    ledgers = ledgers_of("relu", keys, lambda: Faulty(fault))
+    with pytest.raises(AssertionError):
+        expect_draws_for_one_thing(ledgers, keys)
 
 
 def test_outputs_are_blinded():

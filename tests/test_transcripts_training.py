@@ -83,6 +83,9 @@ def run(values, steps=2, keys=None, party=None, masks=None, kernels=None):
         make_party(i, kernels[i], channels[i], {j: key[min(i, j), max(i, j)] for j in range(3) if j != i})
         for i in range(3)
     ]
+    for each, kernel in zip(parties, kernels, strict=True):
+        if isinstance(kernel, Ledger):
+            kernel.watch(each)
     held = [{}, {}, {}]
     for name, x in values.items():
         drawn = [default_kernel().random(secrets.token_bytes(16), 0, x.size).reshape(x.shape) for _ in range(2)]
@@ -170,7 +173,7 @@ def test_no_mask_is_used_twice_in_a_loop():
     known = set(keys.values())
     for ledger in ledgers:
         # Public randomness has keys of its own, by step: two here, and no masks come from them.
-        assert len(ledger.read()) > 40
+        assert len(ledger.reads) > 40
         assert len(ledger.keys - known) == len(PUBLIC["seed"])
     expect_draws_for_one_thing(ledgers, keys)
     for i, j in PAIRS:

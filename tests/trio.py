@@ -1,14 +1,16 @@
 """Three parties of `trio` in one process, for tests: a session shares values, runs a program at each party, adds up."""
 
-import itertools
 import secrets
+import sys
+from typing import NamedTuple
 
 import numpy as np
 
 from private_keras.protocols.trio import CountingTrio, make_party
+from private_keras.protocols.trio.party import Party
 from private_keras.ring import default_kernel
 from private_keras.ring.native_kernel import NativeKernel
-from private_keras.ring.steps import Draw
+from private_keras.ring.steps import Draw, Words
 from private_keras.transport.memory import memory_network, run_parties
 
 U = np.uint64
@@ -80,53 +82,98 @@ class Session:
         return self.channels[0][1].traffic.rounds, sent
 
 
+class Read(NamedTuple):
+    """Words first .. end-1 of a stream, and what they were read as: the step, or masks of wires, before or after."""
+
+    first: int
+    end: int
+    role: str
+
+
+WIRES, WIRES_AGAIN = "masks of wires", "masks of wires again"
+
+
 class Ledger(NativeKernel):
-    """Records which words of which stream each step read, and the keys of streams that were made as a whole."""
+    """Records what one party asked for, which words of which stream each step read, as what, and in which order; and
+    the keys of streams that were made as a whole.
+    """
 
     def __init__(self):
         super().__init__()
-        self.used: list[Draw] = []
+        self.asked: dict[tuple[bytes, int], int] = {}
+        self.reads: dict[tuple[bytes, int], list[Read]] = {}
         self.keys: set[bytes] = set()
+        self._roles: list[tuple[Words, str]] = []
+
+    def watch(self, party: Party) -> Party:
+        """Takes down the size of each draw of the party from now on."""
+        draw = party.draw
+
+        def asked(peer: int, words: int) -> Draw:
+            made = draw(peer, words)
+            assert (made.key, made.nonce) not in self.asked, "one stream for two draws"
+            self.asked[made.key, made.nonce] = words
+            return made
+
+        party.draw = asked
+        return party
 
     def random(self, key, nonce, count, *, first_block=0):
         self.keys.add(key)
         return super().random(key, nonce, count, first_block=first_block)
 
     def words(self, words):
-        return super().words(self._source(words))
+        self._note(words, "words")
+        return super().words(words)
+
+    def digits_compare(self, m, offsets, width, digits, party, masks, **options):
+        self._roles = [(masks, WIRES)]
+        return super().digits_compare(m, offsets, width, digits, party, masks, **options)
+
+    def tree_combine(self, mine, theirs, kept, products, own_masks, width, n, level, party, next_masks, **options):
+        self._roles = [(own_masks, WIRES_AGAIN), (next_masks, WIRES)]
+        return super().tree_combine(
+            mine, theirs, kept, products, own_masks, width, n, level, party, next_masks, **options
+        )
 
     def _source(self, words):
-        if isinstance(words, Draw):
-            self.used.append(words)
+        step = sys._getframe(1).f_code.co_name
+        roles = self._roles if step in ("digits_compare", "tree_combine") else []
+        self._note(words, next((role for of, role in roles if of is words), step))
         return super()._source(words)
 
-    def read(self) -> dict[tuple[bytes, int], list[tuple[int, int]]]:
-        """By stream: the distinct parts that were read, as (first word, end)."""
-        streams = {}
-        for draw in self.used:
-            if draw.size:
-                streams.setdefault((draw.key, draw.nonce), set()).add((draw.first, draw.first + draw.size))
-        return {stream: sorted(parts) for stream, parts in streams.items()}
+    def _note(self, words: Words, role: str) -> None:
+        if isinstance(words, Draw) and words.size:
+            read = Read(words.first, words.first + words.size, role)
+            self.reads.setdefault((words.key, words.nonce), []).append(read)
 
 
 def expect_draws_for_one_thing(ledgers: list[Ledger], keys: dict[tuple[int, int], bytes]) -> None:
-    """Parts of a stream that steps read do not overlap, except that what was read in pieces may be read again as a
-    whole: masks of wires, of which products are dealt. Both ends of a key have read the same streams, start to end.
+    """Every word that was drawn is read, and once, except that evaluators read masks of wires again, as a whole, to
+    combine what they opened under them. Both ends of a key drew the same streams.
     """
-    read = [ledger.read() for ledger in ledgers]
-    for streams in read:
-        assert streams
-        for parts in streams.values():
-            smallest = [
-                (start, end) for start, end in parts
-                if not any((s, e) != (start, end) and start <= s and e <= end for s, e in parts)
-            ]  # fmt: skip
-            assert smallest[0][0] == 0
-            assert all(end == start for (_, end), (start, _) in itertools.pairwise(smallest))
-            cuts = {0, *(end for _, end in smallest)}
-            assert all(start in cuts and end in cuts for start, end in parts)
+    for ledger in ledgers:
+        assert ledger.asked
+        asked = {stream: size for stream, size in ledger.asked.items() if size}
+        assert ledger.reads.keys() == asked.keys()
+        for stream, size in asked.items():
+            _expect_one_reading(ledger.reads[stream], size)
     for (i, j), key in keys.items():
         one, other = (
-            {nonce: max(end for _, end in parts) for (k, nonce), parts in read[e].items() if k == key} for e in (i, j)
+            {nonce: size for (k, nonce), size in ledgers[e].asked.items() if k == key} for e in (i, j)
         )  # fmt: skip
         assert one == other
+
+
+def _expect_one_reading(reads: list[Read], size: int) -> None:
+    parts = sorted(read for read in reads if read.role != WIRES_AGAIN)
+    assert [part.first for part in parts] == [0, *(part.end for part in parts[:-1])] and parts[-1].end == size
+    before: list[Read] = []
+    for read in reads:
+        if read.role != WIRES_AGAIN:
+            before.append(read)
+            continue
+        of = [part for part in before if read.first < part.end and part.first < read.end]
+        assert {part.role for part in of} == {WIRES}, "what is read again was the masks of wires, once"
+        assert min(of).first == read.first and max(of).end == read.end
+        before.append(read)
