@@ -273,15 +273,24 @@ def test_filling_without_refill_ends_the_refill(slow):
     assert (stock.report("m")[1].level, slow.made, slow.deleted) == (1, 4, 1)
 
 
-def test_what_is_used_while_the_refill_ends_is_made_too(slow):
-    """Whether the thread looks before or after: each use is followed by an item."""
-    stock, job = Stock(), Job(slow, b"plan", {})
-    slow.let.release(10_000)
+def test_what_is_used_while_the_refill_ends_is_made_too(slow, monkeypatch):
+    """The thread has seen that nothing is missing, and is not over yet."""
+    stock, job, uses = Stock(), Job(slow, b"plan", {}), []
+    make = Stock._make
+
+    def late(self, *rest):
+        make(self, *rest)
+        if threading.current_thread().name == "stock" and not uses:
+            uses.append(stock.take(1, job))
+            stock.replace(1, job)
+
+    monkeypatch.setattr(Stock, "_make", late)
+    slow.let.release(10)
     stock.fill(1, job, 1, True, lambda done: None)
-    for _ in range(500):
-        assert eventually(lambda: stock.take(1, job) is not None)
-        stock.replace(1, job)
-    assert eventually(lambda: stock.report("m")[1].level == 1)
+    assert stock.take(1, job) is not None
+    stock.replace(1, job)
+    assert eventually(lambda: uses and slow.made == 3)
+    assert uses[0] is not None and eventually(lambda: stock.report("m")[1].level == 1)
 
 
 def test_the_servers_are_asked_outside_the_lock(slow, monkeypatch):
