@@ -57,8 +57,8 @@ def _places(file: Path) -> Counter:
     for line in file.read_text().splitlines():
         stack, _, count = line.rpartition(" ")
         frames = [frame for frame in stack.split(";") if _OURS in frame]
-        # What gRPC and Python do around jobs is left out.
-        if any("server/run.py" in frame for frame in frames):
+        # What gRPC and Python do around jobs is left out. Branches of steps have stacks of their own.
+        if any("server/run.py" in frame or "server/execute/" in frame for frame in frames):
             found[_place(frames[-1])] += int(count)
     return found
 
