@@ -315,7 +315,8 @@ def test_a_diverging_run_is_reported_and_undone():
 def test_squares_of_gradients_that_wrap_are_reported(make, size):
     """The loss and the weights stay small: it is only the averages of squares that have wrapped."""
     x, y = two_classes(64)
-    private, _ = pair(("Dense", 8, "relu"), ("Dense", 1), loss="mae", metrics=(), optimizer=make)
+    # A wrapped value may by chance lie where a right one could: with hundreds of them, not all do.
+    private, _ = pair(("Dense", 64, "relu"), ("Dense", 1), loss="mae", metrics=(), optimizer=make)
     before = private.get_weights()
     x[16:] *= size  # not in the first step, which is looked at in the clear
     with pytest.raises(DivergenceError, match="optimizer squares"):
