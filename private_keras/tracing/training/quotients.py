@@ -122,7 +122,7 @@ def _octaves(lo: Lowering, y: Secret, width: int) -> Secret:
 
 
 def logarithm(lo: ResultLowering, op: Any, x: Value) -> Secret:
-    """log(x) for x of at least a unit, off by at most 1e-6: that of the leading bit, and a spline from 1 to 2."""
+    """log(x) for x of at least a unit, off by at most 2e-6: that of the leading bit, and a spline from 1 to 2."""
     y = lo.upto(lo.as_secret(x), 18 if lo.is_sum(lo.as_secret(x)) else QUOTIENT)
     width = y.fraction + (COUNT_BITS if lo.is_sum(y) else QUOTIENT_BITS)
     bits = _octaves(lo, y, width)
