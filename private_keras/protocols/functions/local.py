@@ -54,6 +54,11 @@ def take(p: Protocol, x: Share, indices: np.ndarray, axis: int) -> Share:
     return p.linear(lambda a: np.take(a, indices, axis=axis), shape, x)
 
 
+def run(p: Protocol, x: Share, start: int, stop: int) -> Share:
+    """Neighbouring elements of the last axis, without a copy."""
+    return p.linear(lambda a: a[..., start:stop], (*x.shape[:-1], stop - start), x)
+
+
 def reshape(p: Protocol, x: Share, shape: tuple[int, ...]) -> Share:
     """The same elements in another shape, all sizes given."""
     return p.linear(lambda a: a.reshape(shape), shape, x)

@@ -58,7 +58,7 @@ def reduce_max(p: Protocol, x: Share, axis: int, width: int = 62) -> Share:
 
 def _halved(p: Protocol, x: Share, width: int) -> Share:
     n, half = x.shape[-1], x.shape[-1] // 2
-    first, second = (local.take(p, x, np.arange(at, at + half), -1) for at in (0, half))
+    first, second = (local.run(p, x, at, at + half) for at in (0, half))
     best = maximum(p, first, second, width)
     return best if n % 2 == 0 else _join(p, best, local.take(p, x, np.arange(n - 1, n), -1))
 
