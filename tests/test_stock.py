@@ -12,6 +12,7 @@ import pytest
 
 from private_keras.cluster import Item, LocalCluster, Loop, PublicValue, SimulatedCluster, connect, running
 from private_keras.cluster.handle import Stats, Traffic
+from private_keras.cluster.running import Inputs
 from private_keras.errors import (
     ClusterError,
     HandleNotFound,
@@ -582,6 +583,7 @@ def test_nothing_prints_a_key_or_a_seed(cluster, weights):
     draw = Draw(b"sixteen secret b", 1, 0, 4)
     material = Material(np.zeros(2, np.uint64), np.ones(2, np.uint64), np.ones(2, np.uint64))
     collected = Collected(None, {"x": material}, None, None, {"x": seeds[0]})
-    for thing in (item, supply, stocked, draw, material, collected):
+    inputs = Inputs({"x": [(seeds[0], np.zeros(1, np.uint64))]}, {}, {}, {}, 1)
+    for thing in (item, supply, stocked, draw, material, collected, inputs):
         text = repr(thing)
         assert "seed" not in text and "key" not in text and "array" not in text and "secret" not in text

@@ -45,7 +45,7 @@ class Inputs:
         seeds: of such a job: by name, of the masks of the batch to come.
     """
 
-    secret: Mapping[str, Handle | Inline]
+    secret: Mapping[str, Handle | Inline] = field(repr=False)
     rows: Mapping[str, tuple[Handle, np.ndarray]]
     public: Mapping[str, np.ndarray]
     kept: Mapping[str, Handle]
