@@ -22,7 +22,7 @@ MAX_PIECES = 256
 MAX_PRODUCTS = 2**40
 MAX_WINDOW = 2**16
 MAX_TEXT = 400
-KINDS = ("predict", "evaluate", "train", "compute", "reveal")
+KINDS = ("predict", "evaluate", "train", "aggregate", "compute", "reveal")
 
 IDENTIFIER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,199}", re.ASCII)
 

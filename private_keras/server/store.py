@@ -3,11 +3,12 @@
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from private_keras.errors import ClusterError, HandleNotFound, SecurityError
 from private_keras.server import limits
 from private_keras.server.material import Material
+from private_keras.server.terms import Terms
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,7 @@ class _Entry:
     owner: str
     nbytes: int
     material: Material
+    terms: Terms
 
 
 @dataclass
@@ -30,11 +32,13 @@ class Kept:
 
     Attributes:
         nbytes: what it takes of the room that was reserved for it.
+        terms: what it comes from, where that is not its owner alone.
     """
 
     handle: bytes
     material: Material
     nbytes: int
+    terms: Terms = field(default_factory=Terms)
 
 
 class Store:
@@ -98,7 +102,7 @@ class Store:
         with self._lock:
             self._check([item.handle for item in items])
             for item in items:
-                self._entries[item.handle] = _Entry(owner, item.nbytes, item.material)
+                self._entries[item.handle] = _Entry(owner, item.nbytes, item.material, item.terms)
                 room.nbytes -= item.nbytes
 
     def check_free(self, handles: Sequence[bytes]) -> None:
@@ -123,6 +127,13 @@ class Store:
         Raises:
             HandleNotFound: naming `what` it was for.
         """
+        return self._entry(handle, owner, what).material
+
+    def terms(self, handle: bytes, owner: str, what: str) -> Terms:
+        """What the owner's tensor comes from; errors as in `get`."""
+        return self._entry(handle, owner, what).terms
+
+    def _entry(self, handle: bytes, owner: str, what: str) -> _Entry:
         with self._lock:
             entry = self._entries.get(handle)
         if entry is None or entry.owner != owner:
@@ -130,7 +141,7 @@ class Store:
                 f"the shares of {what} are not on this server: deleted, lost in a restart, or of another identity; "
                 "share them again"
             )
-        return entry.material
+        return entry
 
     def with_difference(self, handle: bytes, owner: str, what: str) -> Material:
         """The owner's material, from now on with m - l beside it, computed once; errors as in `get`, and of `room`.
@@ -147,7 +158,7 @@ class Store:
                 entry = self._entries.get(handle)
                 if entry is not None and entry.material is material:
                     whole = replace(material, difference=difference)
-                    self._entries[handle] = _Entry(owner, entry.nbytes + difference.nbytes, whole)
+                    self._entries[handle] = _Entry(owner, entry.nbytes + difference.nbytes, whole, entry.terms)
                     room.nbytes -= difference.nbytes
         return self.get(handle, owner, what)
 
