@@ -47,9 +47,14 @@ def free_ports(count):
 
 
 class TlsServers:
-    """Three server processes on loopback and the description that clients need; a context manager."""
+    """Three server processes on loopback and the description that clients need; a context manager.
 
-    def __init__(self, directory: Path, clients=("analyst", "other")):
+    Args:
+        roles: by name, of clients that have not all of them.
+        operators: of the first servers.
+    """
+
+    def __init__(self, directory: Path, clients=("analyst", "other"), roles=None, operators=()):
         self.directory = directory
         names = ["server0", "server1", "server2"]
         self.pins = make_keys(directory / "keys", [*names, *clients])
@@ -65,8 +70,11 @@ class TlsServers:
                 }
                 for i, name in enumerate(names)
             ],
-            "clients": {name: {} for name in clients},
+            "clients": {name: {} for name in clients if name not in (roles or {})},
+            "parties": {name: {"roles": list(held)} for name, held in (roles or {}).items()},
         }
+        for server, operator in zip(self.content["servers"], operators, strict=False):
+            server["operator"] = operator
         self.config = self.write("cluster.json", self.content)
         self.processes: dict[int, subprocess.Popen] = {}
 

@@ -16,7 +16,7 @@ from private_keras.cli import main
 from private_keras.cluster import LocalCluster
 from private_keras.cluster.keys import NAME, check_name
 from private_keras.errors import InputError
-from private_keras.transport.tls import name_of, pin_of
+from private_keras.transport.credentials import name_of, pin_of
 from tests.clusters import ROOT, TlsServers, dense_plan
 
 

@@ -112,7 +112,7 @@ def test_an_expired_certificate_is_refused(servers, tmp_path):
 
 
 def test_servers_refuse_an_expired_certificate_themselves(servers, tmp_path, monkeypatch):
-    monkeypatch.setattr("private_keras.cluster.probe.check_dates", lambda path: None)
+    monkeypatch.setattr("private_keras.transport.credentials.check_dates", lambda *_: None)
     error = refusal(_with_keys(servers, tmp_path, days=-1), "analyst")
     assert isinstance(error, SecurityError) and "server0" in str(error) and "refuses the certificate" in str(error)
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from private_keras.errors import InputError
+from private_keras.errors import InputError, SecurityError
 from private_keras.server.config import parse_config, read_config
+from private_keras.server.roles import require
 
 TALK = {"server0": "10.0.0.1:4000", "server1": "10.0.0.2:4000", "server2": "10.0.0.3:4000", "analyst": "10.0.0.9:0"}
 PIN = "sha256:" + "ab" * 32
@@ -39,6 +40,56 @@ def test_the_long_form_with_pins_and_paths(tmp_path):
     assert config.servers[1].data == "host1:41"
     assert config.credentials("analyst").key == tmp_path / "mine/analyst.key"
     assert config.authority == tmp_path / "ca.pem"
+
+
+def two_hospitals():
+    """Two data owners run the evaluators themselves."""
+    content = long_form()
+    del content["clients"]
+    for server, operator in zip(content["servers"], ("hospital-a", "hospital-b"), strict=False):
+        server["operator"] = operator
+    content["parties"] = {
+        "hospital-a": {"roles": ["server", "owner"], "address": "host0:0", "certificate": PIN},
+        "hospital-b": {"roles": ["server", "owner", "analyst"]},
+        "clinic": {"roles": ["receiver"]},
+    }
+    return content
+
+
+def test_parties_with_roles(tmp_path):
+    config = parse_config(two_hospitals(), tmp_path)
+    assert config.clients == {"hospital-a", "hospital-b", "clinic"}
+    assert [s.operator for s in config.servers] == ["hospital-a", "hospital-b", ""]
+    assert config.pins == {"hospital-a": PIN}
+    assert config.roles_of("hospital-a") == {"server", "owner"}
+    assert parse_config(TALK, tmp_path).roles_of("analyst") == {"owner", "analyst", "receiver"}
+    mixed = parse_config(long_form(parties={"clinic": {"roles": ["receiver"]}}), tmp_path)
+    assert mixed.clients == {"analyst", "clinic"} and mixed.roles_of("analyst") == {"owner", "analyst", "receiver"}
+
+
+def test_nobody_operates_two_servers(tmp_path):
+    content = two_hospitals()
+    content["servers"][2]["operator"] = "hospital-a"
+    with pytest.raises(InputError, match="another operator for each server"):
+        parse_config(content, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("held", "calls", "refused"),
+    [
+        (["receiver"], ["Hello", "Receive", "Audit"], ["Put", "Upload", "Run", "RunShort", "Prepare", "Load"]),
+        (["owner"], ["Put", "SetPolicy", "Save", "Forget", "PlanText"], ["Run", "RunShort", "Prepare", "Receive"]),
+        (["analyst"], ["Run", "Upload", "Load", "Cancel", "Save"], ["Put", "SetPolicy", "Receive", "Deliveries"]),
+        (["server"], ["Hello"], ["Upload", "Run", "Put", "Receive"]),
+        (["owner", "receiver"], ["Put", "Receive"], ["Run"]),
+    ],
+)
+def test_roles_allow_calls(held, calls, refused):
+    for call in calls:
+        require("x", frozenset(held), call)
+    for call in refused:
+        with pytest.raises(SecurityError, match=f"x has the roles .*{call} is for"):
+            require("x", frozenset(held), call)
 
 
 def test_unix_sockets(tmp_path):
@@ -78,6 +129,18 @@ def _with_server(**changes):
         (_with_server(certificate="sha256:00"), "64 hex digits"),
         (_with_server(control="unix:/a", data="unix:/b"), "cannot be mixed"),
         (_with_server(control="unix:relative", data="unix:/b"), "absolute"),
+        (long_form(parties=["analyst"]), "parties: expected an object"),
+        (long_form(parties={"server1": {"roles": ["owner"]}}), "not a server's"),
+        (long_form(parties={"a": {}}), "parties: a: expected roles among.*None"),
+        (long_form(parties={"a": {"roles": []}}), "parties: a: expected roles"),
+        (long_form(parties={"a": {"roles": ["king"]}}), "parties: a: expected roles.*king"),
+        (long_form(parties={"a": {"roles": ["owner"], "port": 1}}), "parties: a: expected an object with roles"),
+        (long_form(parties={"a": {"roles": ["owner"], "certificate": "x"}}), "64 hex digits"),
+        (long_form(parties={"analyst": {"roles": ["owner"]}}), "analyst.*both in clients and in parties"),
+        (long_form(parties={"a": {"roles": ["server"]}}), "role server to be the operators"),
+        (_with_server(operator="hospital"), "role server to be the operators"),
+        (_with_server(operator=1), "operator: expected text"),
+        (long_form(authority=None), "without an authority.*analyst.*server0"),
         (_with_server(port=1), r"servers\[1\]: expected an object with name"),
     ],
 )

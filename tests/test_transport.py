@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from private_keras.cluster.keys import make_authority, make_party
 from private_keras.errors import DeadlineExceeded, FrameError, InputError, PeerLost, SecurityError, ServerUnavailable
 from private_keras.transport import frames
+from private_keras.transport.credentials import Credentials, Watched
 from private_keras.transport.memory import memory_network
-from private_keras.transport.tls import Credentials, TlsEndpoint
+from private_keras.transport.tls import TlsEndpoint
 from private_keras.transport.unix import UnixChannel, UnixEndpoint, unix_pair
 
 TRANSPORTS = ["memory", "unix", "tls"]
@@ -34,7 +35,11 @@ def keys(tmp_path_factory):
 
 
 def credentials(directory, name, **pins):
-    return Credentials(directory / "authority.pem", directory / f"{name}.pem", directory / f"{name}.key", pins)
+    return files(directory, directory, name, **pins)
+
+
+def files(authority, own, name, **pins):
+    return Watched(Credentials((authority / "authority.pem",), own / f"{name}.pem", own / f"{name}.key", pins))
 
 
 def tls_pair(keys, deadline):
@@ -325,7 +330,7 @@ def test_tls_refuses_who_is_not_the_expected_party(keys, tmp_path):
     _, error = dial_against(server, TlsEndpoint(credentials(keys, "server1")), expect="server2")
     assert isinstance(error, SecurityError) and "expected server2" in str(error) and "server0" in str(error)
 
-    stranger = Credentials(keys / "authority.pem", tmp_path / "server1.pem", tmp_path / "server1.key")
+    stranger = files(keys, tmp_path, "server1")
     refused, lost = dial_against(server, TlsEndpoint(stranger))
     assert isinstance(refused, SecurityError) and "not accepted" in str(refused)
     assert isinstance(lost, PeerLost)
@@ -360,9 +365,12 @@ def test_tls_refuses_another_key_than_the_pinned(keys):
     assert isinstance(refused, SecurityError) and "pinned" in str(refused)
 
 
-def test_tls_refuses_an_expired_certificate(keys, tmp_path):
+def test_tls_refuses_an_expired_certificate(keys, tmp_path, monkeypatch):
     make_party(keys, "server1", days=-1, directory=tmp_path)
-    expired = Credentials(keys / "authority.pem", tmp_path / "server1.pem", tmp_path / "server1.key")
+    with pytest.raises(SecurityError, match="server1.pem is expired"):
+        files(keys, tmp_path, "server1")
+    monkeypatch.setattr("private_keras.transport.credentials.check_dates", lambda *_: None)
+    expired = files(keys, tmp_path, "server1")
     refused, _ = dial_against(TlsEndpoint(credentials(keys, "server0")), TlsEndpoint(expired))
     assert isinstance(refused, SecurityError) and "expired" in str(refused)
 

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from private_keras.server.saving import pieces
 from private_keras.server.service import SERVICE
 from private_keras.server.storage import Generation
 from private_keras.server.wire import messages_pb2 as wire
+from private_keras.transport.credentials import WARN_DAYS, Pem, days_left
 from private_keras.version import VERSION
 
 # A server that does not even answer pings for this long, while a call waits, is taken for stalled.
@@ -98,12 +100,12 @@ class ServerClient:
             channel = grpc.insecure_channel(self.address, options=OPTIONS)
         else:
             credentials = self._config.credentials(self._identity)
-            trusted = probe(credentials, self.address, self.name, deadline)
+            pem = credentials.read()
+            _warn(pem)
+            trusted = probe(credentials, pem, self.address, self.name, deadline)
             channel = grpc.secure_channel(
                 self.address,
-                grpc.ssl_channel_credentials(
-                    trusted, credentials.key.read_bytes(), credentials.certificate.read_bytes()
-                ),
+                grpc.ssl_channel_credentials(trusted, pem.key, pem.certificate),
                 options=(*OPTIONS, ("grpc.ssl_target_name_override", self.name)),
             )
         self._open(channel)
@@ -238,6 +240,17 @@ class ServerClient:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
+
+
+def _warn(pem: Pem) -> None:
+    """Python shows a warning of one text once."""
+    end, name = pem.expires
+    if 0 <= days_left(end) < WARN_DAYS:
+        warnings.warn(
+            f"{name} is valid until {end:%Y-%m-%d}, {days_left(end)} days; make a new one with "
+            "`private-keras keys --renew`",
+            stacklevel=2,
+        )
 
 
 def _snapshot(generation: Generation) -> wire.Snapshot:

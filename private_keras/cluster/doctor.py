@@ -47,7 +47,7 @@ def _certificates(description: ClusterConfig, identity: str | None, lines: list[
         return True
     files = description.credentials(identity)
     healthy = True
-    for path in (files.authority, files.certificate):
+    for path in (*files.trusted, files.certificate):
         try:
             end = x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
         except (OSError, ValueError) as error:

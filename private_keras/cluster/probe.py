@@ -4,11 +4,15 @@ import ssl
 import time
 
 from private_keras.errors import DeadlineExceeded, SecurityError
-from private_keras.transport.tls import Credentials, check_dates, connect, handshake, make_context
+from private_keras.transport.credentials import Credentials, Pem
+from private_keras.transport.tls import connect, handshake, make_context
 
 
-def probe(credentials: Credentials, address: str, name: str, deadline: float) -> bytes:
+def probe(credentials: Credentials, pem: Pem, address: str, name: str, deadline: float) -> bytes:
     """Checks who answers at a control address, and that it accepts us.
+
+    Args:
+        pem: what `credentials` hold now.
 
     Returns:
         What gRPC is to trust, as PEM: the cluster's authority, or where `name` is pinned, that one certificate.
@@ -17,8 +21,7 @@ def probe(credentials: Credentials, address: str, name: str, deadline: float) ->
         ServerUnavailable: nobody answers.
         SecurityError: another party, an expired or foreign certificate, another key than pinned; or it refuses ours.
     """
-    check_dates(credentials.certificate)
-    context = make_context(credentials, server_side=False)
+    context = make_context(credentials, pem, server_side=False)
     context.set_alpn_protocols(["h2"])
     found, secured = handshake(context, connect(address, name, deadline), name, credentials.pins, deadline)
     with secured:
@@ -43,4 +46,4 @@ def probe(credentials: Credentials, address: str, name: str, deadline: float) ->
             )
         if name in credentials.pins:
             return ssl.DER_cert_to_PEM_cert(secured.getpeercert(binary_form=True)).encode()
-    return credentials.authority.read_bytes()
+    return pem.trusted

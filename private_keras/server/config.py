@@ -9,11 +9,15 @@ The long form:
     {"protocol": "trio",
      "servers": [{"name": "server0", "control": "10.0.0.1:4000", "data": "10.0.0.1:4001",
                   "certificate": "sha256:..."}, ...],
-     "clients": {"analyst": {"certificate": "sha256:..."}},
+     "parties": {"hospital-a": {"roles": ["server", "owner"], "address": "10.0.0.1:0", "certificate": "sha256:..."},
+                 "analyst": {"roles": ["analyst"]}},
      "authority": "keys/authority.pem", "keys": "keys"}
 
 `certificate` is the pin of a party's public key, as `private-keras keys` prints it; without one, any certificate of the
-authority with the party's name is good. Paths are relative to the file. Addresses `unix:/path` are for one machine.
+authority with the party's name is good. `"authority": null` means that there is none: every party is pinned and its
+certificate, made by itself, lies in `keys`. `clients` are parties with all roles (`roles.py`) but `server`. A server's
+`operator` is the party on whose host it runs, if that is one of `parties`. Paths are relative to the file. A party's
+`address` is for people; nobody dials it. Addresses `unix:/path` are for one machine.
 """
 
 import json
@@ -23,22 +27,25 @@ from pathlib import Path
 from typing import Any
 
 from private_keras.errors import InputError
-from private_keras.transport.tls import Credentials
+from private_keras.server import roles
+from private_keras.transport.credentials import Credentials
 
 PROTOCOLS = {"trio": 3}
 PIN = re.compile(r"sha256:[0-9a-f]{64}")
 HOST = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
 NAME = re.compile(r"[A-Za-z0-9-]{1,63}")
 MAX_FILE_BYTES = 1 << 20
+ENTRIES = frozenset({"protocol", "servers", "clients", "parties", "authority", "keys"})
 
 
 @dataclass(frozen=True)
 class ServerAddress:
-    """One server: `control` for clients, `data` for the other servers."""
+    """One server: `control` for clients, `data` for the other servers; `operator`: the party that runs it, or empty."""
 
     name: str
     control: str
     data: str
+    operator: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,8 +57,9 @@ class ClusterConfig:
         servers: by party index.
         clients: names that may use the servers; None: everyone with a certificate of the authority.
         pins: party -> "sha256:..." of its public key.
-        authority: certificate authority's PEM file; None on Unix sockets.
-        keys: directory with `<name>.pem` and `<name>.key`.
+        authority: certificate authority's PEM file; None on Unix sockets, and where every party made its own.
+        keys: directory with `<name>.pem` and `<name>.key`; None on Unix sockets.
+        roles: by name, of clients that have not all of them.
     """
 
     protocol: str
@@ -60,6 +68,7 @@ class ClusterConfig:
     pins: dict[str, str] = field(default_factory=dict)
     authority: Path | None = None
     keys: Path | None = None
+    roles: dict[str, frozenset[str]] = field(default_factory=dict)
 
     @property
     def local(self) -> bool:
@@ -68,9 +77,14 @@ class ClusterConfig:
 
     def credentials(self, name: str) -> Credentials:
         """Files that prove to be `name`."""
-        if self.authority is None or self.keys is None:
+        if self.keys is None:
             raise InputError("a cluster on Unix sockets has no certificates")
-        return Credentials(self.authority, self.keys / f"{name}.pem", self.keys / f"{name}.key", self.pins)
+        trusted = (self.authority,) if self.authority else tuple(self.keys / f"{party}.pem" for party in self.pins)
+        return Credentials(trusted, self.keys / f"{name}.pem", self.keys / f"{name}.key", self.pins)
+
+    def roles_of(self, name: str) -> frozenset[str]:
+        """What a client may do."""
+        return self.roles.get(name, roles.CLIENT)
 
 
 def read_config(path: str | Path) -> ClusterConfig:
@@ -101,11 +115,9 @@ def parse_config(content: Any, directory: Path, where: str = "cluster.json") -> 
         raise InputError(f"{where}: expected an object with servers. Received: {type(content).__name__}")
     if "servers" not in content:
         content = _long_form(content, where)
-    unknown = sorted(set(content) - {"protocol", "servers", "clients", "authority", "keys"})
+    unknown = sorted(set(content) - ENTRIES)
     if unknown:
-        raise InputError(
-            f"{where}: unknown entries {unknown}; known are protocol, servers, clients, authority and keys"
-        )
+        raise InputError(f"{where}: unknown entries {unknown}; known are {', '.join(sorted(ENTRIES))}")
     protocol = content.get("protocol", "trio")
     if not isinstance(protocol, str) or protocol not in PROTOCOLS:
         raise InputError(f"{where}: expected protocol to be one of {sorted(PROTOCOLS)}. Received: {protocol!r}")
@@ -122,11 +134,28 @@ def parse_config(content: Any, directory: Path, where: str = "cluster.json") -> 
     if len(local) == 2:
         raise InputError(f"{where}: Unix sockets and host:port cannot be mixed. Received: {addresses}")
     clients = _clients(content.get("clients"), pins, parsed, where)
+    given = _parties(content.get("parties"), pins, parsed, where)
+    if clients is not None or given is not None:
+        twice = sorted((clients or frozenset()) & set(given or {}))
+        if twice:
+            raise InputError(f"{where}: {twice} stand both in clients and in parties")
+        clients = (clients or frozenset()) | frozenset(given or {})
+    _check_operators(parsed, given or {}, where)
+    given = given or {}
     if local == {True}:
-        return ClusterConfig(protocol, parsed, clients, pins)
-    authority = _text(content.get("authority", "keys/authority.pem"), f"{where}: authority")
-    keys = _text(content.get("keys", "keys"), f"{where}: keys")
-    return ClusterConfig(protocol, parsed, clients, pins, directory / authority, directory / keys)
+        return ClusterConfig(protocol, parsed, clients, pins, roles=given)
+    keys = directory / _text(content.get("keys", "keys"), f"{where}: keys")
+    authority = content.get("authority", "keys/authority.pem")
+    if authority is None:
+        unpinned = sorted({*(server.name for server in parsed), *(clients or ())} - set(pins))
+        if clients is None or unpinned:
+            raise InputError(
+                f"{where}: without an authority every server and client needs the pin of its certificate. "
+                f"Received: none of {unpinned or 'the clients'}"
+            )
+        return ClusterConfig(protocol, parsed, clients, pins, None, keys, given)
+    authority = directory / _text(authority, f"{where}: authority")
+    return ClusterConfig(protocol, parsed, clients, pins, authority, keys, given)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -154,8 +183,10 @@ def _long_form(content: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _server(item: Any, index: int, pins: dict[str, str], where: str) -> ServerAddress:
-    if not isinstance(item, dict) or not set(item) <= {"name", "control", "data", "certificate"}:
-        raise InputError(f"{where}: expected an object with name, control, data and certificate. Received: {item!r}")
+    if not isinstance(item, dict) or not set(item) <= {"name", "control", "data", "certificate", "operator"}:
+        raise InputError(
+            f"{where}: expected an object with name, control, data, certificate and operator. Received: {item!r}"
+        )
     name = f"server{index}"
     if item.get("name", name) != name:
         raise InputError(
@@ -177,7 +208,8 @@ def _server(item: Any, index: int, pins: dict[str, str], where: str) -> ServerAd
             _address(item["data"], f"{where}: data")
             data = item["data"]
     _pin(item, name, pins, where)
-    return ServerAddress(name, control, data)
+    operator = _text(item["operator"], f"{where}: operator") if "operator" in item else ""
+    return ServerAddress(name, control, data, operator)
 
 
 def _clients(
@@ -188,14 +220,57 @@ def _clients(
     if not isinstance(content, dict):
         raise InputError(f"{where}: clients: expected an object of names. Received: {type(content).__name__}")
     for name, item in content.items():
-        if not NAME.fullmatch(name) or name in {s.name for s in servers}:
-            raise InputError(
-                f"{where}: clients: expected names of letters, digits and hyphens, not a server's. Received: {name!r}"
-            )
+        _check_name(name, servers, f"{where}: clients")
         if not isinstance(item, dict) or not set(item) <= {"certificate"}:
             raise InputError(f"{where}: clients: {name}: expected an object with certificate. Received: {item!r}")
         _pin(item, name, pins, f"{where}: clients: {name}")
     return frozenset(content)
+
+
+def _parties(
+    content: Any, pins: dict[str, str], servers: tuple[ServerAddress, ...], where: str
+) -> dict[str, frozenset[str]] | None:
+    """Roles by name."""
+    if content is None:
+        return None
+    where = f"{where}: parties"
+    if not isinstance(content, dict):
+        raise InputError(f"{where}: expected an object of names. Received: {type(content).__name__}")
+    found = {}
+    for name, item in content.items():
+        _check_name(name, servers, where)
+        if not isinstance(item, dict) or not set(item) <= {"roles", "address", "certificate"}:
+            raise InputError(
+                f"{where}: {name}: expected an object with roles, address and certificate. Received: {item!r}"
+            )
+        given = item.get("roles")
+        if not isinstance(given, list) or not given or not all(isinstance(r, str) and r in roles.ROLES for r in given):
+            raise InputError(f"{where}: {name}: expected roles among {sorted(roles.ROLES)}. Received: {given!r}")
+        if "address" in item:
+            _text(item["address"], f"{where}: {name}: address")
+        _pin(item, name, pins, f"{where}: {name}")
+        found[name] = frozenset(given)
+    return found
+
+
+def _check_operators(servers: tuple[ServerAddress, ...], given: dict[str, frozenset[str]], where: str) -> None:
+    operators = [server.operator for server in servers if server.operator]
+    if len(set(operators)) != len(operators):
+        raise InputError(
+            f"{where}: expected another operator for each server: who runs two of them can read everything. "
+            f"Received: {operators}"
+        )
+    claimed = sorted(name for name, held in given.items() if roles.SERVER in held)
+    if claimed != sorted(operators):
+        raise InputError(
+            f"{where}: expected parties with the role server to be the operators of servers. "
+            f"Received: roles of {claimed}, operators {sorted(operators)}"
+        )
+
+
+def _check_name(name: str, servers: tuple[ServerAddress, ...], where: str) -> None:
+    if not NAME.fullmatch(name) or name in {s.name for s in servers}:
+        raise InputError(f"{where}: expected names of letters, digits and hyphens, not a server's. Received: {name!r}")
 
 
 def _pin(item: dict[str, Any], name: str, pins: dict[str, str], where: str) -> None:

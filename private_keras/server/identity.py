@@ -1,11 +1,14 @@
 """Who calls: the name in the client's certificate, or the local user on a Unix socket in a private directory."""
 
+import datetime
+
 import grpc
 from cryptography import x509
 
 from private_keras.errors import SecurityError
+from private_keras.server import roles
 from private_keras.server.config import ClusterConfig
-from private_keras.transport.tls import check_pin, name_of
+from private_keras.transport.credentials import check_pin, name_of
 
 LOCAL = "local"
 
@@ -19,24 +22,32 @@ class Identities:
 
     def __init__(self, config: ClusterConfig):
         self._config = config
-        self._known: dict[bytes, str] = {}
+        self._known: dict[bytes, tuple[str, datetime.datetime]] = {}
 
-    def of(self, context: grpc.ServicerContext) -> str:
+    def of(self, context: grpc.ServicerContext, call: str) -> str:
         """The caller's identity.
 
         Raises:
-            SecurityError: no certificate, another key than the pinned one, or a name that may not call.
+            SecurityError: no certificate, one that has ended since the connection began, another key than the pinned
+                one, a name that may not call, or a call that none of its roles allows.
         """
         if self._config.local:
             return LOCAL
         shown = context.auth_context().get("x509_pem_cert") or []
         if len(shown) != 1:
             raise SecurityError("a client must show a certificate of the cluster's authority")
-        name = self._known.get(shown[0])
-        if name is None:
-            name = self._check(x509.load_pem_x509_certificate(shown[0]))
+        known = self._known.get(shown[0])
+        if known is None:
+            certificate = x509.load_pem_x509_certificate(shown[0])
+            known = self._check(certificate), certificate.not_valid_after_utc
             if len(self._known) < 1000:
-                self._known[shown[0]] = name
+                self._known[shown[0]] = known
+        name, end = known
+        if datetime.datetime.now(datetime.UTC) > end:
+            raise SecurityError(
+                f"the certificate of {name} has expired; make a new one with `private-keras keys --renew`"
+            )
+        roles.require(name, self._config.roles_of(name), call)
         return name
 
     def _check(self, certificate: x509.Certificate) -> str:

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent import futures
 from pathlib import Path
@@ -32,7 +33,8 @@ from private_keras.server.stock import Stock
 from private_keras.server.storage import Storage
 from private_keras.server.store import Store
 from private_keras.server.wire import messages_pb2 as wire
-from private_keras.transport.tls import Credentials, TlsEndpoint, check_dates, split_address
+from private_keras.transport.credentials import WARN_DAYS, Pem, Watched, days_left
+from private_keras.transport.tls import TlsEndpoint, split_address
 from private_keras.transport.unix import UnixEndpoint
 from private_keras.version import VERSION
 
@@ -40,6 +42,7 @@ from private_keras.version import VERSION
 OTHER_CALLS = 16
 READY = b"ready\n"
 TEND_SECONDS = 0.5
+WARN_SECONDS = 24 * 3600.0
 OPTIONS = (
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", limits.MESSAGE_BYTES),
@@ -77,7 +80,9 @@ class ServerProcess:
         self.log = Log(self._own.name, log_level)
         kernel = default_kernel(threads)
         self._memory = array_memory()
-        endpoint = UnixEndpoint() if config.local else _tls(config.credentials(self._own.name))
+        self._warn_at = 0.0
+        self._files = None if config.local else Watched(config.credentials(self._own.name), self._keep_files)
+        endpoint = UnixEndpoint() if self._files is None else TlsEndpoint(self._files)
         names = [server.name for server in config.servers]
         self._lanes = Lanes(party, names, [_plain(s.data) for s in config.servers], endpoint, config.protocol, self.log)
         self._jobs = Jobs(self._lanes.wake)
@@ -119,17 +124,33 @@ class ServerProcess:
             raise SecurityError(
                 "a server over TLS must be started by `private-keras serve`, which rules out TLS below 1.3"
             )
-        files = self._config.credentials(self._own.name)
-        credentials = grpc.ssl_server_credentials(
-            [(files.key.read_bytes(), files.certificate.read_bytes())],
-            files.authority.read_bytes(),
-            require_client_auth=True,
-        )
-        self._server.add_secure_port(address, credentials)
+        first, pem = self._files.current()
+        given = [first]
+
+        def renewed() -> grpc.ServerCertificateConfiguration | None:
+            version, pem = self._files.current()
+            if version == given[0]:
+                return None
+            given[0] = version
+            self.log.write("info", "certificate renewed", expires=f"{pem.expires[0]:%Y-%m-%d}")
+            return _certificates(pem)
+
+        # gRPC asks before each handshake, so that a renewed certificate is shown without a new start.
+        self._server.add_secure_port(address, grpc.dynamic_ssl_server_credentials(_certificates(pem), renewed, True))
+
+    def _keep_files(self, reason: str) -> None:
+        self.log.write("warning", "renewed certificate not used", reason=reason)
 
     def tend(self) -> None:
-        """To be called about every `TEND_SECONDS`: gives back memory that has not been used since the last call."""
+        """To be called about every `TEND_SECONDS`: gives back memory that has not been used since the last call, and
+        warns once a day before a certificate ends.
+        """
         self._memory.tend()
+        if self._files is not None and time.monotonic() >= self._warn_at:
+            self._warn_at = time.monotonic() + WARN_SECONDS
+            end, name = self._files.current()[1].expires
+            if days_left(end) < WARN_DAYS:
+                self.log.write("warning", "certificate ends soon", file=name, days=days_left(end))
 
     def stop(self) -> None:
         """Ends all jobs and connections and removes the sockets."""
@@ -212,9 +233,8 @@ def _answers(path: Path) -> bool:
     return True
 
 
-def _tls(credentials: Credentials) -> TlsEndpoint:
-    check_dates(credentials.certificate)
-    return TlsEndpoint(credentials)
+def _certificates(pem: Pem) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(pem.key, pem.certificate)], pem.trusted)
 
 
 def _plain(address: str) -> str:

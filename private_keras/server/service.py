@@ -235,20 +235,20 @@ class Service:
         for name, streams in STREAMS.items():
             make, guard = shapes[streams]
             request, reply = (getattr(wire, name.removesuffix("Short") + kind) for kind in ("Request", "Reply"))
-            calls[name] = make(guard(getattr(self, name.lower())), request.FromString, reply.SerializeToString)
+            calls[name] = make(guard(name, getattr(self, name.lower())), request.FromString, reply.SerializeToString)
         return grpc.method_handlers_generic_handler(SERVICE, calls)
 
-    def _enter(self, context: grpc.ServicerContext) -> str:
+    def _enter(self, name: str, context: grpc.ServicerContext) -> str:
         left = context.time_remaining()
         if left is None or left > 2 * limits.MAX_SECONDS:
             raise InputError("a call needs a deadline of at most two days, so that none can hold the server for ever")
         self._use_memory()  # gRPC gives every call a context of its own
-        return self._identities.of(context)
+        return self._identities.of(context, name)
 
-    def _guard(self, call: Callable[..., Any]) -> Callable[..., Any]:
+    def _guard(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def guarded(request: Any, context: grpc.ServicerContext) -> Any:
             try:
-                return call(request, self._enter(context), context)
+                return call(request, self._enter(name, context), context)
             except PrivateKerasError as error:
                 self._refuse(call.__name__, error, context)
             except Exception as error:
@@ -256,10 +256,10 @@ class Service:
 
         return guarded
 
-    def _guard_stream(self, call: Callable[..., Any]) -> Callable[..., Any]:
+    def _guard_stream(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def guarded(requests: Any, context: grpc.ServicerContext) -> Any:
             try:
-                yield from call(requests, self._enter(context), context)
+                yield from call(requests, self._enter(name, context), context)
             except PrivateKerasError as error:
                 self._refuse(call.__name__, error, context)
             except Exception as error:

@@ -3,19 +3,16 @@
 Where the cluster's description pins a party's public key (SHA-256), that key and no other is accepted.
 """
 
-import datetime
-import hashlib
 import select
 import socket
 import ssl
+import threading
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from private_keras.errors import DeadlineExceeded, SecurityError, ServerUnavailable
+from private_keras.transport.credentials import Credentials, Pem, Watched, check_pin, name_of
 from private_keras.transport.stream import Blocked, StreamChannel
 
 # A header and a payload up to this size go out as one record and one packet.
@@ -23,69 +20,7 @@ JOINED = 16 << 10
 RETRY_SECONDS = 0.05
 
 
-@dataclass(frozen=True)
-class Credentials:
-    """Files that prove who this party is, and what proves who the others are.
-
-    Attributes:
-        authority: PEM file of the cluster's certificate authority.
-        certificate: PEM file of this party's certificate.
-        key: PEM file of its private key.
-        pins: name -> "sha256:<hex>" of the public key, for parties whose key is pinned.
-    """
-
-    authority: Path
-    certificate: Path
-    key: Path
-    pins: dict[str, str] = field(default_factory=dict)
-
-
-def pin_of(certificate: x509.Certificate) -> str:
-    """Pin of a certificate: SHA-256 of its public key (SubjectPublicKeyInfo, as in RFC 7469)."""
-    spki = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return "sha256:" + hashlib.sha256(spki).hexdigest()
-
-
-def name_of(certificate: x509.Certificate) -> str:
-    """The party's name: the certificate's only DNS name.
-
-    Raises:
-        SecurityError: none or several.
-    """
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        raise SecurityError(
-            "a certificate without a party's name; make certificates with `private-keras keys`"
-        ) from None
-    found = names.get_values_for_type(x509.DNSName)
-    if len(found) != 1:
-        raise SecurityError(f"a certificate must name one party. Received: {len(found)} names")
-    return found[0]
-
-
-def check_pin(certificate: x509.Certificate, name: str, pins: dict[str, str]) -> None:
-    """Raises `SecurityError` when `name` is pinned to another key than this certificate's."""
-    if name in pins and pins[name] != pin_of(certificate):
-        raise SecurityError(f"{name} showed a certificate whose key is not the one pinned in the cluster's description")
-
-
-def check_dates(path: Path) -> None:
-    """Raises `SecurityError` when a certificate of ours has expired or is not valid yet; each peer would refuse it."""
-    try:
-        certificate = x509.load_pem_x509_certificate(path.read_bytes())
-    except (OSError, ValueError):
-        raise SecurityError(f"no certificate in {path}; make certificates with `private-keras keys`") from None
-    now = datetime.datetime.now(datetime.UTC)
-    first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    if not first <= now <= last:
-        raise SecurityError(
-            f"{path.name} is expired or not valid yet: it is good from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} "
-            "UTC; make a new one with `private-keras keys`"
-        )
-
-
-def make_context(credentials: Credentials, server_side: bool) -> ssl.SSLContext:
+def make_context(files: Credentials, pem: Pem, server_side: bool) -> ssl.SSLContext:
     """TLS 1.3 only, certificates required on both sides, no session tickets."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server_side else ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -93,16 +28,12 @@ def make_context(credentials: Credentials, server_side: bool) -> ssl.SSLContext:
     context.verify_mode = ssl.CERT_REQUIRED
     if server_side:
         context.num_tickets = 0
-    for path in (credentials.authority, credentials.certificate, credentials.key):
-        if not path.is_file():
-            raise SecurityError(
-                f"no file {path}; make certificates with `private-keras keys` and copy each party its own"
-            )
     try:
-        context.load_verify_locations(credentials.authority)
-        context.load_cert_chain(credentials.certificate, credentials.key)
-    except ssl.SSLError as error:
-        raise SecurityError(f"cannot use {credentials.certificate} with {credentials.key}: {error.reason}") from None
+        context.load_verify_locations(cadata=pem.trusted.decode("ascii"))
+        context.load_cert_chain(files.certificate, files.key)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "reason", None) or type(error).__name__
+        raise SecurityError(f"cannot use {files.certificate} with {files.key}: {reason}") from None
     return context
 
 
@@ -144,12 +75,23 @@ class TlsChannel(StreamChannel):
 
 
 class TlsEndpoint:
-    """See `Endpoint`. Addresses are `host:port`."""
+    """See `Endpoint`. Addresses are `host:port`. Connections made from now on use renewed certificates."""
 
-    def __init__(self, credentials: Credentials):
-        self._pins = credentials.pins
-        self._client = make_context(credentials, server_side=False)
-        self._server = make_context(credentials, server_side=True)
+    def __init__(self, watched: Watched):
+        self._watched = watched
+        self._pins = watched.files.pins
+        self._lock = threading.Lock()
+        self._made = self._make(*watched.current())
+
+    def _make(self, version: int, pem: Pem) -> tuple[int, ssl.SSLContext, ssl.SSLContext]:
+        return version, *(make_context(self._watched.files, pem, server_side) for server_side in (False, True))
+
+    def _context(self, server_side: bool) -> ssl.SSLContext:
+        version, pem = self._watched.current()
+        with self._lock:
+            if self._made[0] != version:
+                self._made = self._make(version, pem)
+            return self._made[1 + server_side]
 
     def listen(self, address: str) -> socket.socket:
         host, port = split_address(address)
@@ -158,14 +100,14 @@ class TlsEndpoint:
 
     def dial(self, address: str, peer: str, deadline: float) -> TlsChannel:
         sock = connect(address, peer, deadline)
-        name, secured = handshake(self._client, sock, peer, self._pins, deadline)
+        name, secured = handshake(self._context(False), sock, peer, self._pins, deadline)
         if name != peer:
             secured.close()
             raise SecurityError(f"expected {peer} at {address}. Received: a certificate of {name}")
         return TlsChannel(secured, peer, deadline)
 
     def welcome(self, sock: socket.socket, deadline: float) -> TlsChannel:
-        name, secured = handshake(self._server, sock, "the caller", self._pins, deadline)
+        name, secured = handshake(self._context(True), sock, "the caller", self._pins, deadline)
         return TlsChannel(secured, name, deadline)
 
 
