@@ -12,7 +12,7 @@ from private_keras.server.policy import KINDS, Policy
 from private_keras.server.terms import Source, Terms, all_of
 
 NAMES = st.lists(st.from_regex(r"[A-Za-z0-9-]{1,63}", fullmatch=True), max_size=4)
-PLANS = st.lists(st.sampled_from([*KINDS, "sha256:" + "0" * 64]), min_size=1, max_size=4)
+PLANS = st.lists(st.sampled_from([*KINDS, "aggregate:8", "sha256:" + "0" * 64]), min_size=1, max_size=4)
 
 
 def test_nobody_but_the_owner_by_default():
@@ -32,13 +32,22 @@ def test_text_and_back(use, plans, reveal_to, uses, until):
 
 @pytest.mark.parametrize("arguments", [
     {"use": "analyst"}, {"use": ["a b"], "plans": ["fit"]}, {"use": [1], "plans": ["fit"]}, {"use": ["analyst"]},
-    {"plans": ["train"]}, {"plans": ["sha256:12"]}, {"plans": [None]}, {"reveal_to": ["../x"]}, {"uses": -1},
+    {"plans": ["train"]}, {"plans": ["aggregate:2"]}, {"plans": ["aggregate:9999"]}, {"plans": ["aggregate:"]},
+    {"plans": ["sha256:12"]}, {"plans": [None]}, {"reveal_to": ["../x"]}, {"uses": -1},
     {"uses": True}, {"uses": 1.5}, {"until": "tomorrow"}, {"until": "2027-01-01T12:00"}, {"until": 7},
     {"until": datetime.datetime(2027, 1, 1)}, {"use": ["a"] * 1001, "plans": ["fit"]},
 ])  # fmt: skip
 def test_refused(arguments):
     with pytest.raises(InputError, match=r"Policy.*expected"):
         Policy(**arguments)
+
+
+@pytest.mark.parametrize("plans, least", [
+    (["fit", "reveal"], None), (["aggregate"], 3), (["aggregate:8"], 8), (["aggregate:8", "aggregate:5"], 5),
+    (["aggregate", "aggregate:5"], 3),
+])  # fmt: skip
+def test_how_many_owners_a_mean_needs(plans, least):
+    assert Policy(["model-owner"], plans).least_owners == least
 
 
 @pytest.mark.parametrize(

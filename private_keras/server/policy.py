@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from private_keras.errors import InputError
+from private_keras.plan.aggregate import LEAST_OWNERS, MOST_OWNERS
 from private_keras.server.config import NAME
 
 # By what users call them: the kind that a plan says it is of.
@@ -21,6 +22,7 @@ KINDS = {
     "reveal": "reveal",
 }  # fmt: skip
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+MEAN = re.compile(r"aggregate:([1-9][0-9]{0,3})")
 MAX_NAMES = 1000
 MAX_USES = 1 << 62
 MAX_POLICY_BYTES = 1 << 17
@@ -36,7 +38,8 @@ class Policy:
         plans: what these may run: kinds ("predict", "evaluate", "fit", "aggregate", "compute", "reveal") or digests of
             single plans ("sha256:..."). A kind protects against mistakes: whoever may choose the plan can choose one
             whose result says much about the data. A digest allows that plan, as the owner has inspected it, and no
-            other. "reveal" lets receivers see the shares themselves.
+            other. "reveal" lets receivers see the shares themselves. "aggregate" is the plan of `plan/aggregate.py`
+            alone, the weighted mean of at least 3 owners' updates; "aggregate:8" asks for at least 8.
         reveal_to: parties that may receive results. What depends on the shares of several owners needs all of them to
             allow it.
         uses: how many jobs may use them in all; None: no limit. The owner's own do not count.
@@ -70,6 +73,15 @@ class Policy:
                 f"Policy: {', '.join(self.use)} may use the shares, but in no plan: expected plans=[...] with kinds of "
                 f"{', '.join(KINDS)}, or digests. Received: none"
             )
+
+    @property
+    def least_owners(self) -> int | None:
+        """The fewest owners that a plan of kind "aggregate" must have inputs of; None: no such plan is allowed.
+
+        Which owners a plan has is for `plan.aggregate.mean_of` to say, which refuses every other plan.
+        """
+        asked = [int(match[1]) for plan in self.plans if (match := MEAN.fullmatch(plan))]
+        return min([*asked, *[LEAST_OWNERS] * ("aggregate" in self.plans)], default=None)
 
     def to_json(self) -> str:
         """Canonical text: equal policies have equal ones."""
@@ -107,10 +119,15 @@ def _names(values: Any, what: str) -> tuple[str, ...]:
 def _plans(values: Any) -> tuple[str, ...]:
     values = _texts(values, "plans", "kinds of plans or digests")
     for plan in values:
-        if plan not in KINDS and not DIGEST.fullmatch(plan):
+        if mean := MEAN.fullmatch(plan):
+            if not LEAST_OWNERS <= int(mean[1]) <= MOST_OWNERS:
+                raise InputError(
+                    f"Policy: plans: expected a mean of {LEAST_OWNERS} to {MOST_OWNERS} owners. Received: {plan!r}"
+                )
+        elif plan not in KINDS and not DIGEST.fullmatch(plan):
             raise InputError(
-                f"Policy: plans: expected kinds of {', '.join(KINDS)}, or digests as sha256: and 64 hex digits. "
-                f"Received: {plan!r}"
+                f"Policy: plans: expected kinds of {', '.join(KINDS)}, aggregate:N, or digests as sha256: and 64 hex "
+                f"digits. Received: {plan!r}"
             )
     return values
 
