@@ -1,0 +1,85 @@
+"""What a plan's values tell of what goes into it: for each input, nothing, sums over its rows, rows of it, or itself.
+
+`trace` follows every step and forgets nothing: a value depends on an input unless no step leads from one to the other.
+How much it shows of it is judged by what a step can be made to do by whoever writes the plan and provides its other
+inputs. A step on single elements shows what its operand shows, whatever the other operand is: that can be a one, a
+zero, a threshold. So does whatever is linear with public coefficients, and a maximum over columns. Two things show
+less: a product of secrets that adds up several terms (a layer), and what reduces over all rows (a loss, a gradient).
+
+That is proven of dependence. Of what is shown it is a judgement about plans that were written in good faith, with the
+plain forms of abuse found: who provides the weights of a layer can make them an identity, and who sums over two
+batches that differ in one row has that row. Only a person who reads the plan, and pins its digest, can tell.
+"""
+
+from collections.abc import Collection, Hashable, Mapping
+from typing import Any, TypeVar
+
+from private_keras.plan.plan import Plan
+from private_keras.plan.provenance.rules import RULES, Shape, unknown
+from private_keras.plan.provenance.shown import NOTHING, REDUCED, Level, Place, Shown, Value, joined
+from private_keras.plan.records import Step, TensorType
+
+__all__ = ["Level", "trace"]
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+def trace(plan: Plan, held: Mapping[str, Mapping[Key, Level]], rows: Collection[str]) -> dict[str, dict[Key, Level]]:
+    """What each output shows.
+
+    Args:
+        plan: the program, also of many steps: what is carried shows what it was carried from.
+        held: by input name, what the input itself shows of sources. An input that is left out shows none.
+        rows: inputs whose first axis is the rows of what they are. Of others it is not known where rows are, and
+            nothing counts as reduced over them.
+
+    Returns:
+        By output name, the sources that it depends on. One that is not there has no influence on it.
+
+    Cost: one pass over the steps for each time that carried values show more than before; at most a few.
+    """
+    types = plan.types
+    public = {item.name for item in plan.inputs if item.public}
+    for step in plan.steps:
+        if public.issuperset(step.inputs):
+            public.add(step.output)
+    values: dict[str, Value] = {
+        item.name: _given(held.get(item.name, {}), types[item.name], item.name in rows)
+        for item in plan.inputs if not item.public
+    }  # fmt: skip
+    carries = [(item.value, item.carry) for item in plan.outputs if item.carry]
+    while True:
+        for step in plan.steps:
+            operands = [values.get(name, NOTHING) for name in step.inputs]
+            known = [name in public for name in step.inputs]
+            if any(operands):
+                rule = RULES.get(step.op, unknown)
+                values[step.output] = rule(step, operands, known, *_shapes(step, types))
+            else:
+                values[step.output] = NOTHING
+        grown = {carry: _either(values[carry], values.get(value, NOTHING)) for value, carry in carries}
+        if all(values[carry] == value for carry, value in grown.items()):
+            break
+        values.update(grown)
+    return {
+        item.name: {key: shown.level for key, shown in values.get(item.value, NOTHING).items()}
+        for item in plan.outputs
+    }
+
+
+def _given(held: Mapping[Any, Level], kind: TensorType, rows: bool) -> Value:
+    place, single = None, False
+    if rows and kind.shape:
+        place, single = (Place(0, 1, kind.shape[0]), False) if kind.shape[0] > 1 else (None, True)
+    return {
+        key: REDUCED if level is Level.REDUCED else Shown(level, place, single) for key, level in held.items()
+    }
+
+
+def _either(x: Value, y: Value) -> Value:
+    """Of a value that is the one at first and the other later."""
+    return {key: joined([v[key] for v in (x, y) if key in v]) for key in x.keys() | y.keys()}
+
+
+def _shapes(step: Step, types: Mapping[str, TensorType]) -> tuple[list[Shape], Shape]:
+    return [types[name].shape for name in step.inputs], types[step.output].shape

@@ -1,0 +1,314 @@
+"""What outputs show of inputs: nothing is forgotten, and the plain ways to dress an input up are seen through."""
+
+import numpy as np
+import pytest
+
+from private_keras.plan.builder import PlanBuilder
+from private_keras.plan.primitives import TABLE
+from private_keras.plan.provenance import Level, trace
+from private_keras.plan.provenance.rules import RULES
+from private_keras.plan.records import Step
+from private_keras.plan.reference import MEANINGS, At
+from tests.plan_zoo import CASES
+
+F = 18
+N = 6
+
+
+def builder():
+    """Data of somebody else, and what whoever writes the plan brings along."""
+    b = PlanBuilder()
+    b.input("x", (N, 4), F, "hospital")
+    b.input("own", (N, 4), F, "client")
+    b.input("square", (4, 4), F, "client")
+    b.input("bit", (N, 1), 0, "client")
+    b.input("rate", (), F, "client", public=True)
+    return b
+
+
+def ones(b, *shape):
+    return b.constant(np.ones(shape, np.int64) << F, F)
+
+
+def level(b, value, rows=("x",), held=None):
+    b.output(value, "y", [])
+    shown = trace(b.build("p", "compute"), held or {"x": {"x": Level.RAW}}, rows)
+    return shown["y"].get("x")
+
+
+def one_row(b, x="x", row=0):
+    return b.add("slice", x, start=[row, 0], stop=[row + 1, 4], step=[1, 1])
+
+
+RAW = {
+    "itself": lambda b: "x",
+    "turned over": lambda b: b.add("transpose", b.add("negate", b.add("reshape", "x", shape=[4, N])), axes=[1, 0]),
+    "a column": lambda b: b.add("reduce_sum", b.add("multiply", "x", ones(b, 4)), axes=[1]),
+    "times an own one": lambda b: b.add("multiply", "x", "own"),
+    "times a public number": lambda b: b.add("rescale", "x", "rate", bits=18),
+    "plus an own secret": lambda b: b.add("add", "x", "own"),
+    "an own bit's choice": lambda b: b.add("select", "bit", "x", "own"),
+    "a choice by it": lambda b: b.add("select", b.add("less", "x", ones(b)), "own", ones(b)),
+    "above an own number": lambda b: b.add("maximum", "x", "own"),
+    "below an own number": lambda b: b.add("minimum", "own", "x"),
+    "a threshold": lambda b: b.add("greater_equal", "x", "own"),
+    "gate": lambda b: b.add("gate", "x", "own"),
+    "sign": lambda b: b.add("sign", "x"),
+    "exp": lambda b: b.add("exp", "x"),
+    "relu": lambda b: b.add("relu", "x"),
+    "softmax": lambda b: b.add("softmax", "x", axis=1),
+    "softmax over rows": lambda b: b.add("softmax", "x", axis=0),
+    "one hot": lambda b: b.add("one_hot", b.add("truncate", "x", bits=F), depth=4),
+    "its square": lambda b: b.add("multiply", "x", "x"),
+    "public matrix": lambda b: b.add("matmul", "x", ones(b, 4, 2)),
+    "public rows": lambda b: b.add("matmul", ones(b, 1, N), "x"),
+    "one term of a product": lambda b: b.add("matmul", b.add("reshape", "x", shape=[4 * N, 1]), one_row(b, "own")),
+    "public convolution": lambda b: b.add(
+        "conv", b.add("reshape", "x", shape=[N, 4, 1]), ones(b, 2, 1, 1), strides=[1], padding=[[0, 0]], dilation=[1],
+        input_dilation=[1],
+    ),
+    "a sum of one": lambda b: b.add("reduce_sum", one_row(b), axes=[0]),
+    "sums of some rows": lambda b: b.add("reduce_sum", b.add("gather", "x", axis=0, indices=[0, 2]), axes=[0]),
+    "sums of slices": lambda b: b.add(
+        "concatenate", *(b.add("reduce_sum", one_row(b, row=i), axes=[0]) for i in range(N)), axis=0
+    ),
+    "rows of a public choice": lambda b: b.add(
+        "reduce_sum", b.add("multiply", "x", b.constant(np.eye(N, 1, dtype=np.int64), 0)), axes=[0]
+    ),
+    "rows of an own choice": lambda b: b.add("reduce_sum", b.add("multiply", "x", "own"), axes=[0]),
+    "rows above an own number": lambda b: b.add("reduce_sum", b.add("maximum", "x", "own"), axes=[0]),
+    "the largest of a row": lambda b: b.add("reduce_max", "x", axis=1),
+    "which is the largest": lambda b: b.add("argmax", "x", axis=1),
+    "pooled": lambda b: b.add(
+        "max_pool", b.add("reshape", "x", shape=[1, N, 4]), window=[2], strides=[1], padding=[[0, 0]]
+    ),
+    "less its mean": lambda b: b.add("subtract", "x", b.add("reduce_sum", "x", axes=[0])),
+    "beside its mean": lambda b: b.add("concatenate", b.add("reduce_sum", "x", axes=[0], keepdims=True), "x", axis=0),
+    "times zero": lambda b: b.add("multiply", "x", b.constant(np.zeros((), np.int64), F)),
+    "some of a mixed axis": lambda b: b.add(
+        "reduce_sum", b.add("slice", b.add("reshape", "x", shape=[4 * N]), start=[0], stop=[4], step=[1]), axes=[0]
+    ),
+    "columns that look like rows": lambda b: b.add("reduce_sum", b.add("transpose", "x", axes=[1, 0]), axes=[0]),
+    "groups that look like rows": lambda b: b.add("reduce_sum", b.add("reshape", "x", shape=[4, N]), axes=[0]),
+}
+ROWS = {
+    "a layer": lambda b: b.add("matmul", "x", "square"),
+    "an activation": lambda b: b.add("relu", b.add("matmul", "x", "square")),
+    "a layer plus the rows": lambda b: b.add("reduce_sum", b.add("matmul", "x", "square"), axes=[1]),
+}
+REDUCED = {
+    "the mean": lambda b: b.add("reduce_sum", "x", axes=[0]),
+    "the sum": lambda b: b.add("reduce_sum", b.add("reduce_sum", "x", axes=[1]), axes=[0]),
+    "all at once": lambda b: b.add("reduce_sum", b.add("reshape", "x", shape=[4 * N]), axes=[0]),
+    "through a merged axis": lambda b: b.add(
+        "reduce_sum", b.add("reshape", b.add("reshape", "x", shape=[2 * N, 2]), shape=[N, 4]), axes=[0]
+    ),
+    "the largest of all": lambda b: b.add("reduce_max", "x", axis=0),
+    "a loss": lambda b: b.add("reduce_sum", b.add("matmul", "x", "square"), axes=[0, 1]),
+    "a weighed loss": lambda b: b.add(
+        "reduce_sum", b.add("multiply", b.add("truncate", b.add("matmul", "x", "square"), bits=F), "own"), axes=[0]
+    ),
+    "a gradient": lambda b: b.add(
+        "matmul", b.add("transpose", "x", axes=[1, 0]),
+        b.add("subtract", b.add("matmul", "x", "square"), b.add("shift", "own", bits=F)),
+    ),
+    "turned rows": lambda b: b.add("reduce_sum", b.add("gather", "x", axis=0, indices=list(range(N))[::-1]), axes=[0]),
+    "with rows of others": lambda b: b.add("reduce_sum", b.add("concatenate", "own", "x", axis=0), axes=[0]),
+    "what is made of a mean": lambda b: b.add("matmul", b.add("reduce_sum", "x", axes=[0], keepdims=True), "square"),
+    "a kernel's gradient": lambda b: b.add(
+        "conv", b.add("reshape", b.add("transpose", "x", axes=[1, 0]), shape=[1, 4, N]),
+        b.add("reshape", b.add("transpose", b.add("matmul", "x", "square"), axes=[1, 0]), shape=[4, N, 1]),
+        strides=[1], padding=[[0, 0]], dilation=[1], input_dilation=[1],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RAW)
+def test_an_input_is_recognised_in_every_dress(name):
+    b = builder()
+    assert level(b, RAW[name](b)) is Level.RAW
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_layers_mix_an_input_with_secrets(name):
+    b = builder()
+    assert level(b, ROWS[name](b)) is Level.ROWS
+
+
+@pytest.mark.parametrize("name", REDUCED)
+def test_what_is_reduced_over_all_rows(name):
+    b = builder()
+    assert level(b, REDUCED[name](b)) is Level.REDUCED
+
+
+@pytest.mark.parametrize("name", REDUCED)
+def test_nothing_is_reduced_whose_rows_are_not_known(name):
+    """Of what was kept before, the first axis may be columns."""
+    b = builder()
+    assert level(b, REDUCED[name](b), rows=()) > Level.REDUCED
+
+
+def test_what_has_one_row_is_not_reduced_until_more_are_added():
+    def plan(state):
+        b = PlanBuilder()
+        b.input("x", (1, 4), F, "hospital")
+        b.input("w", (4, 1), F, "client")
+        b.input("total", (), 2 * F, "client")
+        loss = b.add("reduce_sum", b.add("matmul", "x", "w"), axes=[0, 1])
+        held = {"x": {"x": Level.RAW}, "total": {"x": state} if state else {}}
+        return level(b, b.add("add", "total", loss), held=held)
+
+    assert plan(None) is Level.ROWS
+    assert plan(Level.REDUCED) is Level.REDUCED
+    assert plan(Level.ROWS) is Level.ROWS
+
+
+def test_what_others_show_is_handed_on():
+    b = builder()
+    held = {"x": {"x": Level.ROWS}, "own": {"x": Level.REDUCED}}
+    assert level(b, "own", held=held) is Level.REDUCED
+    b = builder()
+    assert level(b, b.add("add", "own", "x"), held=held) is Level.ROWS
+
+
+def test_sources_are_told_apart():
+    b = builder()
+    b.output(b.add("concatenate", b.add("matmul", "x", "square"), b.add("shift", "own", bits=F), axis=1), "joint", [])
+    b.output("square", "weights", [])
+    held = {name: {name: Level.RAW} for name in ("x", "own", "square")}
+    shown = trace(b.build("p", "compute"), held, ["x", "own"])
+    assert shown["joint"] == {"x": Level.ROWS, "own": Level.RAW, "square": Level.ROWS}
+    assert shown["weights"] == {"square": Level.RAW}
+
+
+def test_what_is_carried_shows_what_it_was_carried_from():
+    b = builder()
+    b.input("a", (N, 4), F, "client")
+    b.input("c", (N, 4), F, "client")
+    b.output("x", "new/a", [], carry="a")
+    b.output("a", "new/c", [], carry="c")
+    b.output(b.add("negate", "c"), "y", ["client"])
+    shown = trace(b.build("p", "compute"), {"x": {"x": Level.RAW}}, ["x"])
+    assert shown["y"] == {"x": Level.RAW}
+
+
+def test_every_primitive_has_a_rule():
+    assert RULES.keys() == TABLE.keys()
+
+
+# --- against what plans compute ---------------------------------------------------------------------------------------
+def evaluate(plan, inputs):
+    """Real values of all outputs."""
+    values = dict(inputs)
+    for step in plan.steps:
+        kinds = [plan.types[name] for name in step.inputs]
+        at = At(step.op, step.attributes, kinds[0].fraction if kinds else 0, (), plan.types[step.output], True)
+        values[step.output] = np.asarray(MEANINGS[step.op](at, *(values[name] for name in step.inputs)), float)
+    return {item.name: values[item.value] for item in plan.outputs}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_no_influence_without_a_trace(name):
+    """Of every primitive: where an input's numbers change the result, the trace says so."""
+    case = CASES[name]
+    plan = case.plan()
+    held = {item.name: {item.name: Level.RAW} for item in plan.inputs if not item.public}
+    shown = trace(plan, held, list(held))["result"]
+    before = evaluate(plan, case.inputs)["result"]
+    moved = set()
+    for given in held:
+        for step in (0.25, -1.5, 3.0):
+            other = evaluate(plan, {**case.inputs, given: case.inputs[given] + step * (1 + (case.inputs[given] > 0))})
+            if not np.array_equal(other["result"], before):
+                moved.add(given)
+    assert moved <= shown.keys()
+
+
+MADE = 120
+UNARY = ("negate", "relu", "abs", "exp", "sign")
+
+
+def made(seed, secrets=True):
+    """A plan of random steps on x, with or without secrets of who wrote it; and its values' names."""
+    rng = np.random.default_rng(seed)
+    b = PlanBuilder()
+    b.input("x", (4, 3), F, "hospital")
+    names = ["x"]
+    if secrets:
+        b.input("own", (4, 3), F, "client")
+        names.append("own")
+    for _ in range(8):
+        x = names[rng.integers(len(names))]
+        shape = b.type(x).shape
+        choice = rng.integers(11)
+        if choice == 0:
+            new = b.add(UNARY[rng.integers(4)], x)
+        elif choice == 1 and shape:
+            new = b.add("reduce_sum", x, axes=[int(rng.integers(len(shape)))], keepdims=bool(rng.integers(2)))
+        elif choice == 2:
+            new = b.add("transpose", x, axes=[int(i) for i in rng.permutation(len(shape))])
+        elif choice == 3:
+            size = int(np.prod(shape, dtype=int))
+            part = int(rng.choice([n for n in range(1, size + 1) if size % n == 0]))
+            new = b.add("reshape", x, shape=[part, size // part])
+        elif choice == 4 and shape:
+            axis = int(rng.integers(len(shape)))
+            new = b.add("gather", x, axis=axis, indices=[int(i) for i in rng.permutation(shape[axis])])
+        elif choice == 5 and shape:
+            axis = int(rng.integers(len(shape)))
+            stop = [n if i != axis else int(rng.integers(1, n + 1)) for i, n in enumerate(shape)]
+            new = b.add("slice", x, start=[0] * len(shape), stop=stop, step=[1] * len(shape))
+        elif choice == 6 and len(shape) == 2:
+            new = b.add("truncate", b.add("matmul", x, b.constant(rng.integers(-9, 9, (shape[1], 2)) << F, F)), bits=F)
+        elif choice == 7 and len(shape) == 2:
+            new = b.add("truncate", b.add("matmul", b.add("transpose", x, axes=[1, 0]), x), bits=F)
+        elif choice == 8 and shape:
+            new = b.add("concatenate", x, x, axis=int(rng.integers(len(shape))))
+        else:
+            y = names[rng.integers(len(names))]
+            other = y if b.type(y).shape == shape else x
+            new = b.add(("add", "subtract", "maximum")[rng.integers(3)], x, other)
+        names.append(new)
+    for name in names:
+        b.output(name, name, [])
+    return b.build("made", "compute")
+
+
+@pytest.mark.parametrize("seed", range(MADE))
+def test_random_plans_forget_no_input(seed):
+    plan = made(seed)
+    rng = np.random.default_rng(1000 + seed)
+    given = {item.name: rng.normal(size=item.type.shape) for item in plan.inputs}
+    shown = trace(plan, {name: {name: Level.RAW} for name in given}, list(given))
+    before = evaluate(plan, given)
+    for name in given:
+        after = evaluate(plan, {**given, name: rng.normal(size=given[name].shape)})
+        for output, value in before.items():
+            if not np.allclose(value, after[output], rtol=1e-9, atol=1e-9, equal_nan=True):
+                assert name in shown[output]
+
+
+@pytest.mark.parametrize("seed", range(MADE))
+def test_what_random_plans_reduce_does_not_know_the_order_of_rows(seed):
+    """Where nobody weighs rows, a sum over all of them is the same in whatever order they are."""
+    plan = made(seed, secrets=False)
+    rng = np.random.default_rng(2000 + seed)
+    x = rng.normal(size=(4, 3))
+    shown = trace(plan, {"x": {"x": Level.RAW}}, ["x"])
+    before, after = evaluate(plan, {"x": x}), evaluate(plan, {"x": x[rng.permutation(4)]})
+    for output, levels in shown.items():
+        if levels.get("x") is Level.REDUCED:
+            np.testing.assert_allclose(before[output], after[output], rtol=1e-9, atol=1e-9)
+
+
+def test_random_plans_reduce_something():
+    found = {level for seed in range(MADE) for shown in
+             trace(made(seed), {"x": {"x": Level.RAW}}, ["x"]).values() for level in shown.values()}
+    assert found == {Level.REDUCED, Level.ROWS, Level.RAW}
+
+
+def test_a_step_of_an_unknown_kind_shows_all(monkeypatch):
+    monkeypatch.delitem(RULES, "matmul")
+    b = builder()
+    assert level(b, b.add("matmul", "x", "square")) is Level.RAW
+    assert isinstance(b.steps[0], Step)
