@@ -163,6 +163,25 @@ def test_what_has_one_row_is_not_reduced_until_more_are_added():
     assert plan(Level.ROWS) is Level.ROWS
 
 
+def test_vectors_that_are_joined_and_taken_apart_again():
+    """As passes do it, to truncate several values at once."""
+    b = builder()
+    parts = [b.add("matmul", "x", "square"), b.add("multiply", "own", "own")]
+    flat = [b.add("reshape", part, shape=[4 * N]) for part in parts]
+    both = b.add("relu", b.add("truncate", b.add("concatenate", *flat, axis=0), bits=F))
+    both = b.add("multiply", both, b.add("concatenate", *(b.add("truncate", f, bits=F) for f in flat), axis=0))
+    own, other, across = (
+        b.add("slice", both, start=[start], stop=[start + 4 * N], step=[1]) for start in (0, 4 * N, 3)
+    )
+    loss = b.add("reduce_sum", b.add("reshape", own, shape=[N, 4]), axes=[0])
+    for name, value in {"loss": loss, "own": own, "other": other, "across": across, "both": both}.items():
+        b.output(value, name, [])
+    shown = trace(b.build("p", "compute"), {"x": {"x": Level.RAW}}, ["x"])
+    assert shown["loss"] == {"x": Level.REDUCED}
+    assert shown["own"] == shown["across"] == shown["both"] == {"x": Level.ROWS}
+    assert shown["other"] == {}
+
+
 def test_what_others_show_is_handed_on():
     b = builder()
     held = {"x": {"x": Level.ROWS}, "own": {"x": Level.REDUCED}}

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from private_keras.plan.provenance.shown import NOTHING, REDUCED, Level, Place, Shown, Value, joined
+from private_keras.plan.provenance.shown import NOTHING, REDUCED, Level, Place, Shown, Value, joined, piece_at
 from private_keras.plan.records import Step
 
 Shape = tuple[int, ...]
@@ -20,25 +20,44 @@ def unknown(step: Step, operands: list[Value], public: list[bool], shapes: list[
 # --- single elements --------------------------------------------------------------------------------------------------
 def _elementwise(step: Step, operands: list[Value], public: list[bool], shapes: list[Shape], shape: Shape) -> Value:
     """Functions of single elements, of one operand or of several that broadcast."""
-    sums = step.op in ("add", "subtract")
+    sums, rank = step.op in ("add", "subtract"), len(shape)
     result = {}
     for key in {key for value in operands for key in value}:
-        parts = [
-            _moved(value[key], len(shape) - len(s)) for value, s in zip(operands, shapes, strict=True) if key in value
-        ]
-        found = joined(parts)
-        if sums and found.single and REDUCED in parts:
-            found = REDUCED  # one row more in a sum over many
-        elif not sums and found.level is Level.RAW and found.place is not None:
-            # Whoever chooses a factor, a bit or a threshold for each row can choose the row that is left.
-            axis = found.place.axis
-            strangers = [
-                s for value, s in zip(operands, shapes, strict=True)
-                if (key not in value or value[key].level is Level.REDUCED) and _size(s, axis - len(shape)) > 1
-            ]  # fmt: skip
-            found = replace(found, chosen=found.chosen or bool(strangers))
-        result[key] = found
+        # Numbers that others than the source's owner and other sources' owners may have made up.
+        free = [not any(s.level > Level.REDUCED for s in value.values()) for value in operands]
+        parts = [_moved(value[key], rank - len(s)) if key in value else None
+                 for value, s in zip(operands, shapes, strict=True)]
+        bounds = {tuple(end for end, _ in part.pieces) for part in parts if part is not None and part.pieces}
+        whole = all(part is None or part.pieces or part.level is Level.REDUCED for part in parts)
+        if rank == 1 and len(bounds) == 1 and whole:
+            begin, pieces = 0, []
+            for end in bounds.pop():
+                own = [part and (piece_at(part, begin, end) if part.pieces else part) for part in parts]
+                pieces.append((end, _combined(own, free, shapes, rank, sums)))
+                begin = end
+            levels = [piece.level for _, piece in pieces if piece is not None]
+            result[key] = Shown(max(levels), pieces=tuple(pieces))
+        else:
+            result[key] = _combined(parts, free, shapes, rank, sums)
     return result
+
+
+def _combined(
+    parts: list[Shown | None], free: list[bool], shapes: list[Shape], rank: int, sums: bool
+) -> Shown | None:  # fmt: skip
+    """One source's part in a step on single elements; None for an operand that does not depend on it."""
+    there = [part for part in parts if part is not None]
+    if not there:
+        return None
+    found = joined(there)
+    if sums and found.single and REDUCED in there:
+        return REDUCED  # one row more in a sum over many
+    if not sums and found.level is Level.RAW and found.place is not None:
+        # Whoever chooses a factor, a bit or a threshold for each row can choose the row that is left.
+        axis = found.place.axis - rank
+        chosen = any(known and _size(s, axis) > 1 for known, s in zip(free, shapes, strict=True))
+        found = replace(found, chosen=found.chosen or chosen)
+    return found
 
 
 def _size(shape: Shape, axis: int) -> int:
@@ -47,9 +66,8 @@ def _size(shape: Shape, axis: int) -> int:
 
 
 def _moved(shown: Shown, by: int) -> Shown:
-    if not by or shown.place is None:
-        return shown
-    return replace(shown, place=replace(shown.place, axis=shown.place.axis + by))
+    place = None if shown.place is None else replace(shown.place, axis=shown.place.axis + by)
+    return replace(shown, place=place, pieces=()) if by else shown
 
 
 def _softmax(step: Step, operands: list[Value], public: list[bool], shapes: list[Shape], shape: Shape) -> Value:
@@ -58,9 +76,11 @@ def _softmax(step: Step, operands: list[Value], public: list[bool], shapes: list
 
 
 # --- movements --------------------------------------------------------------------------------------------------------
-def _placed(value: Value, move: Callable[[Place], Place | None]) -> Value:
+def _placed(value: Value, move: Callable[[Place], Place | None]) -> dict:
     """The same, with rows somewhere else, or nobody knows where."""
-    return {key: s if s.place is None else replace(s, place=move(s.place)) for key, s in value.items()}
+    return {
+        key: replace(s, place=None if s.place is None else move(s.place), pieces=()) for key, s in value.items()
+    }  # fmt: skip
 
 
 def _reshape(step: Step, operands: list[Value], public: list[bool], shapes: list[Shape], shape: Shape) -> Value:
@@ -112,6 +132,12 @@ def _concatenate(step: Step, operands: list[Value], public: list[bool], shapes: 
         if counts:  # of two pieces the smaller counts
             parts = [replace(p, place=replace(p.place, count=min(counts))) if p.place else p for p in parts]
         result[key] = joined(parts)
+        if len(shape) == 1:
+            pieces, end = [], 0
+            for value, s in zip(operands, shapes, strict=True):
+                end += s[0]
+                pieces.append((end, value.get(key)))
+            result[key] = replace(result[key], pieces=tuple(pieces))
     return result
 
 
@@ -125,7 +151,17 @@ def _slice(step: Step, operands: list[Value], public: list[bool], shapes: list[S
             return None
         return place if a["step"][axis] == 1 or _alone(place, before[axis]) else None
 
-    return _placed(operands[0], move)
+    result = _placed(operands[0], move)
+    for key, shown in operands[0].items():
+        if shown.pieces:
+            taken = range(*slice(a["start"][0], a["stop"][0], a["step"][0]).indices(before[0]))
+            low, high = min(taken), max(taken) + 1
+            piece = piece_at(shown, low, high)
+            if piece is None:
+                del result[key]
+            else:
+                result[key] = piece if len(taken) == high - low and taken.step == 1 else Shown(piece.level)
+    return result
 
 
 def _gather(step: Step, operands: list[Value], public: list[bool], shapes: list[Shape], shape: Shape) -> Value:
@@ -163,7 +199,7 @@ def _reduce(step: Step, operands: list[Value], public: list[bool], shapes: list[
             shown = REDUCED if shown.reducible else replace(shown, place=None)
         elif place is not None and not a.get("keepdims", False):
             shown = _moved(shown, -sum(axis < place.axis for axis in axes))
-        result[key] = shown
+        result[key] = replace(shown, pieces=())
     return result
 
 
@@ -210,7 +246,7 @@ def _product(
         for number, value in enumerate(operands):
             if key not in value:
                 continue
-            shown = value[key]
+            shown = replace(value[key], pieces=())
             if mixes and shown.level is Level.RAW:
                 shown = replace(shown, level=Level.ROWS, chosen=False)
             place = shown.place
