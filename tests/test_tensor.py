@@ -113,9 +113,10 @@ def test_rows_are_those_of_numpy(data):
 
 
 @pytest.mark.parametrize("key", [
-    3, np.int64(2), (0, 1), (slice(0, 2), slice(0, 1)), ..., None, "a", 1.5, [7], [[0, 1]], np.ones(6, bool), [0.5],
+    3, np.int64(2), ..., None, "a", 1.5, [7], [[0, 1]], np.ones(6, bool), [0.5], (0, 3), (slice(0, 0), 0), (7, 0),
+    (slice(None), [0, 1]), (0, 0, 0), (slice(None), "a"),
 ])  # fmt: skip
-def test_only_rows_are_picked(key):
+def test_what_is_no_index(key):
     with pytest.raises(InputError, match="expected"):
         pk.share(np.zeros((7, 3)))[key]
 
@@ -135,18 +136,17 @@ def test_rows_share_nothing(events):
 # --- it is no array ---------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("use", [
     np.asarray, np.sum, bool, float, int, complex, hex, keras.ops.convert_to_tensor, pickle.dumps, copy.copy,
-    copy.deepcopy, lambda x: x == 1, lambda x: x != x, lambda x: x < 2, lambda x: 1 in x, lambda x: [1, 2][x],
-    lambda x: np.array([x, x]), lambda x: np.ones(2) * x, np.exp, lambda x: pk.layers.Dense(2)(x), keras.ops.sum,
+    copy.deepcopy, lambda x: x == 1, lambda x: x != x, lambda x: 1 in x, lambda x: [1, 2][x],
+    lambda x: np.array([x, x]), np.exp, lambda x: pk.layers.Dense(2)(x), keras.ops.sum, np.add.reduce,
+    lambda x: np.add(x, 1, dtype="float32"),
 ])  # fmt: skip
 def test_using_it_as_an_array_says_what_to_do(use):
     with pytest.raises(UnsupportedError, match="known here|copied"):
         use(pk.share(np.array([[1.0, 2.0]])))
 
 
-@pytest.mark.parametrize("use", [
-    iter, list, lambda x: x + 1, lambda x: -x, abs, round,
-])  # fmt: skip
-def test_it_has_no_operators(use):
+@pytest.mark.parametrize("use", [iter, list, round])
+def test_it_is_no_sequence(use):
     with pytest.raises(TypeError):
         use(pk.share([1.0, 2.0]))
 
@@ -172,7 +172,7 @@ def test_shares_end_with_the_last_that_refers_to_them(cluster):
     del rows
     gc.collect()
     kept.append(pk.share([1]))
-    assert len(cluster._stored) == before + 2 - 2, "the integers and their form as real numbers are gone"
+    assert len(cluster._stored) == before + 2 - 1, "the integers are gone"
 
 
 def test_another_cluster():
@@ -281,8 +281,8 @@ def test_integers_become_real_numbers_on_the_servers(events):
     results = [m.fit(a, b, shuffle=False, epochs=2, verbose=0) for m, a, b in ((private, sx, sy), (plain, x, y))]
     assert_alike(*results)
     np.testing.assert_allclose(private.predict(sx, verbose=0), plain.predict(x, verbose=0), atol=1e-3)
-    made = [plan for plan in events.plans if plan.kind == "compute"]
-    assert len(made) == 1 and not any(item.receivers for item in made[0].outputs), "made once, opened to nobody"
+    assert not [plan for plan in events.plans if plan.kind == "compute"], "no job of its own"
+    assert all(plan.inputs[0].type.fraction == 0 for plan in events.plans if plan.kind == "train")
 
 
 def test_embedding_takes_integers_alone():

@@ -15,6 +15,7 @@ class Handle:
         fraction: fractional bits.
         incarnation: start of the servers that it lives on; shares do not outlive it.
         id: the servers' name for it.
+        owner: whose named shares these are; "" for those of this client.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Handle:
     fraction: int
     incarnation: str = field(repr=False)
     id: bytes = field(repr=False)
+    owner: str = ""
 
     @property
     def size(self) -> int:

@@ -14,7 +14,7 @@ from private_keras.models.guard import Guard
 from private_keras.models.stock import Job, Told
 from private_keras.models.training.jobs import Jobs
 from private_keras.models.weights import Weights
-from private_keras.tensor import Column
+from private_keras.tensor import Column, Part, spliced
 from private_keras.tracing import Traced, trace
 from private_keras.tracing.training.traced import TracedStep
 
@@ -142,13 +142,16 @@ class Execution:
     ) -> dict[str, np.ndarray]:
         given = inputs.given(cluster, values)
         job = Job(cluster, traced.plan, self._weights(cluster, traced))
+        plan, whole = spliced(traced.plan, {**job.known, **given})
         if not stocked:
-            return cluster.run(traced.plan, {**job.known, **given})
+            return cluster.run(plan, whole)
         with self._ready(rows, job, given) as item:
-            return cluster.run(traced.plan, {**job.known, **given}, item=item)
+            return cluster.run(plan, whole, item=item)
 
     @contextmanager
-    def _ready(self, rows: int, job: Job, given: Mapping[str, np.ndarray | Rows]) -> Iterator[Item | None]:
+    def _ready(
+        self, rows: int, job: Job, given: Mapping[str, np.ndarray | Rows | Part]
+    ) -> Iterator[Item | None]:
         """What servers have made ready for this job, if anything; after the job, what is to be replaced is."""
         fresh = all(isinstance(value, np.ndarray) for value in given.values())
         yield self.jobs.stock.take(rows, job) if fresh else None

@@ -7,7 +7,7 @@ import numpy as np
 
 from private_keras.cluster import Cluster, Rows
 from private_keras.errors import InputError
-from private_keras.tensor import Column, SecretTensor
+from private_keras.tensor import Column, Part, SecretTensor
 from private_keras.tracing import InputSpec
 
 Data = np.ndarray | SecretTensor
@@ -69,7 +69,7 @@ def check(
     return {spec.name: _checked(model, spec, array, noun) for spec, array in zip(specs, arrays, strict=True)}
 
 
-def given(cluster: Cluster, values: Mapping[str, np.ndarray | Column]) -> dict[str, np.ndarray | Rows]:
+def given(cluster: Cluster, values: Mapping[str, np.ndarray | Column]) -> dict[str, np.ndarray | Rows | Part]:
     """All rows of what `check` gave, as a job of one step takes them.
 
     Raises:

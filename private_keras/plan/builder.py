@@ -94,6 +94,11 @@ class PlanBuilder:
         return self._makers.get(name)
 
     @property
+    def inputs(self) -> tuple[PlanInput, ...]:
+        """The inputs so far, in order."""
+        return tuple(self._inputs)
+
+    @property
     def steps(self) -> tuple[Step, ...]:
         """The steps so far, in order."""
         return tuple(self._steps)

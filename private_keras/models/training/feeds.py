@@ -17,7 +17,7 @@ from private_keras.models.inputs import is_secret
 from private_keras.models.training import columns as data
 from private_keras.models.training.columns import Columns
 from private_keras.models.training.shuffle import Shuffle, batches
-from private_keras.tensor import Column
+from private_keras.tensor import Column, Part
 from private_keras.tracing.training.traced import TracedStep
 
 BATCH_SIZE = 32  # Keras' default
@@ -73,7 +73,7 @@ class Feed(ABC):
         """Rows that are like those of a batch, but for their number."""
 
     @abstractmethod
-    def given(self, cluster: Cluster, traced: TracedStep, segment: Segment) -> dict[str, Rows]:
+    def given(self, cluster: Cluster, traced: TracedStep, segment: Segment) -> dict[str, Rows | Part]:
         """The plan's inputs of data for a segment; shares what is not shared yet."""
 
     @property
@@ -173,7 +173,7 @@ class ArrayFeed(Feed):
     def sample(self, batch: Batch) -> Columns:
         return self._columns
 
-    def given(self, cluster: Cluster, traced: TracedStep, segment: Segment) -> dict[str, Rows]:
+    def given(self, cluster: Cluster, traced: TracedStep, segment: Segment) -> dict[str, Rows | Part]:
         names = _names(traced)
         if not all(name in self._shares and self._shares[name].live(cluster) for name in names):
             self._shares = _share(cluster, traced, self._values or self._check(traced, self._columns))
@@ -210,7 +210,7 @@ class StreamFeed(Feed):
     def sample(self, batch: Batch) -> Columns:
         return batch
 
-    def given(self, cluster: Cluster, traced: TracedStep, segment: Segment) -> dict[str, Rows]:
+    def given(self, cluster: Cluster, traced: TracedStep, segment: Segment) -> dict[str, Rows | Part]:
         shares = _share(cluster, traced, self._check(traced, data.joined(segment.batches)))
         indices = np.arange(segment.steps * segment.rows).reshape(segment.steps, segment.rows)
         self._shares = shares  # until the next piece: the job needs them

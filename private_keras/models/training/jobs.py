@@ -12,6 +12,7 @@ from private_keras.models.training.holdings import Counters, Holdings, Snapshot,
 from private_keras.models.training.results import DIVERGED, LIMIT_BITS, guard_plan, guarded, guarded_states
 from private_keras.models.training.steps import Steps
 from private_keras.server import limits
+from private_keras.tensor import Part, spliced
 from private_keras.tracing.training.traced import State, TracedStep
 
 Logs = dict[str, float]
@@ -41,7 +42,7 @@ class Jobs:
         self._trained: dict[str, State] = {}
 
     def run(
-        self, cluster: Cluster, traced: TracedStep, data: Mapping[str, Rows | np.ndarray], steps: int = 1,
+        self, cluster: Cluster, traced: TracedStep, data: Mapping[str, Rows | np.ndarray | Part], steps: int = 1,
         on_step: Callable[[int], None] | None = None, known: Mapping[str, Handle | PublicValue] | None = None,
         item: Item | None = None,
     ) -> dict[str, np.ndarray]:
@@ -61,7 +62,8 @@ class Jobs:
         first = int(self._model.optimizer._iterations) if training else 0
         given = {**data, **(self.known(cluster, traced, first, steps) if known is None else known)}
         loop = Loop(steps, on_step)
-        results = cluster.run(traced.plan, given, deadline=limits.MAX_SECONDS, loop=loop, item=item)
+        plan, given = spliced(traced.plan, given)
+        results = cluster.run(plan, given, deadline=limits.MAX_SECONDS, loop=loop, item=item)
         self.holdings.put(cluster, {name: results.pop(output) for name, output in traced.carried.items()})
         for name, value in traced.tallies.items():
             self.tallies[name] = self.tallies.get(name, self._begun.pop(place_of(name), 0.0)) + steps * value
@@ -97,7 +99,8 @@ class Jobs:
         for name, item in results.public.items():
             start = keras.ops.convert_to_numpy(item.variable).astype(np.float64)
             given[name] = PublicValue(start + self.tallies.get(name, 0.0))
-        opened = cluster.run(plan, {item.name: given[item.name] for item in plan.inputs})
+        plan, given = spliced(plan, {item.name: given[item.name] for item in plan.inputs})
+        opened = cluster.run(plan, given)
         read = results.read(opened, self.tallies)
         logs = {name: _number(read[name]) for name in sorted(read)}  # as Keras on TensorFlow has them
         loss = logs.get("loss", 0.0)
@@ -114,7 +117,8 @@ class Jobs:
         states = guarded_states(self._trained)
         if states:
             plan = guard_plan(self._model.name, states)
-            if cluster.run(plan, dict(self.holdings.handles(cluster, states)))[DIVERGED] > 0:
+            plan, given = spliced(plan, self.holdings.handles(cluster, states))
+            if cluster.run(plan, given)[DIVERGED] > 0:
                 raise self._diverged()
 
     def _diverged(self) -> DivergenceError:

@@ -10,6 +10,7 @@ from private_keras.models.training.holdings import Held
 from private_keras.models.training.jobs import Jobs
 from private_keras.plan.builder import PlanBuilder
 from private_keras.server import limits
+from private_keras.tensor import spliced
 
 
 def opened(cluster: Cluster, name: str, held: Sequence[Held]) -> list[np.ndarray]:
@@ -26,8 +27,8 @@ def opened(cluster: Cluster, name: str, held: Sequence[Held]) -> list[np.ndarray
     for item in held:
         s = item.state
         b.output(b.input(s.name, s.shape, s.fraction, "model-owner", s.variable.path[-200:]), s.name, ["client"])
-    plan = b.build(name, "reveal")
-    results = cluster.run(plan, {h.state.name: h.share.handle for h in held}, deadline=limits.MAX_SECONDS)
+    plan, given = spliced(b.build(name, "reveal"), {h.state.name: h.share.handle for h in held})
+    results = cluster.run(plan, given, deadline=limits.MAX_SECONDS)
     return [results[h.state.name].astype(h.state.variable.dtype) for h in held]
 
 
