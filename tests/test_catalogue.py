@@ -11,11 +11,12 @@ import threading
 import pytest
 
 from private_keras.errors import ClusterError, FileError, InputError, PlanError, SecurityError
+from private_keras.plan.provenance import Level
 from private_keras.server import entries, limits
 from private_keras.server.catalogue import COMMITTED, FORGOTTEN, ROW_BYTES, WRITING, WRITTEN, Catalogue
 from private_keras.server.entries import SavedTensor
 from private_keras.server.policy import Policy
-from private_keras.server.terms import Source, Terms
+from private_keras.server.terms import Shows, Source, Terms
 
 TENSORS = (SavedTensor("x", (3, 4), 18, "float32", True), SavedTensor("y", (), 0))
 
@@ -216,7 +217,8 @@ def test_damaged_entries_are_an_error(text):
 
 
 def test_entries_come_back_with_their_terms():
-    terms = Terms(frozenset([source(), source("b")]), frozenset([source("b")]))
+    shown = Shows(Level.RAW, True, frozenset({"train"}))
+    terms = Terms(frozenset({(source(), Shows(Level.ROWS)), (source("b"), shown)}))
     tensors = (*TENSORS, SavedTensor("z", (2,), 3, "int8", False, terms))
     assert entries.from_json(entries.to_json(tensors)) == tensors
     for bad in ("float32\n", "x" * 21, 3, "ä"):

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from private_keras.errors import InputError
+from private_keras.errors import InputError, PlanError
+from private_keras.plan.provenance import Level
 from private_keras.server.policy import KINDS, Policy
-from private_keras.server.terms import Source, Terms, all_of
+from private_keras.server.terms import Shows, Source, Terms, sources_of
 
 NAMES = st.lists(st.from_regex(r"[A-Za-z0-9-]{1,63}", fullmatch=True), max_size=4)
 PLANS = st.lists(st.sampled_from([*KINDS, "aggregate:8", "sha256:" + "0" * 64]), min_size=1, max_size=4)
@@ -77,9 +78,28 @@ def test_a_date_counts_to_its_end():
 SOURCES = st.builds(Source, st.sampled_from(["a", "b"]), st.sampled_from(["x", "y"]), st.integers(0, 2), st.just("00"))
 
 
-@given(st.lists(SOURCES, max_size=4), st.lists(SOURCES, max_size=4))
-def test_terms_as_text_and_joined(shown, hidden):
-    terms = all_of([*map(Terms.of, shown), *(Terms.of(source).mixed() for source in hidden)])
-    assert terms.sources == set(shown) | set(hidden) and terms.raw == set(shown) and terms.direct is None
+SHOWS = st.builds(
+    Shows, st.sampled_from(Level), st.booleans(), st.frozensets(st.sampled_from(["train", "predict"]), max_size=2)
+)
+
+
+@given(st.dictionaries(SOURCES, SHOWS, max_size=4), SOURCES)
+def test_terms_as_text_and_loaded(shown, other):
+    terms = Terms(frozenset(shown.items()))
+    assert terms.sources == set(shown) == sources_of([terms, Terms()])
     assert Terms.from_list(json.loads(json.dumps(terms.to_list()))) == terms
-    assert not terms.mixed().raw and terms.mixed().sources == terms.sources
+    loaded = Terms().loaded(other)
+    assert loaded == Terms.of(other) and loaded.direct == other and dict(loaded.shows)[other].level is Level.RAW
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        3, [3], [[1, "n", 0, "00", 1, True, []]], [["o", "n", -1, "00", 1, True, []]],
+        [["o", "n", 0, "00", 4, True, []]], [["o", "n", 0, "00", 1, 1, []]], [["o", "n", 0, "00", 1, True, [1]]],
+        [["o", "n", 0, "00", 1, True, "x"]], [["o", "n", 0, "00", 1, True]], [["o", "n", 0, "00", 1, True, []]] * 2,
+    ],
+)  # fmt: skip
+def test_other_texts_are_no_terms(items):
+    with pytest.raises(PlanError):
+        Terms.from_list(items)

@@ -5,7 +5,8 @@ import pytest
 
 from private_keras.plan.builder import PlanBuilder
 from private_keras.plan.primitives import TABLE
-from private_keras.plan.provenance import Level, trace
+from private_keras.plan.provenance import Level
+from private_keras.plan.provenance import trace as traced
 from private_keras.plan.provenance.rules import RULES
 from private_keras.plan.records import Step
 from private_keras.plan.reference import MEANINGS, At
@@ -13,6 +14,11 @@ from tests.plan_zoo import CASES
 
 F = 18
 N = 6
+
+
+def trace(*given):
+    """Levels alone."""
+    return {name: {key: s.level for key, s in shown.items()} for name, shown in traced(*given).items()}
 
 
 def builder():
@@ -188,6 +194,43 @@ def test_what_others_show_is_handed_on():
     assert level(b, "own", held=held) is Level.REDUCED
     b = builder()
     assert level(b, b.add("add", "own", "x"), held=held) is Level.ROWS
+
+
+def model(held, kind="predict", x=(N, 4), last=lambda b, y: y):
+    """A layer with a bias, and a scale, all of one source, on rows of one's own."""
+    b = PlanBuilder()
+    b.input("own", x, F, "client")
+    b.input("w", (4, 4), F, "model-owner")
+    b.input("b", (4,), 2 * F, "model-owner")
+    b.input("g", (4,), 0, "model-owner")
+    y = b.add("add", b.add("multiply", b.add("matmul", "own", "w"), "g"), "b")
+    b.output(last(b, y), "y", [])
+    weights = {name: {"m": Level.RAW} for name in ("w", "b", "g")}
+    return trace(b.build("p", kind), weights, held)["y"].get("m")
+
+
+def test_weights_of_others_on_rows_of_ones_own():
+    total = {"last": lambda b, y: b.add("reduce_sum", y, axes=[0])}
+    assert model(["own"]) is Level.ROWS
+    assert model(["own"], **total) is Level.REDUCED
+    assert model([], **total) is Level.ROWS
+    assert model(["own"], x=(1, 4), **total) is Level.ROWS
+    beside = {"last": lambda b, y: b.add("concatenate", b.add("shift", "w", bits=F), y, axis=0)}
+    assert model(["own"], **beside) is Level.RAW
+    assert model(["own"], last=lambda b, y: b.add("reduce_sum", b.add("multiply", "own", "g"), axes=[0])) is Level.RAW
+    assert model(["own"], last=lambda b, y: b.add("maximum", y, "b")) is Level.RAW
+
+
+def test_where_rows_are_known_of_what_is_kept():
+    b = builder()
+    b.output(b.add("concatenate", "x", "own", axis=1), "columns", [])
+    b.output(b.add("concatenate", "own", "x", axis=0), "rows", [])
+    b.output(b.add("reshape", "x", shape=[4 * N]), "flat", [])
+    b.output(b.add("transpose", "x", axes=[1, 0]), "turned", [])
+    b.output(one_row(b), "one", [])
+    shown = traced(b.build("p", "compute"), {"x": {"x": Level.RAW}}, ["x"])
+    known = [name for name, value in shown.items() if value["x"].by_row]
+    assert known == ["columns", "rows"]
 
 
 def test_sources_are_told_apart():

@@ -10,6 +10,7 @@ from typing import Any
 
 from private_keras.errors import PlanError
 from private_keras.plan import limits
+from private_keras.plan.provenance import Level
 
 
 @dataclass(frozen=True, order=True)
@@ -30,55 +31,73 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Shows:
+    """What a tensor shows of one source.
+
+    Attributes:
+        level: how much.
+        by_row: whether the tensor's first axis is the source's rows, perhaps with others'.
+        made: what allowed the plans that it was made by: kinds, or digests as "sha256:...". Empty for the data
+            themselves.
+    """
+
+    level: Level
+    by_row: bool = False
+    made: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class Terms:
     """What a tensor depends on.
 
     Attributes:
-        sources: everything it was computed from that is under somebody's policy.
-        raw: those of them that it still shows: rearranged or scaled by public numbers, but not mixed with secrets.
-        direct: the named shares that it is, as they were loaded; jobs on these count as uses.
+        shows: everything it was computed from that is under somebody's policy, and how much it shows of it.
+        direct: the named shares that it is, as they were loaded from somebody else.
     """
 
-    sources: frozenset[Source] = field(default_factory=frozenset)
-    raw: frozenset[Source] = field(default_factory=frozenset)
+    shows: frozenset[tuple[Source, Shows]] = field(default_factory=frozenset)
     direct: Source | None = None
 
     @classmethod
     def of(cls, source: Source) -> "Terms":
         """Of named shares themselves."""
-        return cls(frozenset((source,)), frozenset((source,)), source)
+        return cls(frozenset({(source, Shows(Level.RAW, by_row=True))}), source)
 
-    def __or__(self, other: "Terms") -> "Terms":
-        """Of what is computed from both."""
-        return Terms(self.sources | other.sources, self.raw | other.raw)
+    def loaded(self, source: Source) -> "Terms":
+        """Of named shares of somebody else, of which these are the terms that they were saved with."""
+        return Terms(self.shows | Terms.of(source).shows, source)
 
-    def mixed(self) -> "Terms":
-        """Of what shows none of them any more."""
-        return Terms(self.sources)
+    @property
+    def sources(self) -> frozenset[Source]:
+        """All that it depends on."""
+        return frozenset(source for source, _ in self.shows)
 
     def to_list(self) -> list[Any]:
         """For JSON; `direct` is not of what is stored, but of how it was loaded."""
-        return [[s.owner, s.name, s.number, s.nonce, s in self.raw] for s in sorted(self.sources)]
+        return [
+            [s.owner, s.name, s.number, s.nonce, int(shows.level), shows.by_row, sorted(shows.made)]
+            for s, shows in sorted(self.shows, key=lambda item: item[0])
+        ]
 
     @classmethod
     def from_list(cls, items: Any) -> "Terms":
         """Terms from JSON; raises `PlanError` for anything else."""
-        if not isinstance(items, list) or not all(isinstance(item, list) and len(item) == 5 for item in items):
+        if not isinstance(items, list) or not all(isinstance(item, list) and len(item) == 7 for item in items):
             raise PlanError("expected terms as a list of sources. Received: something else")
-        sources, raw = set(), set()
-        for owner, name, number, nonce, shown in items:
-            if not all(isinstance(text, str) for text in (owner, name, nonce)) or not isinstance(shown, bool):
-                raise PlanError("expected sources of owner, name, number, nonce and whether it shows. Received: others")
+        found = {}
+        for owner, name, number, nonce, level, by_row, made in items:
+            texts = (owner, name, nonce, *(made if isinstance(made, list) else (None,)))
+            if not all(isinstance(text, str) for text in texts):
+                raise PlanError("expected sources by owner, name and nonce, and plans. Received: others")
             source = Source(owner, name, limits.integer(number, 0, (1 << 64) - 1, "number of a source"), nonce)
-            sources.add(source)
-            if shown:
-                raw.add(source)
-        return cls(frozenset(sources), frozenset(raw))
+            limits.integer(level, Level.REDUCED, Level.RAW, "what is shown of a source")
+            limits.flag(by_row, "rows of a source")
+            found[source] = Shows(Level(level), by_row, frozenset(made))
+        if len(found) != len(items):
+            raise PlanError("expected each source once. Received: one twice")
+        return cls(frozenset(found.items()))
 
 
-def all_of(terms: Iterable[Terms]) -> Terms:
-    """Of what is computed from all of these."""
-    total = Terms()
-    for each in terms:
-        total |= each
-    return total
+def sources_of(terms: Iterable[Terms]) -> frozenset[Source]:
+    """All that any of these depend on."""
+    return frozenset(source for each in terms for source in each.sources)

@@ -12,26 +12,27 @@ batches that differ in one row has that row. Only a person who reads the plan, a
 """
 
 from collections.abc import Collection, Hashable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from private_keras.plan.plan import Plan
 from private_keras.plan.provenance.rules import RULES, Shape, unknown
-from private_keras.plan.provenance.shown import NOTHING, REDUCED, Level, Place, Shown, Value, joined
+from private_keras.plan.provenance.shown import NOTHING, REDUCED, ROWS_OF_OWN, Level, Place, Shown, Value, joined
 from private_keras.plan.records import Step, TensorType
 
-__all__ = ["Level", "trace"]
+__all__ = ["Level", "Shown", "trace"]
 
 Key = TypeVar("Key", bound=Hashable)
 
 
-def trace(plan: Plan, held: Mapping[str, Mapping[Key, Level]], rows: Collection[str]) -> dict[str, dict[Key, Level]]:
+def trace(plan: Plan, held: Mapping[str, Mapping[Key, Level]], rows: Collection[str]) -> dict[str, dict[Key, Shown]]:
     """What each output shows.
 
     Args:
         plan: the program, also of many steps: what is carried shows what it was carried from.
         held: by input name, what the input itself shows of sources. An input that is left out shows none.
-        rows: inputs whose first axis is the rows of what they are. Of others it is not known where rows are, and
-            nothing counts as reduced over them.
+        rows: inputs whose first axis is rows, of which the job or what they come from has many. All others are the
+            same for all rows, as weights are, and nothing of them is reduced by sums over their own axes.
 
     Returns:
         By output name, the sources that it depends on. One that is not there has no influence on it.
@@ -62,7 +63,7 @@ def trace(plan: Plan, held: Mapping[str, Mapping[Key, Level]], rows: Collection[
             break
         values.update(grown)
     return {
-        item.name: {key: shown.level for key, shown in values.get(item.value, NOTHING).items()}
+        item.name: {k: s for k, s in values.get(item.value, NOTHING).items() if k is not ROWS_OF_OWN}
         for item in plan.outputs
     }
 
@@ -71,8 +72,10 @@ def _given(held: Mapping[Any, Level], kind: TensorType, rows: bool) -> Value:
     place, single = None, False
     if rows and kind.shape:
         place, single = (Place(0, 1, kind.shape[0]), False) if kind.shape[0] > 1 else (None, True)
+        held = {ROWS_OF_OWN: Level.RAW, **held}
+    whole = Shown(Level.RAW, place, single, fixed=place is None and not single)
     return {
-        key: REDUCED if level is Level.REDUCED else Shown(level, place, single) for key, level in held.items()
+        key: REDUCED if level is Level.REDUCED else replace(whole, level=level) for key, level in held.items()
     }
 
 

@@ -4,7 +4,19 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from private_keras.plan.provenance.shown import NOTHING, REDUCED, Level, Place, Shown, Value, joined, piece_at
+from private_keras.plan.provenance.shown import (
+    NOTHING,
+    REDUCED,
+    ROWS_OF_OWN,
+    Level,
+    Place,
+    Shown,
+    Value,
+    joined,
+    piece_at,
+    place_of,
+    settled,
+)
 from private_keras.plan.records import Step
 
 Shape = tuple[int, ...]
@@ -20,44 +32,44 @@ def unknown(step: Step, operands: list[Value], public: list[bool], shapes: list[
 # --- single elements --------------------------------------------------------------------------------------------------
 def _elementwise(step: Step, operands: list[Value], public: list[bool], shapes: list[Shape], shape: Shape) -> Value:
     """Functions of single elements, of one operand or of several that broadcast."""
-    sums, rank = step.op in ("add", "subtract"), len(shape)
+    rank = len(shape)
+    moved = [{key: _moved(s, rank - len(given)) for key, s in value.items()}
+             for value, given in zip(operands, shapes, strict=True)]
+    bounds = {tuple(end for end, _ in s.pieces) for value in moved for s in value.values() if s.level > Level.REDUCED}
+    if len(bounds) != 1 or () in bounds:
+        return _combined(step.op, moved, shapes, rank)
+    begin, pieces = 0, []
+    for end in bounds.pop():
+        cut = [{key: s if s.level is Level.REDUCED else piece_at(s, begin, end) for key, s in value.items()}
+               for value in moved]
+        there = [{key: s for key, s in value.items() if s is not None} for value in cut]
+        pieces.append((end, _combined(step.op, there, shapes, rank)))
+        begin = end
     result = {}
-    for key in {key for value in operands for key in value}:
-        # Numbers that others than the source's owner and other sources' owners may have made up.
-        free = [not any(s.level > Level.REDUCED for s in value.values()) for value in operands]
-        parts = [_moved(value[key], rank - len(s)) if key in value else None
-                 for value, s in zip(operands, shapes, strict=True)]
-        bounds = {tuple(end for end, _ in part.pieces) for part in parts if part is not None and part.pieces}
-        whole = all(part is None or part.pieces or part.level is Level.REDUCED for part in parts)
-        if rank == 1 and len(bounds) == 1 and whole:
-            begin, pieces = 0, []
-            for end in bounds.pop():
-                own = [part and (piece_at(part, begin, end) if part.pieces else part) for part in parts]
-                pieces.append((end, _combined(own, free, shapes, rank, sums)))
-                begin = end
-            levels = [piece.level for _, piece in pieces if piece is not None]
-            result[key] = Shown(max(levels), pieces=tuple(pieces))
-        else:
-            result[key] = _combined(parts, free, shapes, rank, sums)
+    for key in {key for value in moved for key in value}:
+        levels = [piece[key].level for _, piece in pieces if key in piece]
+        result[key] = Shown(max(levels), pieces=tuple((end, piece.get(key)) for end, piece in pieces))
     return result
 
 
-def _combined(
-    parts: list[Shown | None], free: list[bool], shapes: list[Shape], rank: int, sums: bool
-) -> Shown | None:  # fmt: skip
-    """One source's part in a step on single elements; None for an operand that does not depend on it."""
-    there = [part for part in parts if part is not None]
-    if not there:
-        return None
-    found = joined(there)
-    if sums and found.single and REDUCED in there:
-        return REDUCED  # one row more in a sum over many
-    if not sums and found.level is Level.RAW and found.place is not None:
-        # Whoever chooses a factor, a bit or a threshold for each row can choose the row that is left.
-        axis = found.place.axis - rank
-        chosen = any(known and _size(s, axis) > 1 for known, s in zip(free, shapes, strict=True))
-        found = replace(found, chosen=found.chosen or chosen)
-    return found
+def _combined(op: str, operands: list[Value], shapes: list[Shape], rank: int) -> Value:
+    sums = op in ("add", "subtract")
+    # Operands that neither the source's owner nor owners of other sources have a part in.
+    free = [not any(s.level > Level.REDUCED for key, s in value.items() if key is not ROWS_OF_OWN)
+            for value in operands]
+    result = {}
+    for key in {key for value in operands for key in value}:
+        parts = [value[key] for value in operands if key in value]
+        found = joined(parts, hidden=sums or op == "multiply")
+        if sums and found.single and REDUCED in parts:
+            found = REDUCED  # one row more in a sum over many
+        elif not sums and found.level is Level.RAW and found.place is not None:
+            # Whoever chooses a factor, a bit or a threshold for each row can choose the row that is left.
+            axis = found.place.axis - rank
+            chosen = any(known and _size(s, axis) > 1 for known, s in zip(free, shapes, strict=True))
+            found = replace(found, chosen=found.chosen or chosen)
+        result[key] = found
+    return settled(result)
 
 
 def _size(shape: Shape, axis: int) -> int:
@@ -249,6 +261,8 @@ def _product(
             shown = replace(value[key], pieces=())
             if mixes and shown.level is Level.RAW:
                 shown = replace(shown, level=Level.ROWS, chosen=False)
+            if shown.fixed and shown.level is Level.ROWS and place_of(value) is not None:
+                shown = replace(shown, place=place_of(value), fixed=False)
             place = shown.place
             if place is not None and place.axis == added[number]:
                 size = shapes[number][place.axis]
@@ -261,7 +275,7 @@ def _product(
                 shown = replace(shown, place=move(number, place))
             parts.append(shown)
         result[key] = joined(parts)
-    return result
+    return settled(result)
 
 
 def _nothing(step: Step, operands: list[Value], public: list[bool], shapes: list[Shape], shape: Shape) -> Value:

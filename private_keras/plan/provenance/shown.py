@@ -36,6 +36,8 @@ class Shown:
         place: where its rows are, if that is known: only then can they be reduced.
         single: all of it is of one row; once other rows are added to it, it is reduced.
         chosen: numbers that whoever writes the plan knows may have chosen which rows are left of it.
+        fixed: of what is the same for all rows of the job, as weights are. Mixed with rows of something, it becomes a
+            result for single rows.
         pieces: of a vector that others were joined to: where each one ends, and what it shows. Passes join values
             so, for steps that they have in common, and take them apart after.
     """
@@ -44,7 +46,13 @@ class Shown:
     place: Place | None = None
     single: bool = False
     chosen: bool = False
+    fixed: bool = False
     pieces: "tuple[tuple[int, Shown | None], ...]" = ()
+
+    @property
+    def by_row(self) -> bool:
+        """Whether the value's first axis is the rows, perhaps with others'."""
+        return self.place is not None and (self.place.axis, self.place.inner) == (0, 1)
 
     @property
     def reducible(self) -> bool:
@@ -55,6 +63,8 @@ class Shown:
 Value = Mapping[Any, Shown]
 NOTHING: Value = {}
 REDUCED = Shown(Level.REDUCED)
+# Stands among sources for rows that nobody's policy is about: where these are matters all the same.
+ROWS_OF_OWN = object()
 
 
 def piece_at(shown: Shown, start: int, stop: int) -> Shown | None:
@@ -69,11 +79,40 @@ def piece_at(shown: Shown, start: int, stop: int) -> Shown | None:
     return joined(found) if found else None
 
 
-def joined(parts: Sequence[Shown]) -> Shown:
-    """Of what is computed from all of these; where rows are is known if all have them there."""
+def joined(parts: Sequence[Shown], hidden: bool = False) -> Shown:
+    """Of what is computed from all of these; where rows are is known if all have them there.
+
+    Args:
+        hidden: weights in sums and products with what other weights of the same source made of rows, as biases are,
+            show no more of it than these.
+    """
     most = [part for part in parts if part.level > Level.REDUCED]
     if not most:
         return REDUCED
-    level, chosen, first = max(part.level for part in most), any(part.chosen for part in most), most[0]
-    alike = all((part.place, part.single, part.pieces) == (first.place, first.single, first.pieces) for part in most)
-    return Shown(level, first.place, first.single, chosen, first.pieces) if alike else Shown(level)
+    moving = [part for part in most if not part.fixed]
+    level = max(part.level for part in most)
+    if hidden and any(part.level is Level.ROWS for part in most):
+        level = max((part.level for part in moving), default=Level.ROWS)
+    chosen, first = any(part.chosen for part in most), (moving or most)[0]
+    about = {(part.place, part.single, part.pieces) for part in moving or most}
+    if len(about) > 1:
+        return Shown(level, fixed=not moving)
+    return Shown(level, first.place, first.single, chosen, not moving, first.pieces)
+
+
+def settled(value: dict[Any, Shown]) -> dict[Any, Shown]:
+    """The same, where weights that were mixed with rows are of these rows from now on."""
+    fixed = [key for key, shown in value.items() if shown.fixed and shown.level is Level.ROWS]
+    if fixed:
+        moving = {(s.place, s.single) for s in value.values() if not s.fixed and s.level > Level.REDUCED}
+        if len(moving) == 1:
+            place, single = moving.pop()
+            if place is not None or single:
+                value |= {key: Shown(Level.ROWS, place, single) for key in fixed}
+    return value
+
+
+def place_of(value: Value) -> Place | None:
+    """Where a value's rows are, of whatever source."""
+    places = {shown.place for shown in value.values() if not shown.fixed and shown.level > Level.REDUCED}
+    return places.pop() if len(places) == 1 else None

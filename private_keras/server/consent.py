@@ -1,0 +1,332 @@
+"""Whether a job may run on what it names: policies of owners, held to by each server for itself.
+
+A job is judged before anything of it is computed, and once more before its results leave: a policy that was changed
+meanwhile counts. What is judged is the plan, and for each input what it comes from (`terms.py`); a client that tells
+one server another story than the next gets nothing, since results need all of them.
+
+For each source of others, in this order: who runs the job is in `use`, it is not after `until`; the plan is allowed, by
+digest or by kind; whatever it opens of the source goes to receivers in `reveal_to` alone, and shows no more than its
+kind may:
+
+| kind | opens at most |
+|---|---|
+| predict, compute | results for single rows, through a product of secrets |
+| evaluate, fit | what is reduced over several rows |
+| aggregate | the mean that `plan.aggregate` builds, and nothing else |
+| reveal | everything |
+
+What earlier jobs kept may be computed with, and opened to the same receivers, by plans of any kind, if it shows no
+more than what its own kind could have opened. A digest allows its plan on the owner's own shares, and on what other
+allowed plans made.
+"""
+
+import datetime
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from private_keras.errors import PlanError, SecurityError
+from private_keras.plan.aggregate import mean_of
+from private_keras.plan.plan import Plan
+from private_keras.plan.provenance import Level, Shown, trace
+from private_keras.server.plans import CLIENT
+from private_keras.server.policy import KINDS, Policy
+from private_keras.server.terms import Shows, Source, Terms, sources_of
+
+OPENS = {
+    "predict": Level.ROWS, "compute": Level.ROWS, "evaluate": Level.REDUCED, "train": Level.REDUCED,
+    "aggregate": Level.RAW, "reveal": Level.RAW,
+}  # fmt: skip
+# How owners of inputs that belong to whoever runs a plan are called in plans; the second is a role of theirs.
+OWN = (CLIENT, "model-owner")
+_WORDS = {kind: word for word, kind in KINDS.items()}
+_TOLD = {
+    Level.RAW: "the data themselves, or what is as good as them",
+    Level.ROWS: "results for single rows",
+    Level.REDUCED: "what is reduced over rows",
+}
+_REMEMBERED = 64
+
+Traced = Mapping[str, Mapping[Source, Shown]]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A job that somebody wants to run.
+
+    Attributes:
+        caller: who.
+        terms: by input name, of stored tensors; inputs that are left out come with the job.
+        rows: inputs that each step takes rows for, of stored tensors or of what comes with the job.
+        steps: how often the plan runs.
+    """
+
+    caller: str
+    plan: Plan
+    terms: Mapping[str, Terms]
+    rows: frozenset[str] = frozenset()
+    steps: int = 1
+
+    @property
+    def digest(self) -> str:
+        """As policies write it."""
+        return f"sha256:{self.plan.digest}"
+
+    @property
+    def others(self) -> list[Source]:
+        """Sources of others."""
+        return sorted(source for source in sources_of(self.terms.values()) if source.owner != self.caller)
+
+    def shows(self, source: Source) -> dict[str, Shows]:
+        """By input name, what inputs show of a source; those alone that do."""
+        return {name: shows for name, terms in self.terms.items() for s, shows in terms.shows if s == source}
+
+
+@dataclass(frozen=True)
+class Granted:
+    """A job that may run.
+
+    Attributes:
+        kept: by output name, the terms of what is kept.
+        used: sources of others that the job takes rows of: each counts one use.
+        reduced: names of inputs of which it counts that each step takes several rows.
+        opened: by output name, what each opened one shows of sources, for the audit log.
+    """
+
+    asked: Asked
+    kept: Mapping[str, Terms] = field(default_factory=dict)
+    used: tuple[Source, ...] = ()
+    reduced: frozenset[str] = frozenset()
+    opened: Mapping[str, Mapping[Source, Level]] = field(default_factory=dict)
+
+
+class Consent:
+    """Thread safe.
+
+    Args:
+        policy: of a source; None for one that this server does not know.
+        parties: that the cluster's description names; None if it names none.
+        now: the instant that counts.
+    """
+
+    def __init__(
+        self, policy: Callable[[Source], Policy | None], parties: Collection[str] | None = None,
+        now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
+    ):  # fmt: skip
+        self._policy = policy
+        self._parties = parties
+        self._now = now
+        self._lock = threading.Lock()
+        self._traced: OrderedDict[object, Traced] = OrderedDict()
+
+    def may_load(self, source: Source, caller: str) -> bool:
+        """Whether somebody may have handles of named shares."""
+        if source.owner == caller:
+            return True
+        policy = self._policy(source)
+        return policy is not None and caller in policy.use and not self._ended(policy)
+
+    def check(self, asked: Asked) -> Granted:
+        """Judges a job.
+
+        Raises:
+            SecurityError: which source, what its policy allows, what was asked, and what to do.
+        """
+        self._check_owners(asked)
+        if not any(terms.shows for terms in asked.terms.values()):
+            return Granted(asked)
+        traced = self._trace(asked)
+        by = {source: self._allowed_by(source, asked, traced) for source in asked.others}
+        reduced = {
+            name for source, kind in by.items() if kind in ("evaluate", "train")
+            for name, shows in asked.shows(source).items() if shows.level > Level.REDUCED
+        }  # fmt: skip
+        used = tuple(
+            source for source in by if any(s.level > Level.REDUCED for s in asked.shows(source).values())
+        )  # fmt: skip
+        kept, opened = {}, {}
+        for item in asked.plan.outputs:
+            if item.receivers:
+                opened[item.name] = {source: shown.level for source, shown in traced[item.name].items()}
+            else:
+                kept[item.name] = Terms(frozenset(
+                    (source, Shows(shown.level, shown.by_row, self._made(source, asked, by.get(source))))
+                    for source, shown in traced[item.name].items()
+                ))  # fmt: skip
+        return Granted(asked, kept, used, frozenset(reduced), opened)
+
+    def check_rows(self, granted: Granted, rows: Mapping[str, np.ndarray]) -> None:
+        """That what counts as reduced over rows is not over one row, again and again.
+
+        Args:
+            rows: by input name, numbers of rows (steps, rows).
+        """
+        for name in granted.reduced & rows.keys():
+            taken = rows[name]
+            if taken.shape[1] > 1 and (taken == taken[:, :1]).all(1).any():
+                raise SecurityError(
+                    f"input {name!r}: a step takes one row several times, and what it sums up would be of that row "
+                    "alone; take different rows"
+                )
+
+    def _made(self, source: Source, asked: Asked, by: str | None) -> frozenset[str]:
+        before = frozenset().union(*(shows.made for shows in asked.shows(source).values()))
+        return before if by is None else before | {by}
+
+    # --- inputs -------------------------------------------------------------------------------------------------------
+    def _check_owners(self, asked: Asked) -> None:
+        """Inputs are whose the plan says: a digest pins who provides what."""
+        own = {*OWN, asked.caller}
+        for item in asked.plan.inputs:
+            if item.public:
+                continue
+            direct = asked.terms[item.name].direct if item.name in asked.terms else None
+            if item.owner not in own if direct is None else item.owner != direct.owner:
+                expected = f"shares of {item.owner}, as the plan says"
+                received = f"shares of {'the client' if direct is None else direct.owner}"
+                raise SecurityError(
+                    f"input {item.name!r}: expected {expected}. Received: {received}; load the shares from "
+                    f"{item.owner}, or write the plan with the owner that they have"
+                )
+
+    def _trace(self, asked: Asked) -> Traced:
+        held = {
+            name: {source: shows.level for source, shows in terms.shows}
+            for name, terms in asked.terms.items() if terms.shows
+        }  # fmt: skip
+        # Statistics are computed of whole tables, whose rows come first. Elsewhere what is used whole is weights.
+        whole = asked.terms.keys() if asked.plan.kind == "compute" else frozenset()
+        rows = [
+            name for name in asked.rows | whole
+            if all(s.by_row or s.level is Level.REDUCED for _, s in asked.terms.get(name, Terms()).shows)
+        ]  # fmt: skip
+        key = asked.plan.digest, frozenset((name, frozenset(h.items())) for name, h in held.items()), frozenset(rows)
+        with self._lock:
+            if key in self._traced:
+                self._traced.move_to_end(key)
+                return self._traced[key]
+        found = trace(asked.plan, held, rows)
+        with self._lock:
+            self._traced[key] = found
+            while len(self._traced) > _REMEMBERED:
+                self._traced.popitem(last=False)
+        return found
+
+    # --- one source ---------------------------------------------------------------------------------------------------
+    def _allowed_by(self, source: Source, asked: Asked, traced: Traced) -> str | None:
+        """What in the source's policy allows the job: a kind, a digest, or nothing but what allowed earlier ones."""
+        policy = self._policy(source)
+        if policy is None:
+            raise SecurityError(f"{source}: this server knows nothing of these shares any more; ask {source.owner}")
+        if asked.caller not in policy.use:
+            self._refuse(source, "does not let you use them", f"a job of {asked.caller}", "be named in its `use`")
+        if self._ended(policy):
+            self._refuse(source, f"let them be used until {policy.until:%Y-%m-%d %H:%M} UTC", "a job now", "extend it")
+        by = self._plan_allowed(source, policy, asked)
+        self._check_openings(source, policy, asked, traced, by)
+        return by
+
+    def _plan_allowed(self, source: Source, policy: Policy, asked: Asked) -> str | None:
+        inputs = asked.shows(source)
+        for name, shows in inputs.items():
+            gone = sorted(made for made in shows.made if not self._is_allowed(policy, made))
+            if gone:
+                self._refuse(
+                    source, f"allows {_listed(policy.plans)}",
+                    f"input {name!r}, which a plan of kind or digest {_word(gone[0])} made", "allow it again",
+                )  # fmt: skip
+        if all(_released(shows) for shows in inputs.values()):
+            return None
+        plan = asked.plan
+        if asked.digest in policy.plans:
+            self._check_pinned(source, asked)
+            return asked.digest
+        if plan.kind == "aggregate" and policy.least_owners is not None:
+            try:
+                owners = mean_of(plan)
+            except PlanError as error:
+                raise SecurityError(f"{source}: {error}") from None
+            if len(owners) < policy.least_owners or asked.steps != 1:
+                self._refuse(
+                    source, f"allows the mean of {policy.least_owners} owners or more",
+                    f"one of {len(owners)}, {asked.steps} times", "wait for more of them",
+                )  # fmt: skip
+            return plan.kind
+        if plan.kind != "aggregate" and self._is_allowed(policy, plan.kind):
+            return plan.kind
+        self._refuse(
+            source, f"allows {_listed(policy.plans)}",
+            f"plan {plan.name!r} of kind {_word(plan.kind)}, digest {asked.digest}",
+            f"allow that kind, or look at the plan and allow its digest (private-keras approve {source.name} ...)",
+        )  # fmt: skip
+
+    def _check_pinned(self, source: Source, asked: Asked) -> None:
+        """A digest says who provides what: nothing of the source comes in by another door."""
+        owners = {item.name: item.owner for item in asked.plan.inputs}
+        for name, shows in asked.shows(source).items():
+            if asked.terms[name].direct != source and not shows.made:
+                self._refuse(
+                    source, "allows this plan by its digest", f"a copy of the shares as input {name!r} of the client",
+                    f"load them from {source.owner}",
+                )  # fmt: skip
+        role = OWN[1]
+        if self._parties is not None and role in self._parties and asked.caller != role:
+            for name, owner in owners.items():
+                if owner == role and (name not in asked.terms or asked.terms[name].direct is None):
+                    self._refuse(
+                        source, "allows this plan by its digest", f"own shares for input {name!r} of {role}",
+                        f"load them from {role}, who is a party of this cluster",
+                    )  # fmt: skip
+
+    def _check_openings(
+        self, source: Source, policy: Policy, asked: Asked, traced: Traced, by: str | None
+    ) -> None:
+        for item in asked.plan.outputs:
+            shown = traced[item.name].get(source)
+            if shown is None or not item.receivers:
+                continue
+            receivers = {asked.caller if receiver == CLIENT else receiver for receiver in item.receivers}
+            strangers = sorted(receivers - {source.owner, *policy.reveal_to})
+            if strangers:
+                self._refuse(
+                    source, f"lets results be opened to {_listed(policy.reveal_to)}",
+                    f"output {item.name!r} for {', '.join(strangers)}", "name them in its `reveal_to`",
+                )  # fmt: skip
+            if by in OPENS and shown.level > OPENS[by]:
+                self._refuse(
+                    source, f"lets plans of kind {_word(by)} open {_TOLD[OPENS[by]]} at most",
+                    f"output {item.name!r}, which shows {_TOLD[shown.level]}",
+                    "allow another kind, or look at the plan and allow its digest"
+                    + ("; the last batch may have had one row alone" if shown.single else ""),
+                )  # fmt: skip
+
+    @staticmethod
+    def _is_allowed(policy: Policy, made: str) -> bool:
+        """Whether a kind, or a digest, is still in a policy."""
+        if made == "aggregate":
+            return policy.least_owners is not None
+        return _WORDS.get(made, made) in policy.plans
+
+    def _ended(self, policy: Policy) -> bool:
+        return policy.until is not None and self._now() > policy.until
+
+    @staticmethod
+    def _refuse(source: Source, allowed: str, asked: str, advice: str) -> None:
+        raise SecurityError(f"{source}: its policy {allowed}. Asked: {asked}. Ask {source.owner} to {advice}")
+
+
+def _released(shows: Shows) -> bool:
+    """Whether all of a tensor could have been opened by the plans that made it."""
+    return bool(shows.made) and all(made in OPENS and shows.level <= OPENS[made] for made in shows.made)
+
+
+def _word(kind: str) -> str:
+    """A plan's kind as policies call it."""
+    return repr(_WORDS.get(kind, kind))
+
+
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(names) or "none"
