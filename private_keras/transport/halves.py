@@ -57,6 +57,7 @@ class Incoming:
     Attributes:
         step: of the message expected last.
         left: its bytes that have no place yet.
+        header_left: bytes of its header that did not come yet.
         wanted: where the next bytes go.
     """
 
@@ -67,14 +68,14 @@ class Incoming:
         self._total = 0
         self._header = bytearray(HEADER_BYTES)
         self._header_view = memoryview(self._header)
-        self._header_left = 0
+        self.header_left = 0
         self._target = memoryview(b"")
         self._before = b""
 
     @property
     def open(self) -> bool:
         """Whether a message is expected and not filled."""
-        return self.left > 0 or self._header_left > 0
+        return self.left > 0 or self.header_left > 0
 
     def check_free(self) -> None:
         """Raises `InputError` while a message that is expected is not filled."""
@@ -86,7 +87,7 @@ class Incoming:
         self.check_free()
         self.step = step
         self.left = self._total = nbytes
-        self._header_left = HEADER_BYTES
+        self.header_left = HEADER_BYTES
         self._before = b""
 
     def aim(self, target: memoryview) -> None:
@@ -96,7 +97,7 @@ class Incoming:
             raise InputError(f"step {self.step} has {self.left} bytes to be taken. Received: room for {size}")
         self.left -= size
         self._target = target
-        self.wanted = [self._header_view] if self._header_left else []
+        self.wanted = [self._header_view] if self.header_left else []
         if size:
             self.wanted.append(target)
 
@@ -106,17 +107,22 @@ class Incoming:
         Raises:
             FrameError, GaveUp: the header is not the one expected.
         """
-        if self._header_left:
-            self._header_left = 0 if nbytes >= self._header_left else self._header_left - nbytes
-            if not self._header_left:
+        if self.header_left:
+            self.header_left = 0 if nbytes >= self.header_left else self.header_left - nbytes
+            if not self.header_left:
                 frames.check(self._header, self.step, self._total, peer)
         self.wanted = rest(self.wanted, nbytes)
         if not self.wanted and self.left:
             self._before = (self._before + bytes(self._target[-HEADER_BYTES:]))[-HEADER_BYTES:]
 
+    def came(self, header: bytes, nbytes: int, peer: str) -> None:
+        """As `got`, for bytes that were read elsewhere; the header's are put in their place here."""
+        self._header[: len(header)] = header
+        self.got(nbytes, peer)
+
     def last_words(self, peer: str) -> frames.GaveUp | None:
         """What a peer said that gave up in the middle of a message: the last bytes before the stream's end."""
-        if self.step is None or self._header_left:
+        if self.step is None or self.header_left:
             return None
         filled = len(self._target) - sum(map(len, self.wanted))
         tail = self._before + bytes(self._target[max(0, filled - HEADER_BYTES) : filled])

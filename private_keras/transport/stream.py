@@ -93,6 +93,29 @@ class StreamChannel(Channel):
         self.traffic.sent += len(data)
         self.traffic.messages += 1
 
+    def _free(self) -> bool:
+        """Whether the connection works and no message is under way."""
+        return not (
+            self._broken or self._closed or self._outgoing.kept or self._outgoing.left or self._incoming.left
+            or self._incoming.header_left
+        )
+
+    def _go_on(
+        self, step: int, payload: np.ndarray | None, out: np.ndarray | None, sent: int, got: int, header: bytes
+    ) -> None:
+        """Goes on with contiguous messages, of which so many bytes with their headers are through already."""
+        if payload is not None:
+            self._queue(step, frames.outgoing(payload))
+            self._outgoing.wrote(sent)
+        if out is not None:
+            target = frames.incoming(out)
+            self._incoming.expect(step, len(target))
+            self._incoming.aim(target)
+        self._move(step, 0, got, header)
+        if out is not None:
+            self.traffic.received += out.nbytes
+            self.traffic.rounds += payload is not None
+
     # --- messages in parts --------------------------------------------------------------------------------------------
     def begin(self, step: int, nbytes: int) -> None:
         self._check(step)
@@ -129,10 +152,17 @@ class StreamChannel(Channel):
         if self._broken or self._closed:
             raise PeerLost(f"the connection to {self.peer} has ended (step {step})")
 
-    def _move(self, step: int | None, keep: float) -> None:
-        """Fills what is wanted, and writes as long as it may: until then, and until at most `keep` bytes are kept."""
+    def _move(self, step: int | None, keep: float, got: int = 0, header: bytes = b"") -> None:
+        """Fills what is wanted, and writes as long as it may: until then, and until at most `keep` bytes are kept.
+
+        Args:
+            got: bytes of what is wanted that are in their places already, but for those of the header.
+            header: these.
+        """
         incoming, outgoing = self._incoming, self._outgoing
         try:
+            if got:
+                incoming.came(header, got, self.peer)
             while True:
                 events = 0
                 free = False
