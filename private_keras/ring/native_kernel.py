@@ -1,13 +1,15 @@
 """The C++ kernel. This side settles dtypes, strides and result shapes; the extension checks every length again."""
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from private_keras.errors import KernelError
 from private_keras.ring import exp2_table, geometry
 from private_keras.ring.kernel import plane_words
-from private_keras.ring.native_steps import NativeSteps, flat, length, packed, ring, within
+from private_keras.ring.native_steps import NativeSteps, length, packed, ring, within
 from private_keras.ring.numpy_kernel import NumpyKernel
+from private_keras.ring.steps import Draw, Words
 
 try:
     from private_keras.ring import _native
@@ -44,6 +46,8 @@ class NativeKernel(NativeSteps):
     def __init__(self, threads: int = 1, isa: str = "", generator: str = "") -> None:
         self._engine = _native.Engine(isa, generator, threads)
         self._openssl = NumpyKernel() if self._engine.generator == "openssl" else None
+        if self._openssl:
+            self._engine = _GivenWords(self._engine, self.words)
 
     def __repr__(self) -> str:
         engine = self._engine
@@ -66,7 +70,7 @@ class NativeKernel(NativeSteps):
         else:
             a = a if a.shape[:-2] == lead else np.broadcast_to(a, lead + a.shape[-2:])
             b = b if b.shape[:-2] == lead else np.broadcast_to(b, lead + b.shape[-2:])
-        self._engine.matmul(_strided(a), _strided(b), product, sign)
+        self._engine.matmul(a, b, product, sign)
         return into
 
     def conv(
@@ -87,7 +91,7 @@ class NativeKernel(NativeSteps):
         lead = (1,) * (3 - len(space))
         ones, zeros = [1] * len(lead), [0] * len(lead)
         self._engine.conv(
-            _strided(x.reshape(x.shape[0], *lead, *x.shape[1:])),
+            x.reshape(x.shape[0], *lead, *x.shape[1:]),
             packed(w).reshape(*lead, *w.shape),
             [*ones, *map(int, strides)], [*zeros, *(int(p[0]) for p in padding)], [*ones, *map(int, dilation)],
             groups, into.reshape(shape[0], *lead, *shape[1:]), sign,
@@ -105,43 +109,46 @@ class NativeKernel(NativeSteps):
         return out
 
     def to_planes(self, x: np.ndarray, bits: int, shift: int = 0) -> np.ndarray:
-        ring(x)
         _slice(bits, shift)
         out = np.empty(bits * plane_words(x.size), U)
-        self._engine.to_planes(flat(x), bits, shift, out)
+        self._engine.to_planes(x, bits, shift, out)
         return out
 
     def from_planes(self, planes: np.ndarray, bits: int, n: int, shift: int = 0) -> np.ndarray:
-        ring(planes)
         _slice(bits, shift)
         out = np.empty(length(n, planes), U)
-        self._engine.from_planes(flat(planes), bits, shift, out)
+        self._engine.from_planes(planes, bits, shift, out)
         return out
 
     def multiply_shift(self, x: np.ndarray, factor: int, bits: int) -> np.ndarray:
-        ring(x)
         within("factor", factor, 0, (1 << 63) - 1)
         within("bits", bits, 1, 63)
         out = np.empty(x.shape, U)
-        self._engine.multiply_shift(flat(x), factor, bits, out.reshape(-1))
+        self._engine.multiply_shift(x, factor, bits, out)
         return out
 
     def exp2_public(self, c: np.ndarray, fraction: int, offset: int, scale: int) -> np.ndarray:
-        ring(c)
         within("fraction", fraction, 0, exp2_table.FRACTION)
         within("offset + scale", offset + scale, -(1 << 30), 1 << 30)
         coarse, fine = exp2_table.tables()
         out = np.empty(c.shape, U)
         shift = offset + scale - 62
-        self._engine.exp2_public(flat(c), coarse, fine, exp2_table.FRACTION, fraction, shift, out.reshape(-1))
+        self._engine.exp2_public(c, coarse, fine, exp2_table.FRACTION, fraction, shift, out)
         return out
 
 
-def _strided(x: np.ndarray) -> np.ndarray:
-    """Any strides, as long as they count whole, aligned words."""
-    if x.flags.aligned and all(s % 8 == 0 for s in x.strides):
-        return x
-    return np.require(x, U, ["C", "A"])
+class _GivenWords:
+    """An engine without a generator: the words of draws are made before each call."""
+
+    def __init__(self, engine: _native.Engine, words: Callable[[Words], np.ndarray]):
+        self._engine = engine
+        self._words = words
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._engine, name)
+        if not callable(found):
+            return found
+        return lambda *given: found(*(self._words(a) if isinstance(a, Draw) else a for a in given))
 
 
 def _slice(bits: int, shift: int) -> None:

@@ -1,9 +1,9 @@
-"""The protocol's steps in C++, one native call each. This side settles dtypes, strides and result shapes; the extension
-checks every length again.
+"""The protocol's steps in C++, one native call each. This side makes room for results; the extension checks dtypes and
+lengths, and copies what does not lie in one run.
 """
 
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 
@@ -18,13 +18,11 @@ MAX_WIDTH = 62
 # More elements than any machine holds, small enough that planes * words never wraps in 64 bits.
 MAX_ELEMENTS = 1 << 40
 
-# Counting a level's planes anew would take longer than a small step.
-_product_planes = cache(tree.product_planes)
-_opened_planes = cache(tree.opened_planes)
+KEPT = 1024
 
 
 class NativeSteps(Kernel):
-    """See `steps.Steps`. A subclass sets `_engine`, and `_openssl`, which makes streams where the engine cannot."""
+    """See `steps.Steps`. A subclass sets `_engine`."""
 
     def words(self, words: Words) -> np.ndarray:
         if not isinstance(words, Draw):
@@ -32,180 +30,141 @@ class NativeSteps(Kernel):
         odd = words.first % 2
         return self.random(words.key, words.nonce, words.size + odd, first_block=words.first // 2)[odd:]
 
-    def _source(self, words: Words) -> Words:
-        """What the engine takes for words that it reads once."""
-        if isinstance(words, Draw):
-            return self.words(words) if self._openssl else words
-        ring(words)
-        return flat(words)
-
     def add(self, x: Words, y: Words, out: np.ndarray | None = None) -> np.ndarray:
         out = np.empty(x.size, U) if out is None else out
-        self._engine.add_words(self._source(x), self._source(y), True, out)
+        self._engine.add_words(x, y, True, out)
         return out
 
     def subtract(self, x: Words, y: Words, out: np.ndarray | None = None) -> np.ndarray:
         out = np.empty(x.size, U) if out is None else out
-        self._engine.add_words(self._source(x), self._source(y), False, out)
+        self._engine.add_words(x, y, False, out)
         return out
 
     def mask(self, z: np.ndarray, words: Words, own: np.ndarray, message: np.ndarray) -> None:
-        ring(z)
-        self._engine.mask(flat(z), self._source(words), own, message)
+        self._engine.mask(z, words, own, message)
 
     def multiply(
         self, x: tuple[np.ndarray, np.ndarray], y: tuple[np.ndarray, np.ndarray], g: Words, party: int
     ) -> np.ndarray:
-        arrays = [*x, *y]
-        ring(*arrays)
-        if len({a.shape for a in arrays}) != 1:
-            raise KernelError(f"expected factors of one shape. Received: {x[0].shape} and {y[0].shape}")
-        out = np.empty(x[0].shape, U)
-        self._engine.multiply(*map(flat, arrays), self._source(g), party, out.reshape(-1))
+        (mx, lx), (my, ly) = x, y
+        if not mx.shape == lx.shape == my.shape == ly.shape:
+            raise KernelError(f"expected factors of one shape. Received: {mx.shape} and {my.shape}")
+        out = np.empty(mx.shape, U)
+        self._engine.multiply(mx, lx, my, ly, g, party, out)
         return out
 
     def multiply_deal(self, x: np.ndarray, y: np.ndarray, g0: Words) -> np.ndarray:
-        ring(x, y)
         out = np.empty(x.size, U)
-        self._engine.multiply_deal(flat(x), flat(y), self._source(g0), out)
+        self._engine.multiply_deal(x, y, g0, out)
         return out
 
     def rescale(self, m: np.ndarray, dealt: Words, factor: int, bits: int, party: int) -> np.ndarray:
-        ring(m)
         out = np.empty(m.shape, U)
         size = _factor(factor, bits)
-        self._engine.rescale(flat(m), self._source(dealt), size, factor < 0, bits, party, out.reshape(-1))
+        self._engine.rescale(m, dealt, size, factor < 0, bits, party, out)
         return out
 
     def rescale_deal(self, r: np.ndarray, dealt0: Words, factor: int, bits: int) -> np.ndarray:
-        ring(r)
         size = _factor(factor, bits)
         out = np.empty(r.size + bits * plane_words(r.size), U)
-        self._engine.rescale_deal(flat(r), self._source(dealt0), size, bits, out)
+        self._engine.rescale_deal(r, dealt0, size, bits, out)
         return out
 
     def gate(
         self, hat: np.ndarray, m: np.ndarray, l: np.ndarray, lam: Words, lam_l: Words, party: int,  # noqa: E741
     ) -> np.ndarray:
-        ring(hat, m, l)
         out = np.empty(m.shape, U)
-        self._engine.gate(
-            flat(hat), flat(m), flat(l), self._source(lam), self._source(lam_l), party, out.reshape(-1)
-        )  # fmt: skip
+        self._engine.gate(hat, m, l, lam, lam_l, party, out)
         return out
 
     def gate_deal(
         self, lam: np.ndarray, r: np.ndarray, lam0: Words, lam_l0: Words, bits: np.ndarray, products: np.ndarray
     ) -> None:
-        ring(lam, r)
-        self._engine.gate_deal(flat(lam), flat(r), self._source(lam0), self._source(lam_l0), bits, products)
+        self._engine.gate_deal(lam, r, lam0, lam_l0, bits, products)
 
     def gate_rescaled(self, hat: np.ndarray, m: np.ndarray, dealt: Words, bits: int, party: int) -> np.ndarray:
-        ring(hat, m)
         _factor(1, bits)
         out = np.empty(m.shape, U)
-        self._engine.gate_rescaled(flat(hat), flat(m), self._source(dealt), bits, party, out.reshape(-1))
+        self._engine.gate_rescaled(hat, m, dealt, bits, party, out)
         return out
 
     def gate_rescaled_deal(self, lam: np.ndarray, r: np.ndarray, dealt0: Words, bits: int) -> np.ndarray:
-        ring(lam, r)
         _factor(1, bits)
         out = np.empty(3 * r.size + 2 * bits * plane_words(r.size), U)
-        self._engine.gate_rescaled_deal(flat(lam), flat(r), self._source(dealt0), bits, out)
+        self._engine.gate_rescaled_deal(lam, r, dealt0, bits, out)
         return out
 
     def bit_share(self, hat: np.ndarray, lam: Words, n: int, party: int) -> np.ndarray:
-        ring(hat)
         out = np.empty(length(n, hat), U)
-        self._engine.bit_share(flat(hat), self._source(lam), party, out)
+        self._engine.bit_share(hat, lam, party, out)
         return out
 
     def bit_deal(self, lam: np.ndarray, lam0: Words, n: int) -> np.ndarray:
-        ring(lam)
         out = np.empty(length(n, lam), U)
-        self._engine.bit_deal(flat(lam), self._source(lam0), out)
+        self._engine.bit_deal(lam, lam0, out)
         return out
 
     def piecewise(
         self, m: np.ndarray, l: np.ndarray, hats: np.ndarray, rows: np.ndarray, dealt: Words, party: int,  # noqa: E741
     ) -> np.ndarray:
-        ring(m, l, hats, rows)
         out = np.empty(m.shape, U)
-        self._engine.piecewise(
-            flat(m), flat(l), flat(hats), packed(rows), self._source(dealt), party, out.reshape(-1)
-        )  # fmt: skip
+        self._engine.piecewise(m, l, hats, rows, dealt, party, out)
         return out
 
     def piecewise_deal(self, r: np.ndarray, lams: np.ndarray, rows: np.ndarray, dealt0: Words) -> np.ndarray:
-        ring(r, lams, rows)
         out = np.empty(dealt0.size, U)
-        self._engine.piecewise_deal(flat(r), flat(lams), packed(rows), self._source(dealt0), out)
+        self._engine.piecewise_deal(r, lams, rows, dealt0, out)
         return out
 
     def exp2_share(
         self, hat: np.ndarray, m: np.ndarray, dealt: Words, fraction: int, integer_bits: int, offset: int,
     ) -> np.ndarray:
-        ring(hat, m)
         how = _powers(fraction, integer_bits, offset)
         out = np.empty(m.shape, U)
         jump = 1 << integer_bits
-        self._engine.exp2_share(flat(hat), flat(m), self._source(dealt), *how, jump, out.reshape(-1))
+        self._engine.exp2_share(hat, m, dealt, *how, jump, out)
         return out
 
     def exp2_deal(
         self, lam: np.ndarray, r: np.ndarray, dealt0: Words, fraction: int, integer_bits: int, scale: int
     ) -> np.ndarray:
-        ring(lam, r)
         out = np.empty(2 * r.size, U)
         how = _powers(fraction, integer_bits, scale - (1 << integer_bits))
-        self._engine.exp2_deal(flat(lam), flat(r), self._source(dealt0), *how, out)
+        self._engine.exp2_deal(lam, r, dealt0, *how, out)
         return out
 
     def digits_deal(self, r: np.ndarray, width: int, share0: Words, *, low: int = 0) -> np.ndarray:
-        ring(r)
         _width(width)
-        within("low", low, 0, 63 - width)
         out = np.empty(tree.digit_planes(width) * plane_words(r.size), U)
-        self._engine.digits_deal(flat(r), width, low, self._source(share0), out)
+        self._engine.digits_deal(r, width, low, share0, out)
         return out
 
     def digits_compare(
         self, m: np.ndarray, offsets: Sequence[int], width: int, digits: Words, party: int, masks: Words, *, top: bool,
         low: int = 0,
     ) -> tuple[np.ndarray, np.ndarray]:
-        ring(m)
         opened, kept = _level_results(width, 0, m.size, len(offsets))
-        within("low", low, 0, 63 - width)
         added = np.array([offset & 0xFFFFFFFFFFFFFFFF for offset in offsets], U)
-        self._engine.digits_compare(
-            flat(m), added, width, low, top, self._source(digits), party, self._source(masks), opened, kept
-        )  # fmt: skip
+        self._engine.digits_compare(m, added, width, low, top, digits, party, masks, opened, kept)
         return opened, kept
 
     def tree_deal(
         self, masks0: Words, masks1: Words, width: int, n: int, level: int, share0: Words, *, count: int = 1
     ) -> np.ndarray:
-        _level(width, level)
-        within("number of elements", n, 0, MAX_ELEMENTS)
-        words = count * _product_planes(width, level) * plane_words(n)
+        words = _product_words(width, level, n, count)
         out = np.empty(min(words, share0.size), U)  # a short share must not make a huge result
-        self._engine.tree_deal(
-            self._source(masks0), self._source(masks1), width, n, level, count, self._source(share0), out
-        )  # fmt: skip
+        self._engine.tree_deal(masks0, masks1, width, n, level, count, share0, out)
         return out
 
     def tree_combine(
         self, mine: np.ndarray, theirs: np.ndarray, kept: np.ndarray, products: Words, own_masks: Words,
         width: int, n: int, level: int, party: int, next_masks: Words, *, count: int = 1,
     ) -> tuple[np.ndarray, np.ndarray]:
-        ring(mine, theirs, kept)
-        _level(width, level)
-        results = _level_results(width, level + 1, length(n, mine), count)
+        opened, rest = _level_results(width, level + 1, length(n, mine), count)
         self._engine.tree_combine(
-            flat(mine), flat(theirs), flat(kept), self._source(products), self._source(own_masks), width, n, level,
-            count, party, self._source(next_masks), *results,
-        )  # fmt: skip
-        return results
+            mine, theirs, kept, products, own_masks, width, n, level, count, party, next_masks, opened, rest
+        )
+        return opened, rest
 
 
 def ring(*arrays: np.ndarray) -> None:
@@ -219,12 +178,6 @@ def packed(x: np.ndarray) -> np.ndarray:
     """Contiguous and aligned; a copy only where it has to be."""
     flags = x.flags
     return x if flags.c_contiguous and flags.aligned else np.require(x, U, ["C", "A"])
-
-
-def flat(x: np.ndarray) -> np.ndarray:
-    """One axis, contiguous and aligned; a copy only where it has to be."""
-    x = packed(x)
-    return x if x.ndim == 1 else x.reshape(-1)
 
 
 def within(what: str, value: int, low: int, high: int) -> None:
@@ -251,9 +204,13 @@ def _width(width: int) -> None:
     within("width", width, 1, MAX_WIDTH)
 
 
-def _level(width: int, level: int) -> None:
+@lru_cache(KEPT)
+def _product_words(width: int, level: int, n: int, count: int) -> int:
+    """Words of mask products that a level needs."""
     _width(width)
     within("level", level, 0, len(tree.levels(width)) - 1)
+    within("number of elements", n, 0, MAX_ELEMENTS)
+    return count * tree.product_planes(width, level) * plane_words(n)
 
 
 def length(n: int, of: np.ndarray | None = None) -> int:
@@ -266,10 +223,16 @@ def length(n: int, of: np.ndarray | None = None) -> int:
 
 def _level_results(width: int, level: int, n: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Room for what a step hands to level `level`: opened and kept wires, or one plane after the last level."""
+    opened, kept = _result_words(width, level, n, count)
+    return np.empty(opened, U), np.empty(kept, U)
+
+
+@lru_cache(KEPT)
+def _result_words(width: int, level: int, n: int, count: int) -> tuple[int, int]:
     _width(width)
-    groups = tree.levels(width)
+    groups, words = tree.levels(width), count * plane_words(n)
+    within("level", level, 0, len(groups))
     if level == len(groups):
-        return np.empty(count * plane_words(n), U), np.zeros(0, U)
+        return words, 0
     kept = sum(2 if g.size == 1 and g.need_equal else 1 for g in groups[level])
-    words = count * plane_words(n)
-    return np.empty(_opened_planes(width, level) * words, U), np.empty(kept * words, U)
+    return tree.opened_planes(width, level) * words, kept * words

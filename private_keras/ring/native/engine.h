@@ -2,24 +2,14 @@
 // of every array, take raw pointers, and let go of the GIL before they work.
 #pragma once
 #include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
 
-#include <stdexcept>
 #include <string>
 
+#include "arrays.h"
 #include "dispatch.h"
 #include "parallel.h"
 
 namespace nb = nanobind;
-
-// Becomes a subclass of private_keras.errors.KernelError.
-struct Refused : std::runtime_error {
-    using std::runtime_error::runtime_error;
-};
-
-typedef nb::ndarray<const u64, nb::device::cpu> Strided;
-typedef nb::ndarray<const u64, nb::device::cpu, nb::c_contig> In;
-typedef nb::ndarray<u64, nb::device::cpu, nb::c_contig> Out;
 
 struct Engine {
     const Table& table;

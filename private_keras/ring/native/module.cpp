@@ -174,11 +174,10 @@ NB_MODULE(_native, module) {
     engine.def_prop_ro("isa", [](const Engine& self) { return std::string(self.table.name); });
     engine.def_prop_ro("generator", [](const Engine& self) { return self.generator_name; });
     engine.def_ro("threads", &Engine::threads);
-    auto as_is = [](const char* name) { return nb::arg(name).noconvert(); };
-    engine.def("matmul", &matmul, as_is("a"), as_is("b"), as_is("out"), nb::arg("sign"));
-    engine.def("conv", &conv, as_is("x"), as_is("w"), nb::arg("strides"), nb::arg("padding"), nb::arg("dilation"),
-               nb::arg("groups"), as_is("out"), nb::arg("sign"));
-    engine.def("random", &random_words, nb::arg("key"), nb::arg("nonce"), nb::arg("first_block"), as_is("out"));
+    engine.def("matmul", &matmul, nb::arg("a"), nb::arg("b"), nb::arg("out"), nb::arg("sign"));
+    engine.def("conv", &conv, nb::arg("x"), nb::arg("w"), nb::arg("strides"), nb::arg("padding"), nb::arg("dilation"),
+               nb::arg("groups"), nb::arg("out"), nb::arg("sign"));
+    engine.def("random", &random_words, nb::arg("key"), nb::arg("nonce"), nb::arg("first_block"), nb::arg("out"));
     bind_bits(engine);
     bind_memory(module);
     bind_comparison(engine);

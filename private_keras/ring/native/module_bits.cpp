@@ -46,8 +46,7 @@ void multiply_shift(const Engine& engine, const In& x, u64 factor, int bits, con
 }  // namespace
 
 void bind_bits(nb::class_<Engine>& engine) {
-    auto as_is = [](const char* name) { return nb::arg(name).noconvert(); };
-    engine.def("to_planes", &to_planes, as_is("x"), nb::arg("bits"), nb::arg("shift"), as_is("out"));
-    engine.def("from_planes", &from_planes, as_is("planes"), nb::arg("bits"), nb::arg("shift"), as_is("out"));
-    engine.def("multiply_shift", &multiply_shift, as_is("x"), nb::arg("factor"), nb::arg("bits"), as_is("out"));
+    engine.def("to_planes", &to_planes, nb::arg("x"), nb::arg("bits"), nb::arg("shift"), nb::arg("out"));
+    engine.def("from_planes", &from_planes, nb::arg("planes"), nb::arg("bits"), nb::arg("shift"), nb::arg("out"));
+    engine.def("multiply_shift", &multiply_shift, nb::arg("x"), nb::arg("factor"), nb::arg("bits"), nb::arg("out"));
 }

@@ -103,13 +103,12 @@ void tree_combine(const Engine& engine, const In& mine, const In& theirs, const 
 }  // namespace
 
 void bind_comparison(nb::class_<Engine>& engine) {
-    auto as_is = [](const char* name) { return nb::arg(name).noconvert(); };
-    engine.def("digits_deal", &digits_deal, as_is("r"), nb::arg("width"), nb::arg("low"), nb::arg("share0"), as_is("out"));
-    engine.def("digits_compare", &digits_compare, as_is("m"), as_is("offsets"), nb::arg("width"), nb::arg("low"),
-               nb::arg("top"), nb::arg("digits"), nb::arg("party"), nb::arg("masks"), as_is("opened"), as_is("kept"));
+    engine.def("digits_deal", &digits_deal, nb::arg("r"), nb::arg("width"), nb::arg("low"), nb::arg("share0"), nb::arg("out"));
+    engine.def("digits_compare", &digits_compare, nb::arg("m"), nb::arg("offsets"), nb::arg("width"), nb::arg("low"),
+               nb::arg("top"), nb::arg("digits"), nb::arg("party"), nb::arg("masks"), nb::arg("opened"), nb::arg("kept"));
     engine.def("tree_deal", &tree_deal, nb::arg("masks0"), nb::arg("masks1"), nb::arg("width"), nb::arg("n"),
-               nb::arg("level"), nb::arg("count"), nb::arg("share0"), as_is("out"));
-    engine.def("tree_combine", &tree_combine, as_is("mine"), as_is("theirs"), as_is("kept"), nb::arg("products"),
+               nb::arg("level"), nb::arg("count"), nb::arg("share0"), nb::arg("out"));
+    engine.def("tree_combine", &tree_combine, nb::arg("mine"), nb::arg("theirs"), nb::arg("kept"), nb::arg("products"),
                nb::arg("masks"), nb::arg("width"), nb::arg("n"), nb::arg("level"), nb::arg("count"), nb::arg("party"),
-               nb::arg("next_masks"), as_is("next_opened"), as_is("next_kept"));
+               nb::arg("next_masks"), nb::arg("next_opened"), nb::arg("next_kept"));
 }

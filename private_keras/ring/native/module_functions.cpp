@@ -103,15 +103,14 @@ void exp2_deal(const Engine& engine, const In& plane, const In& r, nb::handle sh
 }  // namespace
 
 void bind_functions(nb::class_<Engine>& engine) {
-    auto as_is = [](const char* name) { return nb::arg(name).noconvert(); };
-    engine.def("piecewise", &piecewise, as_is("m"), as_is("l"), as_is("bits"), as_is("rows"), nb::arg("dealt"),
-               nb::arg("party"), as_is("out"));
-    engine.def("piecewise_deal", &piecewise_deal, as_is("r"), as_is("bits"), as_is("rows"), nb::arg("share0"), as_is("out"));
-    engine.def("exp2_public", &exp2_public, as_is("c"), as_is("coarse"), as_is("fine"), nb::arg("table_fraction"),
-               nb::arg("fraction"), nb::arg("shift"), as_is("out"));
-    engine.def("exp2_share", &exp2_share, as_is("plane"), as_is("m"), nb::arg("dealt"), as_is("coarse"), as_is("fine"),
+    engine.def("piecewise", &piecewise, nb::arg("m"), nb::arg("l"), nb::arg("bits"), nb::arg("rows"), nb::arg("dealt"),
+               nb::arg("party"), nb::arg("out"));
+    engine.def("piecewise_deal", &piecewise_deal, nb::arg("r"), nb::arg("bits"), nb::arg("rows"), nb::arg("share0"), nb::arg("out"));
+    engine.def("exp2_public", &exp2_public, nb::arg("c"), nb::arg("coarse"), nb::arg("fine"), nb::arg("table_fraction"),
+               nb::arg("fraction"), nb::arg("shift"), nb::arg("out"));
+    engine.def("exp2_share", &exp2_share, nb::arg("plane"), nb::arg("m"), nb::arg("dealt"), nb::arg("coarse"), nb::arg("fine"),
                nb::arg("table_fraction"), nb::arg("fraction"), nb::arg("shift"), nb::arg("bits"), nb::arg("jump"),
-               as_is("out"));
-    engine.def("exp2_deal", &exp2_deal, as_is("plane"), as_is("r"), nb::arg("share0"), as_is("coarse"), as_is("fine"),
-               nb::arg("table_fraction"), nb::arg("fraction"), nb::arg("shift"), nb::arg("bits"), as_is("out"));
+               nb::arg("out"));
+    engine.def("exp2_deal", &exp2_deal, nb::arg("plane"), nb::arg("r"), nb::arg("share0"), nb::arg("coarse"), nb::arg("fine"),
+               nb::arg("table_fraction"), nb::arg("fraction"), nb::arg("shift"), nb::arg("bits"), nb::arg("out"));
 }

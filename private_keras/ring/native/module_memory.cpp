@@ -1,10 +1,9 @@
 // The memory of arrays as NumPy takes it: a handler (NEP 49), set for the calling thread's context.
-#define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
-#include <nanobind/nanobind.h>
-#include <nanobind/stl/pair.h>
-#include <numpy/arrayobject.h>
-
+#define FILLS_NUMPY_TABLE
 #include "engine.h"
+
+#include <nanobind/stl/pair.h>
+
 #include "memory.h"
 
 namespace {

@@ -3,7 +3,7 @@
 
 Words::Words(const Engine& engine, nb::handle from) {
     if (!PyTuple_Check(from.ptr())) {
-        expect(nb::try_cast<In>(from, array, false), "expected an array of words, or a stream of them");
+        array = In(from);
         source.words = array.data();
         size = array.size();
         return;
@@ -201,24 +201,23 @@ void bit_deal(const Engine& engine, const In& plane, nb::handle share0, const Ou
 }  // namespace
 
 void bind_steps(nb::class_<Engine>& engine) {
-    auto as_is = [](const char* name) { return nb::arg(name).noconvert(); };
-    engine.def("add_words", &add_words, nb::arg("x"), nb::arg("y"), nb::arg("add"), as_is("out"));
-    engine.def("mask", &mask, as_is("z"), nb::arg("words"), as_is("own"), as_is("message"));
-    engine.def("multiply", &multiply, as_is("mx"), as_is("lx"), as_is("my"), as_is("ly"), nb::arg("dealt"),
-               nb::arg("party"), as_is("out"));
-    engine.def("multiply_deal", &multiply_deal, as_is("x"), as_is("y"), nb::arg("share0"), as_is("out"));
-    engine.def("rescale", &rescale, as_is("m"), nb::arg("dealt"), nb::arg("factor"), nb::arg("negative"), nb::arg("bits"),
-               nb::arg("party"), as_is("out"));
-    engine.def("rescale_deal", &rescale_deal, as_is("r"), nb::arg("share0"), nb::arg("factor"), nb::arg("bits"),
-               as_is("out"));
-    engine.def("gate", &gate, as_is("plane"), as_is("m"), as_is("l"), nb::arg("lam"), nb::arg("lam_l"), nb::arg("party"),
-               as_is("out"));
-    engine.def("gate_deal", &gate_deal, as_is("plane"), as_is("r"), nb::arg("lam0"), nb::arg("lam_l0"), as_is("bits"),
-               as_is("products"));
-    engine.def("gate_rescaled", &gate_rescaled, as_is("plane"), as_is("m"), nb::arg("dealt"), nb::arg("bits"),
-               nb::arg("party"), as_is("out"));
-    engine.def("gate_rescaled_deal", &gate_rescaled_deal, as_is("plane"), as_is("r"), nb::arg("share0"), nb::arg("bits"),
-               as_is("out"));
-    engine.def("bit_share", &bit_share, as_is("plane"), nb::arg("dealt"), nb::arg("party"), as_is("out"));
-    engine.def("bit_deal", &bit_deal, as_is("plane"), nb::arg("share0"), as_is("out"));
+    engine.def("add_words", &add_words, nb::arg("x"), nb::arg("y"), nb::arg("add"), nb::arg("out"));
+    engine.def("mask", &mask, nb::arg("z"), nb::arg("words"), nb::arg("own"), nb::arg("message"));
+    engine.def("multiply", &multiply, nb::arg("mx"), nb::arg("lx"), nb::arg("my"), nb::arg("ly"), nb::arg("dealt"),
+               nb::arg("party"), nb::arg("out"));
+    engine.def("multiply_deal", &multiply_deal, nb::arg("x"), nb::arg("y"), nb::arg("share0"), nb::arg("out"));
+    engine.def("rescale", &rescale, nb::arg("m"), nb::arg("dealt"), nb::arg("factor"), nb::arg("negative"), nb::arg("bits"),
+               nb::arg("party"), nb::arg("out"));
+    engine.def("rescale_deal", &rescale_deal, nb::arg("r"), nb::arg("share0"), nb::arg("factor"), nb::arg("bits"),
+               nb::arg("out"));
+    engine.def("gate", &gate, nb::arg("plane"), nb::arg("m"), nb::arg("l"), nb::arg("lam"), nb::arg("lam_l"), nb::arg("party"),
+               nb::arg("out"));
+    engine.def("gate_deal", &gate_deal, nb::arg("plane"), nb::arg("r"), nb::arg("lam0"), nb::arg("lam_l0"), nb::arg("bits"),
+               nb::arg("products"));
+    engine.def("gate_rescaled", &gate_rescaled, nb::arg("plane"), nb::arg("m"), nb::arg("dealt"), nb::arg("bits"),
+               nb::arg("party"), nb::arg("out"));
+    engine.def("gate_rescaled_deal", &gate_rescaled_deal, nb::arg("plane"), nb::arg("r"), nb::arg("share0"), nb::arg("bits"),
+               nb::arg("out"));
+    engine.def("bit_share", &bit_share, nb::arg("plane"), nb::arg("dealt"), nb::arg("party"), nb::arg("out"));
+    engine.def("bit_deal", &bit_deal, nb::arg("plane"), nb::arg("share0"), nb::arg("out"));
 }
