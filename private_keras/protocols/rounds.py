@@ -73,6 +73,7 @@ class Rounds:
     Attributes:
         count: rounds so far.
         current: number of the outermost branch that runs, -1 outside of all.
+        posted: messages that wait for the next round.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class Rounds:
     ):
         self._exchange = exchange
         self._told = told
-        self._posted: list[Ticket] = []
+        self.posted: list[Ticket] = []
         self.count = 0
         self.current = -1
 
@@ -97,7 +98,7 @@ class Rounds:
         if ticket.size > ALONE_WORDS:
             self._round([ticket])
         else:
-            self._posted.append(ticket)
+            self.posted.append(ticket)
         return ticket
 
     def wait(self, ticket: Ticket) -> np.ndarray | None:
@@ -176,22 +177,23 @@ class Rounds:
             self._flush()
 
     def _flush(self) -> None:
-        tickets, self._posted = self._posted, []
+        tickets, self.posted = self.posted, []
         if not tickets:
             raise PrivateKerasError("a step waits for a round in which nothing is sent; this is a fault, report it")
         self._round(tickets)
 
     def _round(self, tickets: list[Ticket]) -> None:
         self.count += 1
-        replies: Iterable[np.ndarray | None]
         if self._exchange is None:
-            replies = [None] * len(tickets)
+            for ticket in tickets:
+                ticket.settle(None)
         elif len(tickets) == 1:
-            replies = [self._exchange(tickets[0].message)]
+            ticket = tickets[0]
+            ticket.settle(self._exchange(ticket.message))
         else:
-            theirs = self._exchange(np.concatenate([ticket.message for ticket in tickets]))
-            replies = np.split(theirs, np.cumsum([ticket.size for ticket in tickets[:-1]]))
-        for ticket, reply in zip(tickets, replies, strict=True):
-            ticket.settle(reply)
+            theirs, at = self._exchange(np.concatenate([ticket.message for ticket in tickets])), 0
+            for ticket in tickets:
+                ticket.settle(theirs[at : at + ticket.size])
+                at += ticket.size
         if self._told is not None:
             self._told(tickets)

@@ -33,7 +33,7 @@ class Evaluator(Party):
 
     # --- messages -------------------------------------------------------------------------------------------------
     def _exchange(self, mine: np.ndarray) -> np.ndarray:
-        theirs = np.empty_like(mine)
+        theirs = np.empty(mine.size, U)
         self._channels[self.other].exchange(self.step(self.other), mine, theirs)
         return theirs
 
@@ -100,7 +100,7 @@ class Evaluator(Party):
 
     def _additive(self, x: TrioShare) -> np.ndarray:
         if x.masked:
-            return np.asarray(x.m - x.l if self.party == 0 else U(0) - x.l)
+            return np.asarray(x.m - x.l if self.party == 0 else np.negative(x.l))
         return x.z
 
     def constant(self, values: np.ndarray) -> TrioShare:
@@ -118,9 +118,10 @@ class Evaluator(Party):
         return [(x.m.copy(), x.l.copy()) for x in fresh]
 
     def linear(self, fn: Linear, shape: tuple[int, ...], *xs: TrioShare) -> TrioShare:
-        if all(x.masked for x in xs):
-            return TrioShare(shape, m=fn(*(x.m for x in xs)), l=fn(*(x.l for x in xs)), masked=True)
-        return TrioShare(shape, z=fn(*(self._additive(x) for x in xs)), masked=False)
+        for x in xs:
+            if not x.masked:
+                return TrioShare(shape, z=fn(*[self._additive(x) for x in xs]), masked=False)
+        return TrioShare(shape, m=fn(*[x.m for x in xs]), l=fn(*[x.l for x in xs]), masked=True)
 
     def add_public(self, x: TrioShare, values: np.ndarray) -> TrioShare:
         if x.masked:
@@ -129,20 +130,23 @@ class Evaluator(Party):
 
     def _cover(self, xs: list[TrioShare], total: int) -> tuple[Opened, Settle]:
         fresh, own, opened = self.draw(HELPER, total), np.empty(total, U), np.empty(total, U)
-        at = 0
-        for x in xs:
-            to = slice(at, at + x.size)
-            self.kernel.mask(x.z, part(fresh, at, x.size), own[to], opened[to])
-            at += x.size
+        if len(xs) == 1:
+            self.kernel.mask(xs[0].z, fresh, own, opened)
+        else:
+            at = 0
+            for x in xs:
+                size = x.size
+                self.kernel.mask(x.z, part(fresh, at, size), own[at : at + size], opened[at : at + size])
+                at += size
 
         def settle(theirs: np.ndarray) -> None:
             np.add(opened, theirs, out=opened)
             at = 0
             for x in xs:
-                x.m = opened[at : at + x.size].reshape(x.shape)
-                x.l = own[at : at + x.size].reshape(x.shape)
+                end = at + x.size
+                x.m, x.l = opened[at:end].reshape(x.shape), own[at:end].reshape(x.shape)
                 x.z, x.masked, x.opening = None, True, None
-                at += x.size
+                at = end
 
         return opened, settle
 

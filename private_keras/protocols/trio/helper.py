@@ -79,9 +79,10 @@ class Helper(Party):
         return [(None, x.l.copy()) for x in fresh]
 
     def linear(self, fn: Linear, shape: tuple[int, ...], *xs: TrioShare) -> TrioShare:
-        if all(x.masked for x in xs):
-            return TrioShare(shape, l=fn(*(x.l for x in xs)), masked=True)
-        return TrioShare(shape, masked=False)
+        for x in xs:
+            if not x.masked:
+                return TrioShare(shape, masked=False)
+        return TrioShare(shape, l=fn(*[x.l for x in xs]), masked=True)
 
     def add_public(self, x: TrioShare, values: np.ndarray) -> TrioShare:
         # A share of its own, as at the evaluators: masking the sum must not mask x here alone.
@@ -93,8 +94,9 @@ class Helper(Party):
         def settle(_: None) -> None:
             at = 0
             for x in xs:
-                x.l, x.masked, x.opening = fresh[at : at + x.size].reshape(x.shape), True, None
-                at += x.size
+                end = at + x.size
+                x.l, x.masked, x.opening = fresh[at:end].reshape(x.shape), True, None
+                at = end
 
         return total, settle
 

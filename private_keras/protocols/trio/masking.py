@@ -31,13 +31,16 @@ class Masking(Protocol):
             self._charges[cost] = self._charges.get(cost, 0) + 1
 
     def mask(self, *xs: TrioShare) -> None:
-        todo = list({id(x): x for x in xs if not x.masked and x.opening is None}.values())
+        todo = [x for x in xs if not x.masked and x.opening is None]
         if todo:
-            total = sum(x.size for x in todo)
+            if len(todo) > 1:
+                todo = list({id(x): x for x in todo}.values())
+            total = sum([x.size for x in todo])
             ticket = self.rounds.post(*self._cover(todo, total))
             self.charge(costs.exchange(total))
-            for x in todo:
-                x.opening = None if ticket.done else ticket
+            if not ticket.done:
+                for x in todo:
+                    x.opening = ticket
         self.settle(xs)  # another branch may be masking some of them
 
     def settling(self, xs: Sequence[TrioShare]) -> bool:

@@ -20,9 +20,9 @@ class TrioShare(Share):
                  z: np.ndarray | None = None, masked: bool):
         self.shape = tuple(shape)
         # NumPy turns results of rank 0 into scalars, whose arithmetic warns where arrays wrap as a ring should.
-        self.m = m if m is None else np.asarray(m)
-        self.l = l if l is None else np.asarray(l)
-        self.z = z if z is None else np.asarray(z)
+        self.m = m if m is None or type(m) is np.ndarray else np.asarray(m)
+        self.l = l if l is None or type(l) is np.ndarray else np.asarray(l)
+        self.z = z if z is None or type(z) is np.ndarray else np.asarray(z)
         self.masked = masked
         self.opening: Ticket | None = None  # in which it will become masked
 

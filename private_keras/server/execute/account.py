@@ -9,6 +9,7 @@ from private_keras.plan.plan import Plan
 from private_keras.protocols.protocol import Cost, Protocol
 from private_keras.protocols.trio import PIECE_BYTES, CountingAhead, CountingTrio
 from private_keras.ring.numpy_kernel import NumpyKernel
+from private_keras.server.execute.graph import MeasuredWalk
 from private_keras.server.execute.program import OPERATIONS, InPublic, Program
 from private_keras.server.execute.values import Operation
 
@@ -106,7 +107,7 @@ def _counted(program: Program, protocol_name: str, in_public: InPublic) -> tuple
         item.name: _zeros(item.type.shape) if item.public else counting.input(item.type.shape)
         for item in program.plan.inputs
     }
-    walk = program.walk(counting, inputs, in_public)
+    walk = MeasuredWalk(program.graph, inputs, counting, program.computing(counting, in_public))
     events: list[int] = []
 
     def work(index: int) -> None:

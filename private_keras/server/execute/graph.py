@@ -34,6 +34,8 @@ class Graph:
         late: by step, what is run just before it, in order, unless it was run for another.
         operands: by step, the values that it and those need, each once.
         results: by step, the names of what it gives.
+        unused: by step, those that nobody uses.
+        local: by step, whether it opens nothing as long as nobody is masking its operands.
         uses: how often each value is used, by steps and as a result of the plan.
         sizes: elements of every result of a step; kept bits are counted as elements.
     """
@@ -48,6 +50,7 @@ class Graph:
         self.late: list[list[int]] = []
         self.operands: list[tuple[str, ...]] = []
         self.results: list[tuple[str, ...]] = []
+        self.local = [at.public or at.step.op in LOCAL for at in operations]
         self.first: list[int] = []
         used = {name for at in operations for name in at.inputs}
         # By value: the steps to wait for, and the late steps to run, until it is there.
@@ -74,6 +77,7 @@ class Graph:
             if at.keeps:
                 self.sizes[at.keeps] = at.operands[0].size
                 behind[at.keeps] = after
+        self.unused = [tuple(name for name in names if not self.uses[name]) for names in self.results]
 
 
 class Walk:
@@ -87,35 +91,37 @@ class Walk:
 
     Attributes:
         values: by name, those that are still needed.
-        most: the most elements that results of steps held at the end of one.
     """
 
     def __init__(self, graph: Graph, inputs: Mapping[str, Value], protocol: Protocol, compute: Compute):
         self._graph = graph
         self._protocol = protocol
+        self._rounds = protocol.rounds
         self._compute = compute
         self._uses = dict(graph.uses)
         self._needs = list(graph.needs)
         self._done: set[int] = set()
-        self._live = 0
-        self.most = 0
-        self.values: dict[str, Value] = {name: value for name, value in inputs.items() if self._uses.get(name)}
+        self.values: dict[str, Value] = {name: value for name, value in inputs.items() if name in self._uses}
 
     def work(self, index: int) -> None:
         """Runs a step, and before it what waited for it."""
         # Other steps run while this one waits, and may run late steps that it needs, too; from here on none does.
-        self._protocol.settle(self._shares(index))
+        if self._rounds.posted:
+            self._protocol.settle(self._shares(index))
         for late in self._graph.late[index]:
             if late not in self._done:
                 self._done.add(late)
-                self._run(late)
-                self._forget_behind(late)
-        self._run(index)
+                self.run(late)
+                self.forget_behind(late)
+        self.run(index)
 
     def local(self, index: int) -> bool:
         """Whether a step that begins now waits for no round."""
-        at = self._graph.operations[index]
-        return at.public or at.step.op in LOCAL and not self._protocol.settling(self._shares(index))
+        if not self._graph.local[index]:
+            return False
+        if not self._rounds.posted or self._graph.operations[index].public:
+            return True
+        return not self._protocol.settling(self._shares(index))
 
     def _shares(self, index: int) -> list[Share]:
         """Operands of a step and of the late ones before it, as far as they are there."""
@@ -125,7 +131,7 @@ class Walk:
 
     def after(self, index: int) -> list[int]:
         """Forgets what the step was the last to use; numbers of the steps that can start now."""
-        self._forget_behind(index)
+        self.forget_behind(index)
         ready = []
         for user in self._graph.users[index]:
             self._needs[user] -= 1
@@ -133,23 +139,39 @@ class Walk:
                 ready.append(user)
         return ready
 
-    def _run(self, index: int) -> None:
-        at = self._graph.operations[index]
-        results = self._compute(index, [self.values[name] for name in at.inputs])
+    def run(self, index: int) -> None:
+        """A step, whose results are there afterwards."""
+        values = self.values
+        results = self._compute(index, [values[name] for name in self._graph.operations[index].inputs])
         for name, value in zip(self._graph.results[index], results, strict=True):
-            self.values[name] = value
-            self._live += self._graph.sizes[name]
+            values[name] = value
 
-    def _forget_behind(self, index: int) -> None:
-        self.most = max(self.most, self._live)
-        for name in self._graph.results[index]:
-            if not self._uses.get(name):
-                self._forget(name)
+    def forget_behind(self, index: int) -> None:
+        """What the step was the last to use is not there afterwards."""
+        values, uses = self.values, self._uses
+        for name in self._graph.unused[index]:
+            del values[name]
         for name in self._graph.operations[index].inputs:
-            self._uses[name] -= 1
-            if not self._uses[name]:
-                self._forget(name)
+            uses[name] -= 1
+            if not uses[name]:
+                del values[name]
 
-    def _forget(self, name: str) -> None:
-        del self.values[name]
-        self._live -= self._graph.sizes.get(name, 0)
+
+class MeasuredWalk(Walk):
+    """One that also counts what the values take.
+
+    Attributes:
+        most: the most elements that results of steps held at the end of one.
+    """
+
+    most = _live = 0
+
+    def run(self, index: int) -> None:
+        super().run(index)
+        self._live += sum(self._graph.sizes[name] for name in self._graph.results[index])
+
+    def forget_behind(self, index: int) -> None:
+        self.most = max(self.most, self._live)
+        names = {*self._graph.unused[index], *self._graph.operations[index].inputs}
+        super().forget_behind(index)
+        self._live -= sum(self._graph.sizes.get(name, 0) for name in names if name not in self.values)

@@ -10,7 +10,7 @@ from private_keras.protocols.protocol import Protocol, Share
 from private_keras.protocols.public import Public
 from private_keras.server.execute import bilinear, compare, linear, nonlinear, random, reduce, shape
 from private_keras.server.execute.gates import kept_bits
-from private_keras.server.execute.graph import Graph, Walk
+from private_keras.server.execute.graph import Compute, Graph, Walk
 from private_keras.server.execute.values import Operation, Value, as_public, as_share
 
 OPERATIONS: dict[str, Callable[..., Value]] = {
@@ -45,7 +45,11 @@ class Program:
     def __init__(self, plan: Plan):
         self.plan = plan
         self.graph = Graph(plan, _operations(plan))
-        self._results = {item.value for item in plan.outputs}
+        results = {item.value for item in plan.outputs}
+        # By step: what it does, and whether it is a result of the plan.
+        self._runs = [(OPERATIONS[at.step.op], at.step.output in results) for at in self.graph.operations]
+        self._names = {item.name for item in plan.inputs}
+        self._shapes = [(item, item.type.shape) for item in plan.inputs]
 
     def run(
         self, p: Protocol, inputs: Mapping[str, Share | np.ndarray], on_step: OnStep | None = None
@@ -84,32 +88,32 @@ class Program:
             InputError: inputs that are missing, not in the plan, or of another shape.
             PrivateKerasError: whatever goes wrong in a step, naming layer and step.
         """
-        walk = self.walk(p, inputs, in_public)
+        walk = Walk(self.graph, self._checked(inputs), p, self.computing(p, in_public))
 
         def after(index: int) -> list[int]:
             ready = walk.after(index)
-            if on_step is not None:
-                on_step(index, self.plan.steps[index])
+            on_step(index, self.plan.steps[index])
             return ready
 
-        p.rounds.run(self.graph.first, walk.work, after, walk.local)
+        p.rounds.run(self.graph.first, walk.work, walk.after if on_step is None else after, walk.local)
         return {item.name: as_share(p, walk.values[item.value]) for item in self.plan.outputs}
 
-    def walk(self, p: Protocol, inputs: Mapping[str, Share | np.ndarray], in_public: InPublic) -> Walk:
-        """A run that has not begun; see `compute`."""
+    def computing(self, p: Protocol, in_public: InPublic) -> Compute:
+        """What steps do, on a protocol; see `compute`."""
+        operations, runs = self.graph.operations, self._runs
 
         def results(index: int, operands: list[Value]) -> Sequence[Value]:
-            at = self.graph.operations[index]
+            at = operations[index]
             try:
-                run = in_public if at.public else OPERATIONS[at.step.op]
-                result = run(p, at, *operands)
-                kept = ()
+                run, is_result = runs[index]
+                result = (in_public if at.public else run)(p, at, *operands)
+                kept: Sequence[Value] = ()
                 if at.keeps:
                     result, *kept = result
-                if result.shape != at.shape:
+                if result.shape != at.result.shape:
                     raise PlanError(f"expected a result of shape {list(at.shape)}. Received: {list(result.shape)}")
                 # A result of the plan is made a share here, so that the cost falls on the step.
-                return (as_share(p, result) if at.step.output in self._results else result, *kept)
+                return (as_share(p, result) if is_result else result, *kept)
             except PrivateKerasError as error:
                 error.args = (f"{place(index, at.step)}: {error}",)
                 raise
@@ -118,26 +122,27 @@ class Program:
                 where = place(index, at.step)
                 raise PrivateKerasError(f"{where}: the step failed with {type(error).__name__}") from error
 
-        return Walk(self.graph, self._checked(inputs), p, results)
+        return results
 
-    def _checked(self, inputs: Mapping[str, Share | np.ndarray]) -> dict[str, Value]:
-        names = {item.name for item in self.plan.inputs}
-        if set(inputs) != names:
-            missing, extra = sorted(names - set(inputs)), sorted(set(inputs) - names)
+    def _checked(self, inputs: Mapping[str, Share | np.ndarray]) -> Mapping[str, Value]:
+        if inputs.keys() != self._names:
+            missing, extra = sorted(self._names - set(inputs)), sorted(set(inputs) - self._names)
             raise InputError(
                 f"expected values of the plan's inputs. Missing: {missing[:8]}. Not in the plan: {extra[:8]}"
             )
-        for item in self.plan.inputs:
+        for item, shape in self._shapes:
             value = inputs[item.name]
+            if not item.public and not isinstance(value, np.ndarray) and value.shape == shape:
+                continue
             what = f"input {item.name!r} of {item.owner!r}"
             if item.public and not (isinstance(value, np.ndarray) and value.dtype == np.uint64):
                 received = f"dtype {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
                 raise InputError(f"{what}: expected a public value, ring elements as uint64. Received: {received}")
             if not item.public and isinstance(value, np.ndarray):
                 raise InputError(f"{what}: expected a share of a secret value. Received: a public array")
-            if tuple(value.shape) != item.type.shape:
-                raise InputError(f"{what}: expected shape {list(item.type.shape)}. Received: {list(value.shape)}")
-        return dict(inputs)
+            if tuple(value.shape) != shape:
+                raise InputError(f"{what}: expected shape {list(shape)}. Received: {list(value.shape)}")
+        return inputs
 
 
 def _operations(plan: Plan) -> list[Operation]:

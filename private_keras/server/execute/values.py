@@ -113,7 +113,10 @@ def elementwise(step: Callable[..., Value]) -> Callable[..., Value]:
 
     @wraps(step)
     def run(p: Protocol, at: Operation, *xs: Value) -> Value | tuple[Value, Truth]:
-        if all(x.shape or (public(x) and at.shape) for x in xs):
+        for x in xs:
+            if not x.shape and not (public(x) and at.shape):
+                break
+        else:
             return step(p, at, *xs)
         lifted = [x if x.shape or (public(x) and at.shape) else reshaped(p, x, (1,)) for x in xs]
         inner = replace(at, result=replace(at.result, shape=at.shape or (1,)))
