@@ -93,6 +93,26 @@ class Read(NamedTuple):
 WIRES, WIRES_AGAIN = "masks of wires", "masks of wires again"
 
 
+class Watched:
+    """An engine that tells which words each step reads."""
+
+    def __init__(self, engine, read):
+        self._engine = engine
+        self._tell = read
+
+    def __getattr__(self, name):
+        found = getattr(self._engine, name)
+        if not callable(found):
+            return found
+
+        def step(*given):
+            for argument in given:
+                self._tell(name, argument)
+            return found(*given)
+
+        return step
+
+
 class Ledger(NativeKernel):
     """Records what one party asked for, which words of which stream each step read, as what, and in which order; and
     the keys of streams that were made as a whole.
@@ -104,6 +124,7 @@ class Ledger(NativeKernel):
         self.reads: dict[tuple[bytes, int], list[Read]] = {}
         self.keys: set[bytes] = set()
         self._roles: list[tuple[Words, str]] = []
+        self._engine = Watched(self._engine, self._read)
 
     def watch(self, party: Party) -> Party:
         """Takes down the size of each draw of the party from now on."""
@@ -136,11 +157,9 @@ class Ledger(NativeKernel):
             mine, theirs, kept, products, own_masks, width, n, level, party, next_masks, **options
         )
 
-    def _source(self, words):
-        step = sys._getframe(1).f_code.co_name
+    def _read(self, step, words):
         roles = self._roles if step in ("digits_compare", "tree_combine") else []
         self._note(words, next((role for of, role in roles if of is words), step))
-        return super()._source(words)
 
     def _note(self, words: Words, role: str) -> None:
         if isinstance(words, Draw) and words.size:
