@@ -31,12 +31,15 @@ Words = np.ndarray | Draw
 def part(words: Words, at: int, count: int) -> Words:
     """`count` words from word `at` on, without a copy."""
     if isinstance(words, Draw):
-        return Draw(words.key, words.nonce, words.first + at, count)
+        key, nonce, first, _ = words
+        return Draw(key, nonce, first + at, count)
     return words[at : at + count]
 
 
 def cut(words: Words, counts: Sequence[int]) -> list[Words]:
     """Consecutive parts of `counts` words."""
+    if len(counts) == 1 and counts[0] == words.size:
+        return [words]
     out, at = [], 0
     for count in counts:
         out.append(part(words, at, count))

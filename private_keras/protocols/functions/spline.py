@@ -1,5 +1,6 @@
 """Piecewise polynomials: every bounded smooth function, and the clamps and linear tails of the others."""
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -10,8 +11,16 @@ from private_keras.protocols.protocol import Bits, Protocol, Share, times
 
 def differences(coefficients: Sequence[Sequence[int]]) -> np.ndarray:
     """Rows of pieces to rows of `Protocol.piecewise`: the first piece, then what each piece adds to the one before."""
+    return _differences(tuple(map(tuple, coefficients)))
+
+
+# Public numbers of plans and tables; made anew, they would take longer than a small step that uses them.
+@lru_cache(256)
+def _differences(coefficients: tuple[tuple[int, ...], ...]) -> np.ndarray:
     rows = local.words(coefficients)
-    return np.concatenate([rows[:1], rows[1:] - rows[:-1]])
+    made = np.concatenate([rows[:1], rows[1:] - rows[:-1]])
+    made.flags.writeable = False
+    return made
 
 
 def polynomial(p: Protocol, x: Share, bits: Bits, coefficients: Sequence[Sequence[int]]) -> Share:
@@ -51,7 +60,7 @@ def spline(
     knots = [int(k) for k in knots]
     intervals = p.compare(x, knots, width) if knots else None
     parts = []
-    if any(a for row in coefficients for a in row):
+    if any(map(any, coefficients)):
         parts.append((_curve(p, x, intervals, coefficients), bits))
     if any(slopes):
         parts.append((_tails(p, x, intervals, knots, *slopes), slope_bits))

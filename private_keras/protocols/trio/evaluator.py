@@ -63,14 +63,7 @@ class Evaluator(Party):
                 return message
 
             return fill
-        dealt, at = self._dealt_words(words), 0
-
-        def take(count: int) -> Words:
-            nonlocal at
-            at += count
-            return part(dealt, at - count, count)
-
-        return take
+        return _Parts(self._dealt_words(words)).take
 
     def _by_pieces(
         self, n: int, words: Callable[[int, int], int], step: Callable[[int, int, Words], np.ndarray],
@@ -84,10 +77,12 @@ class Evaluator(Party):
             step: computes a piece's elements.
             take: of the message that the words are part of, where it is not one of their own.
         """
-        take = take or self._dealing(words(n, self.party))
         runs = pieces(n, words(BLOCK, 1))
         if len(runs) == 1:
-            return step(0, n, take(words(n, self.party))).reshape(-1)
+            count = words(n, self.party)
+            dealt = take(count) if take is not None else self._dealt_words(count)
+            return step(0, n, dealt).reshape(-1)
+        take = take or self._dealing(words(n, self.party))
         z = np.empty(n, U)
         for begin, end in runs:
             z[begin:end] = step(begin, end, take(words(end - begin, self.party)))
@@ -290,7 +285,7 @@ class Evaluator(Party):
 
     def piecewise(self, x: TrioShare, bits: TrioBits, coefficients: np.ndarray) -> TrioShare:
         self.mask(x)
-        rows = coefficients.astype(U)
+        rows = coefficients.astype(U, copy=False)
         hats, m, l = bits.rows, x.m.reshape(-1), x.l.reshape(-1)  # noqa: E741
         each = costs.piece_words(rows.shape)
         self.charge(costs.dealt(x.size * each))
@@ -341,6 +336,19 @@ class Evaluator(Party):
         z = np.take_along_axis(hot.reshape(x.size, size), at.astype(np.int64), axis=1)
         self.charge(costs.dealt(x.size * size))
         return TrioShare((*x.shape, depth), z=z.reshape(*x.shape, depth), masked=False)
+
+
+class _Parts:
+    """Words of a message, taken one after the other."""
+
+    def __init__(self, words: Words):
+        self._words = words
+        self._at = 0
+
+    def take(self, count: int) -> Words:
+        """The next so many."""
+        at, self._at = self._at, self._at + count
+        return self._words if not at and count == self._words.size else part(self._words, at, count)
 
 
 def _stacked(rows: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
