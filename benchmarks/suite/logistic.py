@@ -42,19 +42,16 @@ def model() -> keras.Model:
 
 
 def step_plan(batch: int, sigmoid: Callable[[PlanBuilder, str], str], features: int = data.FEATURES) -> Plan:
-    """w, b -= rate / batch * gradient of the cross-entropy. Opens the last w and b; neither loss nor metrics."""
+    """w, b -= rate / batch * gradient of the cross-entropy. Opens the last w and b; neither loss nor metrics.
+
+    The bias is the last weight, that of a feature which is 1 in every row.
+    """
     b = PlanBuilder()
-    x = b.input("x", (batch, features), FRACTION, "client", "features")
+    x = b.input("x", (batch, features + 1), FRACTION, "client", "features, and 1")
     y = b.input("y", (batch, 1), FRACTION, "client", "labels")
-    # Weights with the bias below them, so that one opening updates both.
     w = b.input("w", (features + 1, 1), FRACTION, "client", "weights and bias")
-    slopes = b.add("slice", w, start=[0, 0], stop=[features, 1], step=[1, 1])
-    bias = b.add("slice", w, start=[features, 0], stop=[features + 1, 1], step=[1, 1])
-    z = b.add("add", b.add("matmul", x, slopes), b.add("shift", bias, bits=FRACTION))
-    error = b.add("subtract", sigmoid(b, z), y)
-    by_slopes = b.add("matmul", b.add("transpose", x, axes=[1, 0]), error)
-    by_bias = b.add("shift", b.add("reduce_sum", error, axes=[0], keepdims=True), bits=FRACTION)
-    gradient = b.add("concatenate", by_slopes, by_bias, axis=0)
+    error = b.add("subtract", sigmoid(b, b.add("matmul", x, w)), y)
+    gradient = b.add("matmul", b.add("transpose", x, axes=[1, 0]), error)
     rate = b.constant(fixedpoint.encode(np.float64(data.RATE / batch), 2 * FRACTION, "rate"), 2 * FRACTION)
     change = b.add("rescale", gradient, rate, bits=3 * FRACTION)
     new = b.add("subtract", w, change)
@@ -71,8 +68,9 @@ def step(batch: int, kind: str) -> Callable[[Cluster, bool], PlanWork]:
         x, y, _, _ = data.logistic()
         rows = data.logistic_rows(rows_a_step, steps)
         start = np.zeros((data.FEATURES + 1, 1))
+        with_one = np.hstack([x, np.ones((len(x), 1))])
         return PlanWork(
-            cluster, step_plan(rows_a_step, SIGMOIDS[kind]), {"x": x, "y": y, "w": start},
+            cluster, step_plan(rows_a_step, SIGMOIDS[kind]), {"x": with_one, "y": y, "w": start},
             {"opened": data.logistic_fit(x, y, rows)}, lambda: data.logistic_fit(x, y, rows), Loop(steps),
             {name: lambda handle: Rows(handle, rows) for name in "xy"},
         )  # fmt: skip
