@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from private_keras.errors import ClusterError, FrameError, PeerLost, SecurityError, ServerUnavailable, VersionMismatch
+from private_keras.server.allowance import Allowance
 from private_keras.server.jobs import JobCancelled, Jobs
 from private_keras.server.lanes import Lanes
 from private_keras.server.log import Log
@@ -33,23 +34,24 @@ def eventually(check, seconds=10.0):
 class Servers:
     """Lanes and jobs of three servers."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, allowance=None):
+        self.allowance = allowance or Allowance()
         os.chmod(directory, 0o700)
         self.addresses = [str(directory / name) for name in NAMES]
         self.lanes = [self._make(party) for party in range(3)]
-        self.jobs = [Jobs(lanes.wake) for lanes in self.lanes]
+        self.jobs = [Jobs(lanes.wake, self.allowance) for lanes in self.lanes]
         self.restarted = []
         for party in (0, 1, 2):
             self.lanes[party].listen(self.addresses[party])
 
     def _make(self, party, protocol="trio"):
-        return Lanes(party, NAMES, self.addresses, UnixEndpoint(), protocol, Log(NAMES[party], "error"))
+        return Lanes(party, NAMES, self.addresses, UnixEndpoint(), protocol, Log(NAMES[party], "error"), 128)
 
     def restart(self, party):
         self.lanes[party].close()
         self.lanes[party] = self._make(party)
         self.lanes[party].listen(self.addresses[party])
-        self.jobs[party] = Jobs(self.lanes[party].wake)
+        self.jobs[party] = Jobs(self.lanes[party].wake, self.allowance)
 
     def run(
         self, work, job=None, digests=(DIGEST,) * 3, parties=(0, 1, 2), seconds=10.0, draws=None, needed=None,
@@ -213,8 +215,8 @@ def test_the_helper_lost_before_it_says_its_count_withholds_results_from_those_w
 def test_a_lane_that_was_cut_at_the_end_of_the_job_before_is_replaced(servers, slow):
     """As when a job is cancelled while its peers have come to the end and gone on to the next."""
     first = servers.run(channels_of)
-    real_joined = servers.lanes[1]._joined
-    servers.lanes[1]._joined = lambda *given: late() and real_joined(*given)
+    real_claim = servers.lanes[1]._claim
+    servers.lanes[1]._claim = lambda *given: late() and real_claim(*given)
 
     def late():  # the peer may notice and come again before this server looks at the lane that broke
         return not slow or eventually(lambda: [lane for lane in servers.lanes[1]._offers.values() if not lane.used])
@@ -318,11 +320,12 @@ def test_a_cancelled_job_ends_while_it_waits(servers):
 
 
 def test_ids_are_used_once_and_their_number_at_a_time_is_bounded():
-    jobs = Jobs(lambda: None, limit=2)
+    jobs = Jobs(lambda: None, Allowance(jobs=1, queued=1))
     deadline = time.monotonic() + 10
     with jobs.begin(b"a" * 16, "x", deadline), jobs.begin(b"b" * 16, "x", deadline):
-        with pytest.raises(ClusterError, match="2 jobs run"), jobs.begin(b"c" * 16, "x", deadline):
-            pass
+        with pytest.raises(ClusterError, match="2 jobs are on this server, 2 of this client, of at most 2"):
+            with jobs.begin(b"c" * 16, "x", deadline):
+                pass
         assert not jobs.cancel(b"a" * 16, "y"), "a job of somebody else"
     assert len(jobs) == 0
     with jobs.begin(b"c" * 16, "x", deadline):

@@ -24,6 +24,7 @@ from private_keras.errors import (
 from private_keras.plan.builder import PlanBuilder
 from private_keras.protocols.trio import Supply
 from private_keras.ring.steps import Draw
+from private_keras.server.allowance import Allowance
 from private_keras.server.collect import Collected
 from private_keras.server.jobs import Jobs
 from private_keras.server.material import Material
@@ -287,7 +288,7 @@ def test_a_short_job_whose_client_is_gone_keeps_nothing(monkeypatch, there):
     item = put(store, stock, "alice")
     handle = item.handles["w"]
     program = SimpleNamespace(plan=SimpleNamespace(outputs=[]))
-    jobs = Jobs(lambda: None)
+    jobs = Jobs(lambda: None, Allowance())
     short = service(
         plans=SimpleNamespace(get=lambda digest, owner: SimpleNamespace(program=program)), jobs=jobs, store=store,
         stock=stock, log=SimpleNamespace(write=lambda *_, **__: None),

@@ -94,7 +94,7 @@ class Collector:
         nbytes += sum(_table_bytes(item, specs[item.name], first.steps) for item in first.inputs)
         dealt, parts, beside = ahead_bytes(prepared.program, seeds) if first.ahead else (0, 0, 0)
         nbytes += (parts + beside, dealt + beside, 0)[self._party]
-        with self._store.room(nbytes) as room:
+        with self._store.room(nbytes, job.owner) as room:
             receivers: dict[int, Receiver | Table] = {}
             for index, item in enumerate(first.inputs):
                 if first.ahead and item.name in seeds:

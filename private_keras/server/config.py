@@ -11,10 +11,12 @@ The long form:
                   "certificate": "sha256:..."}, ...],
      "parties": {"hospital-a": {"roles": ["server", "owner"], "address": "10.0.0.1:0", "certificate": "sha256:..."},
                  "analyst": {"roles": ["analyst"]}},
+     "limits": {"jobs": 8, "queued_each": 60},
      "authority": "keys/authority.pem", "keys": "keys"}
 
-`certificate` is the pin of a party's public key, as `private-keras keys` prints it; without one, any certificate of the
-authority with the party's name is good. `"authority": null` means that there is none: every party is pinned and its
+`limits` are those of `allowance.py`. `certificate` is the pin of a party's public key, as `private-keras keys` prints;
+without one, any certificate of the authority with the party's name is good.
+`"authority": null` means that there is none: every party is pinned and its
 certificate, made by itself, lies in `keys`. `clients` are parties with all roles (`roles.py`) but `server`. A server's
 `operator` is the party on whose host it runs, if that is one of `parties`. Paths are relative to the file. A party's
 `address` is for people; nobody dials it. Addresses `unix:/path` are for one machine.
@@ -28,6 +30,7 @@ from typing import Any
 
 from private_keras.errors import InputError
 from private_keras.server import roles
+from private_keras.server.allowance import Allowance, parse_allowance
 from private_keras.transport.credentials import Credentials
 
 PROTOCOLS = {"trio": 3}
@@ -35,7 +38,7 @@ PIN = re.compile(r"sha256:[0-9a-f]{64}")
 HOST = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
 NAME = re.compile(r"[A-Za-z0-9-]{1,63}")
 MAX_FILE_BYTES = 1 << 20
-ENTRIES = frozenset({"protocol", "servers", "clients", "parties", "authority", "keys"})
+ENTRIES = frozenset({"protocol", "servers", "clients", "parties", "limits", "authority", "keys"})
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class ClusterConfig:
         authority: certificate authority's PEM file; None on Unix sockets, and where every party made its own.
         keys: directory with `<name>.pem` and `<name>.key`; None on Unix sockets.
         roles: by name, of clients that have not all of them.
+        allowance: what clients may take.
     """
 
     protocol: str
@@ -69,6 +73,7 @@ class ClusterConfig:
     authority: Path | None = None
     keys: Path | None = None
     roles: dict[str, frozenset[str]] = field(default_factory=dict)
+    allowance: Allowance = Allowance()
 
     @property
     def local(self) -> bool:
@@ -142,8 +147,9 @@ def parse_config(content: Any, directory: Path, where: str = "cluster.json") -> 
         clients = (clients or frozenset()) | frozenset(given or {})
     _check_operators(parsed, given or {}, where)
     given = given or {}
+    allowance = parse_allowance(content.get("limits", {}), f"{where}: limits")
     if local == {True}:
-        return ClusterConfig(protocol, parsed, clients, pins, roles=given)
+        return ClusterConfig(protocol, parsed, clients, pins, roles=given, allowance=allowance)
     keys = directory / _text(content.get("keys", "keys"), f"{where}: keys")
     authority = content.get("authority", "keys/authority.pem")
     if authority is None:
@@ -153,9 +159,9 @@ def parse_config(content: Any, directory: Path, where: str = "cluster.json") -> 
                 f"{where}: without an authority every server and client needs the pin of its certificate. "
                 f"Received: none of {unpinned or 'the clients'}"
             )
-        return ClusterConfig(protocol, parsed, clients, pins, None, keys, given)
+        return ClusterConfig(protocol, parsed, clients, pins, None, keys, given, allowance)
     authority = directory / _text(authority, f"{where}: authority")
-    return ClusterConfig(protocol, parsed, clients, pins, authority, keys, given)
+    return ClusterConfig(protocol, parsed, clients, pins, authority, keys, given, allowance)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Jobs that run on one server now: how many, whose, and how to end them early."""
+"""Jobs that are on one server now, computing or waiting for their turn: whose, how many, and how to end them early."""
 
 import threading
 import time
@@ -8,7 +8,12 @@ from contextlib import contextmanager
 
 from private_keras.errors import ClusterError, DeadlineExceeded, HandleNotFound, SecurityError
 from private_keras.server import limits
+from private_keras.server.allowance import Allowance
+from private_keras.server.turns import Place, Turns
 from private_keras.transport.stream import StreamChannel
+
+TOOK = "the job took longer than its deadline; give a longer one or use smaller batches"
+WAITED = "the job's deadline passed while it waited for its turn; give it a longer one, or run fewer jobs at once"
 
 
 class JobCancelled(ClusterError):
@@ -22,13 +27,17 @@ class Job:
         id: 16 bytes, the client's choice.
         owner: identity that runs it.
         deadline: `time.monotonic()` instant.
+        waiting: whether its turn is still to come, as far as this server knows.
     """
 
-    def __init__(self, job_id: bytes, owner: str, deadline: float, wake: Callable[[], None]):
+    def __init__(self, job_id: bytes, owner: str, deadline: float, wake: Callable[[], None], turns: Turns):
         self.id = job_id
         self.owner = owner
         self.deadline = deadline
+        self.waiting = False
         self._wake = wake
+        self._turns = turns
+        self._place = Place(owner)
         self._lock = threading.Lock()
         self._cancelled = False
         self._channels: list[StreamChannel] = []
@@ -38,7 +47,17 @@ class Job:
         if self._cancelled:
             raise JobCancelled("the job was cancelled by the client")
         if time.monotonic() > self.deadline:
-            raise DeadlineExceeded("the job took longer than its deadline; give a longer one or use smaller batches")
+            raise DeadlineExceeded(WAITED if self.waiting else TOOK)
+
+    def wait_turn(self, beat: Callable[[], None]) -> None:
+        """Returns when it is the job's turn to compute, which it has until its end; raises as `Turns.take`."""
+        self.waiting = True
+        self._turns.take(self._place, self.check, beat)
+        self.waiting = False
+
+    def leave(self) -> None:
+        """The job is over: another one's turn."""
+        self._turns.leave(self._place)
 
     def attach(self, channel: StreamChannel) -> None:
         """A channel that the job waits on from now, so that `cancel` can end the wait."""
@@ -58,6 +77,7 @@ class Job:
             self._cancelled = True
             for channel in self._channels:
                 channel.interrupt()
+        self._place.changed.set()
         self._wake()
 
 
@@ -66,13 +86,19 @@ class Jobs:
 
     Args:
         wake: called when a job was cancelled: wakes whatever waits for other servers to join it.
-        limit: how many may run at once.
+        allowance: how many there may be.
+
+    Attributes:
+        turns: which of them compute.
     """
 
-    def __init__(self, wake: Callable[[], None], limit: int = limits.MAX_JOBS):
+    def __init__(self, wake: Callable[[], None], allowance: Allowance):
         self._wake = wake
-        self._limit = limit
+        self._allowance = allowance
+        self.turns = Turns(allowance.jobs, allowance.jobs_each)
         self._lock = threading.Lock()
+        self._drained = threading.Condition(self._lock)
+        self._draining = False
         self._running: dict[bytes, Job] = {}
         self._seen: OrderedDict[bytes, None] = OrderedDict()
 
@@ -85,17 +111,21 @@ class Jobs:
 
         Raises:
             SecurityError: not a job id, or one that was used before: a job never runs twice.
-            ClusterError: too many jobs run already.
+            ServerBusy: too many jobs are here already, or the server is about to end.
         """
         if len(job_id) != limits.ID_BYTES:
             raise SecurityError(f"expected a job id of {limits.ID_BYTES} bytes. Received: {len(job_id)}")
-        job = Job(job_id, owner, deadline, self._wake)
+        job = Job(job_id, owner, deadline, self._wake, self.turns)
         with self._lock:
             if job_id in self._seen:
                 raise SecurityError("this job id was used before; every job needs a fresh one")
-            if len(self._running) >= self._limit:
+            if self._draining:
+                raise ServerBusy("this server is about to end and takes no new jobs; try again when it is back")
+            own = sum(other.owner == owner for other in self._running.values())
+            if len(self._running) >= self._allowance.present or own >= self._allowance.present_each:
                 raise ServerBusy(
-                    f"{self._limit} jobs run on this server already; wait for one to end, or run one after the other"
+                    f"{len(self._running)} jobs are on this server, {own} of this client, of at most "
+                    f"{self._allowance.present} and {self._allowance.present_each}; wait for one to end"
                 )
             self._seen[job_id] = None
             while len(self._seen) > limits.REMEMBERED_JOBS:
@@ -104,8 +134,21 @@ class Jobs:
         try:
             yield job
         finally:
+            job.leave()
             with self._lock:
                 del self._running[job_id]
+                self._drained.notify_all()
+
+    def drain(self, seconds: float) -> bool:
+        """Takes no new jobs from now; waits until those here have ended, and says whether they have in time."""
+        with self._lock:
+            self._draining = True
+            return self._drained.wait_for(lambda: not self._running, seconds)
+
+    @property
+    def draining(self) -> bool:
+        """Whether new jobs are refused because the server is about to end."""
+        return self._draining
 
     def cancel(self, job_id: bytes, owner: str) -> bool:
         """Cancels a running job of this owner; False when there is none (it may have ended)."""
@@ -125,7 +168,7 @@ class Jobs:
 
 
 class ServerBusy(ClusterError):
-    """As many jobs as the server takes run already."""
+    """As many jobs as the server takes are there already, or it is about to end."""
 
 
 class PlanNotPrepared(HandleNotFound):

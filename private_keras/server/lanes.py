@@ -14,18 +14,20 @@ import numpy as np
 
 from private_keras.errors import (
     DeadlineExceeded,
+    FrameError,
     PeerLost,
     PrivateKerasError,
     SecurityError,
     ServerUnavailable,
 )
 from private_keras.server import limits
+from private_keras.server.job_lanes import JobLanes
 from private_keras.server.jobs import Job
 from private_keras.server.lane import DrawnApart, Lane
 from private_keras.server.log import Log
-from private_keras.server.pairing import HELLO_BYTES, SETUP_BYTES, Hello, Setup
+from private_keras.server.pairing import HELLO_BYTES, SETUP_BYTES, WAIT, Hello, Setup
 from private_keras.transport.endpoint import Endpoint
-from private_keras.transport.frames import END_STEP, HELLO_STEP, SETUP_STEP
+from private_keras.transport.frames import HELLO_STEP, SETUP_STEP, GaveUp
 from private_keras.transport.stream import StreamChannel
 
 
@@ -38,10 +40,15 @@ class Lanes:
         addresses: all servers' data addresses, as the endpoint takes them.
         endpoint: makes connections.
         protocol: name of the protocol, said in each hello.
+        callers: how many lanes are accepted at once.
     """
 
-    def __init__(self, party: int, names: list[str], addresses: list[str], endpoint: Endpoint, protocol: str, log: Log):
+    def __init__(
+        self, party: int, names: list[str], addresses: list[str], endpoint: Endpoint, protocol: str, log: Log,
+        callers: int,
+    ):  # fmt: skip
         self._party = party
+        self._max_callers = callers
         self._names = names
         self._addresses = addresses
         self._endpoint = endpoint
@@ -75,7 +82,7 @@ class Lanes:
             channel.interrupt()
 
     # --- a job's view -------------------------------------------------------------------------------------------------
-    def open(self, job: Job, digest: bytes, peers: Collection[int] | None = None) -> "JobLanes":
+    def open(self, job: Job, digest: bytes, peers: Collection[int] | None = None) -> JobLanes:
         """Lanes to other servers for this job, with the keys that the job shares with each.
 
         Args:
@@ -94,16 +101,20 @@ class Lanes:
             for peer in lower:
                 lanes[peer] = self._begin(job, peer, hellos[peer])
             for peer in higher:
-                lanes[peer] = self._joined(job, peer, hellos[peer])
+                lanes[peer] = self._claim(job, peer)
+            if not lower:
+                job.wait_turn(lambda: self._say_wait(job, lanes))
+            for peer in higher:
+                lanes[peer] = self._joined(job, lanes[peer], hellos[peer])
                 keys[peer] = self._agree(hellos[peer], lanes[peer])
             for peer in lower:
                 lanes[peer] = self._answered(job, lanes[peer], hellos[peer])
                 keys[peer] = self._agree(hellos[peer], lanes[peer])
         except BaseException:
-            JobLanes(self, job, lanes, keys).fail(self._party)
+            JobLanes(self.give_back, job, lanes, keys).fail(self._party)
             self.abandon(job.id)
             raise
-        return JobLanes(self, job, lanes, keys)
+        return JobLanes(self.give_back, job, lanes, keys)
 
     def abandon(self, job_id: bytes) -> None:
         """The job will not take place on this server: who waits for it is told so, now and when it comes later."""
@@ -166,39 +177,76 @@ class Lanes:
             return False
         return True
 
-    def _joined(self, job: Job, peer: int, hello: Hello) -> Lane:
-        """Claims a lane and says hello. One that was cut at the end of the job before is replaced by the peer, once."""
-        lane = self._claim(job, peer)
+    def _joined(self, job: Job, lane: Lane, hello: Hello) -> Lane:
+        """Says hello on a claimed lane, or on the one that has taken its place."""
+        lane = self._there(job, lane)
         try:
             lane.channel.send(HELLO_STEP, np.frombuffer(hello.pack(), np.uint8))
         except PeerLost:
-            self.give_back(lane, clean=False)
-            job.check()
-            if not lane.used:
-                raise
-            lane = self._claim(job, peer)
+            lane = self._claim_again(job, lane)
             lane.channel.send(HELLO_STEP, np.frombuffer(hello.pack(), np.uint8))
         return lane
+
+    def _there(self, job: Job, lane: Lane) -> Lane:
+        """The lane, whose peer waits and says nothing; raises what it says if it does, as when it gives up."""
+        if lane.channel.idle():
+            return lane
+        try:
+            self._hear(lane, time.monotonic() + limits.SETUP_SECONDS)
+        except GaveUp:
+            raise
+        except PeerLost:
+            return self._claim_again(job, lane)
+        raise FrameError(f"{lane.channel.peer} says hello twice")
+
+    def _claim_again(self, job: Job, lane: Lane) -> Lane:
+        """After the loss of a lane. One that was cut at the end of the job before is replaced by the peer, once."""
+        self.give_back(lane, clean=False)
+        job.check()
+        if not lane.used:
+            raise PeerLost(f"the connection to {lane.channel.peer} ended before the job began")
+        return self._claim(job, lane.party)
+
+    def _say_wait(self, job: Job, lanes: dict[int, Lane]) -> None:
+        """Tells the peers that have come to a job that its turn is still to come."""
+        for peer in list(lanes):
+            lanes[peer] = self._there(job, lanes[peer])
+            lanes[peer].channel.send(HELLO_STEP, np.frombuffer(WAIT, np.uint8))
 
     def _answered(self, job: Job, lane: Lane, hello: Hello) -> Lane:
         """Waits for the peer's hello. A used lane may have died unnoticed: then once more, on a new one."""
         try:
-            lane.hello = self._hear(lane, min(job.deadline, time.monotonic() + limits.JOIN_SECONDS))
+            lane.hello = self._hear_turn(job, lane)
+        except GaveUp:
+            raise
         except PeerLost:
             job.check()
             lane.channel.close()
             if not lane.used:
                 raise
             lane = self._begin(job, lane.party, hello, fresh=True)
-            lane.hello = self._hear(lane, min(job.deadline, time.monotonic() + limits.JOIN_SECONDS))
+            lane.hello = self._hear_turn(job, lane)
         lane.channel.deadline = job.deadline
         return lane
 
-    def _hear(self, lane: Lane, deadline: float) -> Hello:
+    def _hear_turn(self, job: Job, lane: Lane) -> Hello:
+        """The peer's hello, which comes when it is the job's turn there. A peer that says nothing at all is lost."""
+        while True:
+            try:
+                message = self._hear(lane, min(job.deadline, time.monotonic() + limits.JOIN_SECONDS))
+            except DeadlineExceeded:
+                if job.waiting:
+                    job.check()
+                raise
+            job.waiting = message == WAIT
+            if not job.waiting:
+                return Hello.parse(message, self._names[lane.party])
+
+    def _hear(self, lane: Lane, deadline: float) -> bytes:
         message = np.empty(HELLO_BYTES, np.uint8)
         lane.channel.deadline = deadline
         lane.channel.receive(HELLO_STEP, message)
-        return Hello.parse(message.tobytes(), self._names[lane.party])
+        return message.tobytes()
 
     def _dial(self, job: Job, peer: int) -> Lane:
         job.check()
@@ -261,7 +309,7 @@ class Lanes:
             except OSError:
                 return  # the listener was closed
             with self._changed:
-                full = self._callers >= limits.MAX_CALLERS
+                full = self._callers >= self._max_callers
                 self._callers += not full
             if full:
                 self._log.write("warning", "lane refused", reason="too many connections")
@@ -300,7 +348,9 @@ class Lanes:
     def _offer(self, lane: Lane) -> bool:
         """One job on an accepted lane; True when the lane is good for another."""
         lane.channel.wait_readable()
-        lane.hello = self._hear(lane, time.monotonic() + limits.SETUP_SECONDS)
+        lane.hello = Hello.parse(
+            self._hear(lane, time.monotonic() + limits.SETUP_SECONDS), self._names[lane.party]
+        )
         key = lane.hello.job, lane.party
         with self._changed:
             before = self._offers.pop(key, None)
@@ -323,66 +373,3 @@ class Lanes:
                     return False  # nobody came for it: the job was refused here, or never started
             lane.ended.wait()
         return lane.clean and self._over(lane, lane.channel.deadline)
-
-
-class JobLanes:
-    """A job's lanes, from agreement to the end.
-
-    Attributes:
-        channels: by party index.
-        keys: 16 bytes by party index; this job's alone.
-    """
-
-    def __init__(self, lanes: Lanes, job: Job, held: dict[int, Lane], keys: dict[int, bytes]):
-        self._lanes = lanes
-        self._job = job
-        self._held = held
-        self.keys = keys
-        self.channels = {peer: lane.channel for peer, lane in held.items()}
-
-    def finish(self, draws: dict[int, int], needed: Collection[int]) -> None:
-        """A clean end: said to each peer at once, and agreed with those that are needed for the result.
-
-        What the others say is heard before their lanes are used again. Lanes whose peer does not agree are closed.
-
-        Args:
-            draws: how often this party drew from the key shared with each peer; public, since the plan decides it.
-            needed: peers to wait for: all who share masks with this party's result.
-
-        Raises:
-            FrameError: one of those drew another number of times, so that masks were not what they should be.
-            PeerLost, DeadlineExceeded: one of those did not say how often it drew.
-        """
-        clean = dict.fromkeys(self._held, False)
-        apart = lost = None
-        for peer, lane in self._held.items():
-            try:
-                lane.channel.send(END_STEP, np.array([draws[peer]], np.uint64))
-                lane.draws = draws[peer]
-                clean[peer] = True
-            except PrivateKerasError as error:
-                lost = lost or (error if peer in needed else None)
-        for peer in (peer for peer in needed if clean[peer]):
-            clean[peer] = False
-            try:
-                self._held[peer].hear_end(draws[peer])
-                clean[peer] = True
-            except DrawnApart as error:
-                apart = apart or error
-            except PrivateKerasError as error:
-                lost = lost or error
-        self._job.detach()
-        for peer, lane in self._held.items():
-            self._lanes.give_back(lane, clean[peer])
-        if apart is not None:
-            raise apart
-        if lost is not None:
-            self._job.check()
-            raise lost
-
-    def fail(self, blamed: int) -> None:
-        """An end by an error: peers are told whom this party blames, and nothing of the lanes is used again."""
-        self._job.detach()
-        for lane in self._held.values():
-            lane.channel.give_up(blamed)
-            self._lanes.give_back(lane, clean=False)

@@ -24,6 +24,8 @@ _SETUP_MAGIC = b"pk lane\0"
 _HELLO_MAGIC = b"pk job\0\0"
 SETUP_BYTES = _SETUP.size
 HELLO_BYTES = _HELLO.size
+# In place of a hello: the job is here, and its turn is still to come.
+WAIT = bytes(HELLO_BYTES)
 
 
 def derive(secret: bytes, salt: bytes, info: bytes, length: int) -> bytes:

@@ -26,6 +26,7 @@ from private_keras.server.identity import Identities
 from private_keras.server.jobs import Jobs
 from private_keras.server.lanes import Lanes
 from private_keras.server.log import Log
+from private_keras.server.pace import Pace
 from private_keras.server.run import Runner
 from private_keras.server.saving import Saving
 from private_keras.server.service import Service
@@ -40,6 +41,8 @@ from private_keras.version import VERSION
 
 # Calls beyond the jobs: uploads, plans, cancellations, questions.
 OTHER_CALLS = 16
+# Calls that wait until one of all these has ended; beyond them gRPC refuses.
+WAITING_CALLS = 240
 READY = b"ready\n"
 TEND_SECONDS = 0.5
 WARN_SECONDS = 24 * 3600.0
@@ -84,9 +87,13 @@ class ServerProcess:
         self._files = None if config.local else Watched(config.credentials(self._own.name), self._keep_files)
         endpoint = UnixEndpoint() if self._files is None else TlsEndpoint(self._files)
         names = [server.name for server in config.servers]
-        self._lanes = Lanes(party, names, [_plain(s.data) for s in config.servers], endpoint, config.protocol, self.log)
-        self._jobs = Jobs(self._lanes.wake)
-        store = Store()
+        allowance = config.allowance
+        self._lanes = Lanes(
+            party, names, [_plain(s.data) for s in config.servers], endpoint, config.protocol, self.log,
+            2 * allowance.present + limits.CALLERS_BESIDE,
+        )  # fmt: skip
+        self._jobs = Jobs(self._lanes.wake, allowance)
+        store = Store(share=allowance.stored_share)
         stock = Stock(store)
         runner = Runner(config.protocol, party, len(names), kernel, self._lanes, store, stock)
         about = wire.HelloReply(
@@ -97,12 +104,12 @@ class ServerProcess:
         saving = Saving(Storage(storage, config.protocol, party), store)
         service = Service(
             about, Identities(config), store, stock, self._jobs, collector, runner, saving, kernel, self._memory.use,
-            self.log,
+            self.log, Pace(allowance.requests_a_minute),
         )
-        workers = limits.MAX_JOBS + OTHER_CALLS
+        workers = allowance.present + OTHER_CALLS
         pool = futures.ThreadPoolExecutor(workers, thread_name_prefix="call")
         self._server = grpc.server(
-            pool, handlers=(service.handler(),), options=OPTIONS, maximum_concurrent_rpcs=workers
+            pool, handlers=(service.handler(),), options=OPTIONS, maximum_concurrent_rpcs=workers + WAITING_CALLS
         )
         try:
             self._lanes.listen(_bound(self._own.data, bind))

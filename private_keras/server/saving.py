@@ -86,7 +86,7 @@ class Saving:
             head = opened.head
             handles = [loaded_handle(request.base, index) for index in range(len(head.entries))]
             self._store.check_free(handles)
-            with self._store.room(8 * head.words) as room:
+            with self._store.room(8 * head.words, identity) as room:
                 parts = opened.read()
                 items = [Kept(handle, part, part.nbytes) for handle, part in zip(handles, parts, strict=True)]
                 self._store.put(identity, items, room)

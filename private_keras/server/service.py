@@ -18,6 +18,7 @@ from private_keras.server.identity import Identities
 from private_keras.server.jobs import Job, Jobs
 from private_keras.server.log import Log
 from private_keras.server.material import Receiver, stored_bytes
+from private_keras.server.pace import Pace
 from private_keras.server.plans import Plans
 from private_keras.server.run import Outcome, Runner, replies, result_bytes
 from private_keras.server.saving import Saving
@@ -65,6 +66,7 @@ class Service:
         kernel: Kernel,
         use_memory: Callable[[], None],
         log: Log,
+        pace: Pace,
     ):
         self._about = about
         self._identities = identities
@@ -77,6 +79,7 @@ class Service:
         self._kernel = kernel
         self._use_memory = use_memory
         self._log = log
+        self._pace = pace
         self._plans = Plans(about.protocol)
         self._began = time.monotonic()
 
@@ -100,7 +103,7 @@ class Service:
         """Stores one tensor's material for its owner."""
         first = _first(requests)
         nbytes = stored_bytes(self._about.party, first.elements)
-        with self._store.room(nbytes) as room:
+        with self._store.room(nbytes, identity) as room:
             receiver = Receiver(self._about.party, first.elements, "upload")
             receiver.feed(first.data)
             for request in requests:
@@ -120,7 +123,7 @@ class Service:
         first = _first(requests)
         if not 0 < first.total <= MAX_JSON_BYTES:
             raise PlanError(f"expected a plan of 1 to {MAX_JSON_BYTES} bytes. Received: {first.total}")
-        with self._store.room(first.total):
+        with self._store.room(first.total, identity):
             digest = self._plans.prepare(_whole(first, requests))
         self._log.write("info", "plan prepared", digest=digest[:16], client=identity)
         return wire.PrepareReply(digest=digest)
@@ -239,11 +242,14 @@ class Service:
         return grpc.method_handlers_generic_handler(SERVICE, calls)
 
     def _enter(self, name: str, context: grpc.ServicerContext) -> str:
+        """The caller's identity; raises for a call that is not for it, or not now."""
         left = context.time_remaining()
         if left is None or left > 2 * limits.MAX_SECONDS:
             raise InputError("a call needs a deadline of at most two days, so that none can hold the server for ever")
         self._use_memory()  # gRPC gives every call a context of its own
-        return self._identities.of(context, name)
+        identity = self._identities.of(context, name)
+        self._pace.count(identity, name)
+        return identity
 
     def _guard(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def guarded(request: Any, context: grpc.ServicerContext) -> Any:

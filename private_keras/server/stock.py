@@ -124,7 +124,7 @@ class Stock:
         try:
             yield item
         finally:
-            self._store.release(item.nbytes)
+            self._store.release(item.nbytes, owner)
 
     def delete(self, ids: Sequence[bytes], owner: str) -> int:
         """Forgets the owner's items among these ids, and those made for handles among them; returns how many."""
@@ -136,7 +136,7 @@ class Stock:
             ]  # fmt: skip
             for item in found:
                 del self._items[item.id]
-        self._store.release(sum(item.nbytes for item in found))
+        self._store.release(sum(item.nbytes for item in found), owner)
         return len(found)
 
 

@@ -1,6 +1,7 @@
 """Shares that clients keep on a server: in memory, under random handles, each for its owner alone."""
 
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ class Room:
     """What is left of a reservation."""
 
     nbytes: int
+    owner: str
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,16 @@ class Store:
 
     Args:
         quota: bytes of all shares together.
+        share: of the quota, that one owner may take.
     """
 
-    def __init__(self, quota: int = limits.STORE_BYTES):
+    def __init__(self, quota: int = limits.STORE_BYTES, share: float = 1.0):
         self._quota = quota
+        self._each = int(quota * share)
         self._lock = threading.Lock()
         self._entries: dict[bytes, _Entry] = {}
         self._bytes = 0
+        self._taken: Counter[str] = Counter()  # bytes by owner
 
     @property
     def nbytes(self) -> int:
@@ -60,8 +65,11 @@ class Store:
         return self._bytes
 
     @contextmanager
-    def room(self, nbytes: int) -> Iterator[Room]:
+    def room(self, nbytes: int, owner: str = "") -> Iterator[Room]:
         """Takes `nbytes` of the quota before memory is allocated; gives back what was not put into the store.
+
+        Args:
+            owner: whose share of the quota it is; empty until something of an owner is put.
 
         Raises:
             StoreFull: with advice.
@@ -72,18 +80,28 @@ class Store:
                     f"no room for {nbytes} bytes of shares: {self._bytes} of {self._quota} are taken; "
                     "delete models that are no longer used, or use smaller batches"
                 )
-            self._bytes += nbytes
-        room = Room(nbytes)
+            if self._taken[owner] + nbytes > self._each:
+                raise StoreFull(
+                    f"no room for {nbytes} bytes of shares: {self._taken[owner]} of {self._each} that one client may "
+                    "take are taken; delete models that are no longer used, or use smaller batches"
+                )
+            self._take(nbytes, owner)
+        room = Room(nbytes, owner)
         try:
             yield room
         finally:
-            with self._lock:
-                self._bytes -= room.nbytes
+            self.release(room.nbytes, owner)
 
-    def release(self, nbytes: int) -> None:
-        """Gives back what was kept of a room outside the store."""
+    def release(self, nbytes: int, owner: str) -> None:
+        """Gives back what was kept of an owner's room outside the store."""
         with self._lock:
-            self._bytes -= nbytes
+            self._take(-nbytes, owner)
+
+    def _take(self, nbytes: int, owner: str) -> None:
+        self._bytes += nbytes
+        self._taken[owner] += nbytes
+        if not self._taken[owner]:
+            del self._taken[owner]
 
     def holds(self, tensors: Iterable[tuple[bytes, Material]], owner: str) -> bool:
         """Whether all these are here, the owner's, and the very ones in memory: a handle can be given to another."""
@@ -104,6 +122,8 @@ class Store:
             for item in items:
                 self._entries[item.handle] = _Entry(owner, item.nbytes, item.material, item.terms)
                 room.nbytes -= item.nbytes
+                self._take(-item.nbytes, room.owner)
+                self._take(item.nbytes, owner)
 
     def check_free(self, handles: Sequence[bytes]) -> None:
         """Raises what `put` would: for work whose results are to be put."""
@@ -151,7 +171,7 @@ class Store:
         material = self.get(handle, owner, what)
         if material.difference is not None:
             return material
-        with self.room(material.mask.nbytes) as room:
+        with self.room(material.mask.nbytes, owner) as room:
             difference = material.masked - material.mask
             difference.flags.writeable = False
             with self._lock:
@@ -170,7 +190,7 @@ class Store:
                 entry = self._entries.get(handle)
                 if entry is not None and entry.owner == owner:
                     del self._entries[handle]
-                    self._bytes -= entry.nbytes
+                    self._take(-entry.nbytes, owner)
                     deleted += 1
         return deleted
 

@@ -1,0 +1,41 @@
+"""How often a client may ask: so many requests a minute, with as many in one go as it has not used before."""
+
+import threading
+import time
+
+from private_keras.errors import ClusterError
+
+# Calls that cost a server something and are the client's to repeat or not.
+COUNTED = frozenset({"Run", "RunShort", "Prepare", "Upload", "Put", "Save", "Load"})
+
+
+class Pace:
+    """Thread safe.
+
+    Args:
+        a_minute: requests of one identity; 0 for any number.
+    """
+
+    def __init__(self, a_minute: int):
+        self._a_minute = a_minute
+        self._lock = threading.Lock()
+        self._left: dict[str, tuple[float, float]] = {}  # by identity: requests, and when there were so many
+
+    def count(self, identity: str, call: str) -> None:
+        """Raises `TooManyRequests` for a call that comes too soon."""
+        if not self._a_minute or call not in COUNTED:
+            return
+        now = time.monotonic()
+        with self._lock:
+            left, then = self._left.get(identity, (float(self._a_minute), now))
+            left = min(float(self._a_minute), left + (now - then) * self._a_minute / 60)
+            if left < 1:
+                raise TooManyRequests(
+                    f"{identity} may make {self._a_minute} requests a minute; wait "
+                    f"{(1 - left) * 60 / self._a_minute:.1f} s"
+                )
+            self._left[identity] = left - 1, now
+
+
+class TooManyRequests(ClusterError):
+    """A client asks more often than the server's operator allows."""
