@@ -21,6 +21,7 @@ RANK = {
     "protocols": 2,
     "server": 3,
     "cluster": 4,
+    "data": 5,
     "tensor": 5,
     "tracing": 5,
     "layers": 6,
@@ -33,7 +34,7 @@ STRANGERS = {("plan", "protocols"), ("protocols", "plan"), ("ring", "transport")
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_MODULES = {"pickle", "marshal", "dill", "cloudpickle", "shelve", "random"}
 # May be imported inside functions: heavy, optional, or (the extension) missing on a machine where it was not built.
-HEAVY = {"keras", "tensorflow", "h5py", "matplotlib"}
+HEAVY = {"keras", "tensorflow", "h5py", "matplotlib", "pyarrow"}
 ON_DEMAND = {
     f"private_keras.ring.{name}"
     for name in ("native_kernel", "native_kernel.NativeKernel", "memory", "memory.ArrayMemory")

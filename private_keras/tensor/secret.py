@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 import keras
 import numpy as np
 
+from private_keras.data.data import REAL_BITS
 from private_keras.errors import InputError, UnsupportedError
 from private_keras.ring.fixedpoint import DEFAULT_FRACTION
 from private_keras.server import limits
@@ -16,9 +17,6 @@ from private_keras.tensor.symbols import Root, sources
 from private_keras.tensor.writing import VALUE, write_whole
 from private_keras.tracing.expression import is_whole
 
-# As for data that models share themselves: real numbers and integers below these powers of two in size.
-REAL_BITS = 20
-INTEGER_BITS = 30
 _PARTS = (slice, int, np.integer)
 
 
