@@ -53,6 +53,8 @@ def test_rows_go_from_writing_to_forgotten(catalogue):
     assert (found.state, found.source, found.about, found.entries) == (COMMITTED, which, "about ☃", TENSORS)
     assert found.bytes > 100 + ROW_BYTES and catalogue.files() == {"file": found}
     assert catalogue.forget(which) == "file" and catalogue.forget(which) is None and not catalogue.listed("alice")
+    assert list(catalogue.files()) == ["file"]
+    catalogue.removed("file")
     left = catalogue.find(which)
     assert (left.state, left.entries, left.file, left.about) == (FORGOTTEN, (), "", "") and left.bytes < 2 * ROW_BYTES
     with pytest.raises(InputError, match="saved already"):

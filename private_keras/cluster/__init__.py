@@ -6,10 +6,11 @@ from private_keras.cluster.handle import Handle, Stats, Traffic
 from private_keras.cluster.interface import Cluster
 from private_keras.cluster.local import LocalCluster
 from private_keras.cluster.loop import Loop, PublicValue, Rows
+from private_keras.cluster.putting import Column
 from private_keras.cluster.simulated import SimulatedCluster
 from private_keras.cluster.stock import Item, about
 
 __all__ = [
-    "Cluster", "Handle", "Item", "LocalCluster", "Loop", "NetworkCluster", "PublicValue", "Rows", "SimulatedCluster",
-    "Stats", "Traffic", "about", "connect", "current", "disconnect",
+    "Cluster", "Column", "Handle", "Item", "LocalCluster", "Loop", "NetworkCluster", "PublicValue", "Rows",
+    "SimulatedCluster", "Stats", "Traffic", "about", "connect", "current", "disconnect",
 ]  # fmt: skip

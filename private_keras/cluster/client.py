@@ -19,7 +19,8 @@ from private_keras.server.config import ClusterConfig, ServerAddress
 from private_keras.server.failures import from_call
 from private_keras.server.saving import pieces
 from private_keras.server.service import SERVICE
-from private_keras.server.storage import Generation
+from private_keras.server.storage import Generation, generation_of
+from private_keras.server.terms import Source
 from private_keras.server.wire import messages_pb2 as wire
 from private_keras.transport.credentials import WARN_DAYS, Pem, days_left
 from private_keras.version import VERSION
@@ -56,6 +57,7 @@ REPLIES = {
     "Saved": wire.SavedReply,
     "Load": wire.LoadReply,
     "Forget": wire.ForgetReply,
+    "Put": wire.PutReply,
 }
 
 
@@ -202,33 +204,48 @@ class ServerClient:
         return self._calls_to("Run")["stream_stream"](both, timeout=seconds)
 
     # --- saved shares -------------------------------------------------------------------------------------------------
-    def save(self, generation: Generation, handles: Mapping[str, Handle], about: str) -> None:
+    def save(self, generation: Generation, handles: Mapping[str, Handle], about: str, policy: str) -> None:
         """Writes stored tensors to the server's disk."""
         entries = [
-            wire.Entry(label=label, handle=handle.id, shape=handle.shape, fraction=handle.fraction)
+            wire.Entry(label=label, handle=handle.id, shape=handle.shape, fraction=handle.fraction, dtype=handle.dtype)
             for label, handle in handles.items()
         ]
-        requests = pieces(wire.SaveRequest, {"snapshot": _snapshot(generation), "about": about}, entries)
-        self._ask("Save", requests, UPLOAD_SECONDS)
+        first = {"snapshot": _snapshot(generation), "about": about, "policy": policy}
+        self._ask("Save", pieces(wire.SaveRequest, first, entries), UPLOAD_SECONDS)
+
+    def put(
+        self, generation: Generation, entries: list[wire.Entry], about: str, policy: str, data: Iterator[bytes]
+    ) -> None:
+        """Streams tensors to the server's disk; `data` is their material, in order, in pieces that fit a message."""
+        first = {"snapshot": _snapshot(generation), "about": about, "policy": policy}
+        heads = pieces(wire.PutRequest, first, entries)
+        requests = itertools.chain(heads, (wire.PutRequest(data=piece) for piece in data))
+        self._ask("Put", requests, limits.MAX_SECONDS)
 
     def commit(self, generation: Generation) -> None:
         """Makes what was written loadable."""
         self._ask("Commit", wire.CommitRequest(snapshot=_snapshot(generation)), CALL_SECONDS)
 
-    def saved(self, name: str) -> list[tuple[Generation, bool]]:
-        """Generations of a name, or of all names, and whether they are committed."""
-        replies = self._ask("Saved", wire.SavedRequest(name=name), CALL_SECONDS, streams=True)
-        return [
-            (Generation(f.snapshot.name, f.snapshot.number, f.snapshot.nonce), f.committed)
-            for reply in replies for f in reply.found
-        ]  # fmt: skip
+    def saved(self, name: str, others: bool = False) -> dict[Source, wire.Found]:
+        """Generations of a name, or of all names: the caller's own, or those of others that it may use."""
+        replies = self._ask("Saved", wire.SavedRequest(name=name, others=others), CALL_SECONDS, streams=True)
+        result: dict[Source, wire.Found] = {}
+        for found in (found for reply in replies for found in reply.found):
+            s = found.snapshot
+            source = Source(s.owner, s.name, s.number, s.nonce.hex())
+            if source in result:  # one of many tensors comes in several
+                result[source].entries.extend(found.entries)
+            else:
+                result[source] = found
+        return result
 
-    def load(self, generation: Generation, base: bytes) -> tuple[list[tuple[str, tuple[int, ...], int]], str]:
-        """Puts saved tensors into the server's store; their labels, shapes and fractions, and the description."""
-        request = wire.LoadRequest(snapshot=_snapshot(generation), base=base)
-        replies = self._ask("Load", request, UPLOAD_SECONDS, streams=True)
-        entries = [(e.label, tuple(e.shape), e.fraction) for reply in replies for e in reply.entries]
-        return entries, replies[0].about if replies else ""
+    def load(self, source: Source, own: bool, base: bytes) -> tuple[list[wire.Entry], str]:
+        """Puts saved tensors into the server's store; what they are, and the description."""
+        snapshot = _snapshot(generation_of(source))
+        if not own:
+            snapshot.owner = source.owner
+        replies = self._ask("Load", wire.LoadRequest(snapshot=snapshot, base=base), UPLOAD_SECONDS, streams=True)
+        return [entry for reply in replies for entry in reply.entries], replies[0].about if replies else ""
 
     def forget(self, generations: Sequence[Generation]) -> int:
         """Removes saved shares; returns how many files there were."""

@@ -13,8 +13,9 @@ import numpy as np
 from private_keras.cluster import display
 from private_keras.cluster.client import CallFailed, ServerClient
 from private_keras.cluster.handle import Handle, Stats
-from private_keras.cluster.interface import ACTIVE, RUN_SECONDS, Cluster, decoded, kept_handles
+from private_keras.cluster.interface import ACTIVE, OWNER_ONLY, RUN_SECONDS, Cluster, decoded, kept_handles
 from private_keras.cluster.loop import Bound, Given, Loop, bind
+from private_keras.cluster.putting import Column, Progress, check_columns
 from private_keras.cluster.running import Inputs, OnStep, run_job
 from private_keras.cluster.saving import Snapshots, check_save
 from private_keras.cluster.stock import Item, Seeds, content, make_item
@@ -33,6 +34,7 @@ from private_keras.ring import default_kernel, fixedpoint
 from private_keras.server import limits
 from private_keras.server.config import ClusterConfig
 from private_keras.server.material import split
+from private_keras.server.policy import Policy
 
 CONNECT_SECONDS = 5.0
 ABANDON_SECONDS = 1.0
@@ -63,8 +65,9 @@ class NetworkCluster(Cluster):
         self._clients = [ServerClient(config, server, identity) for server in config.servers]
         self._pool = futures.ThreadPoolExecutor(8 * len(self._clients), thread_name_prefix="cluster")
         self._jobs = futures.ThreadPoolExecutor(MAX_JOB_THREADS, thread_name_prefix="job")
-        self._snapshots = Snapshots(self._clients, self._pool)
         self._kernel = default_kernel()
+        self._snapshots = Snapshots(self._clients, self._pool, self._kernel)
+        self._identity = identity
         self._process = os.getpid()
         self._incarnations = [""] * len(self._clients)
         self._prepared: dict[str, str] = {}
@@ -83,6 +86,7 @@ class NetworkCluster(Cluster):
         identities = {reply.identity for reply in replies}
         if len(identities) != 1:
             raise VersionMismatch(f"the servers take this client for different identities: {sorted(identities)}")
+        (self._identity,) = identities
         self._incarnations = [reply.incarnation for reply in replies]
 
     def _ready(self) -> None:
@@ -237,15 +241,26 @@ class NetworkCluster(Cluster):
             )
         self._prepared[plan.digest] = incarnation
 
-    def save(self, name: str, handles: Mapping[str, Handle], about: str = "") -> None:
+    def save(
+        self, name: str, handles: Mapping[str, Handle], about: str = "", policy: Policy = OWNER_ONLY
+    ) -> None:
         check_save(name, handles, about, self.incarnation)
         with self._noticed():
-            self._snapshots.save(name, handles, about)
+            self._snapshots.save(name, handles, about, policy)
 
-    def load(self, name: str) -> tuple[dict[str, Handle], str]:
+    def put(
+        self, name: str, columns: Mapping[str, Column], about: str = "", policy: Policy = OWNER_ONLY,
+        progress: Progress | None = None,
+    ) -> None:
+        self._ready()
+        total = check_columns(name, columns, about)
+        with self._noticed():
+            self._snapshots.put(name, columns, about, policy, lambda done: progress and progress(done, total))
+
+    def load(self, name: str, owner: str | None = None) -> tuple[dict[str, Handle], str]:
         incarnation = self.incarnation
         with self._noticed():
-            return self._snapshots.load(name, incarnation)
+            return self._snapshots.load(name, None if owner == self._identity else owner, incarnation)
 
     def saved(self) -> list[str]:
         self._ready()

@@ -15,7 +15,8 @@ class Handle:
         fraction: fractional bits.
         incarnation: start of the servers that it lives on; shares do not outlive it.
         id: the servers' name for it.
-        owner: whose named shares these are; "" for those of this client.
+        owner: whose named shares it was loaded from; empty: the client's own.
+        dtype: as its owner had it; empty where nobody said.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Handle:
     incarnation: str = field(repr=False)
     id: bytes = field(repr=False)
     owner: str = ""
+    dtype: str = ""
 
     @property
     def size(self) -> int:

@@ -10,12 +10,15 @@ from private_keras.cluster import display
 from private_keras.cluster.active import Active
 from private_keras.cluster.handle import Handle, Stats
 from private_keras.cluster.loop import Given, Loop
+from private_keras.cluster.putting import Column, Progress
 from private_keras.cluster.stock import Item
 from private_keras.plan.plan import Plan
 from private_keras.ring import fixedpoint
 from private_keras.server import limits
+from private_keras.server.policy import Policy
 
 RUN_SECONDS = 600.0
+OWNER_ONLY = Policy()
 
 
 class Cluster(ABC):
@@ -97,7 +100,9 @@ class Cluster(ABC):
         """
 
     @abstractmethod
-    def save(self, name: str, handles: Mapping[str, Handle], about: str = "") -> None:
+    def save(
+        self, name: str, handles: Mapping[str, Handle], about: str = "", policy: Policy = OWNER_ONLY
+    ) -> None:
         """Saves shares on the servers' disks, in place of what was saved under that name; all of it or nothing.
 
         Each server writes what it holds, which stays as secret as it was. After a crash of a server, of all, or of this
@@ -107,6 +112,7 @@ class Cluster(ABC):
             name: up to 80 letters, digits and _ . : / -.
             handles: tensors by name.
             about: text of up to 1 MiB that `load` gives back. Servers can read it.
+            policy: who else may use them, and how.
 
         Raises:
             InputError, HandleNotFound: arguments that do not fit, shares that are gone.
@@ -114,12 +120,39 @@ class Cluster(ABC):
         """
 
     @abstractmethod
-    def load(self, name: str) -> tuple[dict[str, Handle], str]:
-        """New handles of what this identity saved last under a name, and the text about it.
+    def put(
+        self, name: str, columns: Mapping[str, Column], about: str = "", policy: Policy = OWNER_ONLY,
+        progress: Progress | None = None,
+    ) -> None:
+        """Shares data and saves it under a name in one go, block by block; see `save` for what a crash leaves.
+
+        Neither this client nor a server holds more of it in memory than some blocks.
+
+        Args:
+            name, about, policy: as for `save`.
+            columns: tensors by name.
+            progress: called in this thread, now and then, with the elements that are on their way and those in all.
 
         Raises:
-            HandleNotFound: nothing is saved under it on all servers.
-            FileError: a server's file is damaged.
+            InputError: arguments or values that do not fit; nothing is saved then.
+            ClusterError: a server without a directory for it, or without room; says what to do.
+
+        Cost: 8 bytes an element to each evaluator, 32 bytes a tensor to the helper; the same on their disks.
+        """
+
+    @abstractmethod
+    def load(self, name: str, owner: str | None = None) -> tuple[dict[str, Handle], str]:
+        """New handles of what was saved last under a name, and the text about it.
+
+        Small tensors are read into the servers' memory. Large ones stay on their disks: jobs that take rows read these
+        rows, and the first job that takes all of one reads all of it.
+
+        Args:
+            owner: who saved it, and lets this identity use it; None for this identity itself.
+
+        Raises:
+            HandleNotFound: nothing is saved under it on all servers, or this identity may not use it.
+            FileError: a server's file is damaged. Of a large tensor, only a job may find that out.
         """
 
     @abstractmethod

@@ -7,12 +7,13 @@ handles. Which rows a step takes is known to all servers (docs/security.md, "Tra
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from private_keras.cluster.handle import Handle
 from private_keras.errors import InputError
+from private_keras.plan.limits import MAX_FRACTION
 from private_keras.plan.plan import Plan
 from private_keras.plan.records import PlanInput
 from private_keras.ring import fixedpoint
@@ -26,10 +27,12 @@ class Rows:
     Attributes:
         handle: shape (n, ...); the plan's input has shape (rows, ...).
         indices: integers, shape (steps, rows): step s takes handle[indices[s]]. All servers know them.
+        shift: bits to the left as rows are taken: of integers it makes real numbers of so many fractional bits more.
     """
 
     handle: Handle
     indices: np.ndarray
+    shift: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,13 +69,13 @@ class Bound:
 
     Attributes:
         secret: stored handles, or ring elements.
-        rows: stored handles with their indices, uint32 (steps, rows).
+        rows: of stored handles, with indices as uint32 (steps, rows).
         public: ring elements (1, *shape) for all steps or (steps, *shape).
         steps: how often the plan runs.
     """
 
     secret: dict[str, Handle | np.ndarray]
-    rows: dict[str, tuple[Handle, np.ndarray]]
+    rows: dict[str, Rows]
     public: dict[str, np.ndarray]
     steps: int
 
@@ -84,7 +87,7 @@ class Bound:
     @property
     def handles(self) -> list[Handle]:
         """All stored tensors that the run uses."""
-        return [*self.stored.values(), *(handle for handle, _ in self.rows.values())]
+        return [*self.stored.values(), *(rows.handle for rows in self.rows.values())]
 
 
 def bind(plan: Plan, inputs: Mapping[str, Given], loop: Loop | None, ahead: bool = False) -> Bound:
@@ -122,7 +125,7 @@ def bind(plan: Plan, inputs: Mapping[str, Given], loop: Loop | None, ahead: bool
         elif isinstance(given, Rows):
             if item.name in carried:
                 raise InputError(f"{what}: is carried from step to step. Received: Rows, which would overwrite it")
-            bound.rows[item.name] = given.handle, _rows(item, given, steps, what)
+            bound.rows[item.name] = replace(given, indices=_rows(item, given, steps, what))
         else:
             bound.secret[item.name] = _secret(item, given, what)
     return bound
@@ -161,11 +164,14 @@ def _public(item: PlanInput, values: np.ndarray, steps: int, what: str) -> np.nd
 
 def _rows(item: PlanInput, given: Rows, steps: int, what: str) -> np.ndarray:
     shape, handle, indices = item.type.shape, given.handle, np.asarray(given.indices)
-    if not shape or handle.shape[1:] != shape[1:] or not handle.shape or handle.fraction != item.type.fraction:
+    fraction = handle.fraction + given.shift
+    if not shape or handle.shape[1:] != shape[1:] or not handle.shape or fraction != item.type.fraction:
         raise InputError(
             f"{what}: expected rows of shape {shape[1:]} with {item.type.fraction} fractional bits. "
-            f"Received: shares of {handle.name!r} with shape {handle.shape} and {handle.fraction}"
+            f"Received: shares of {handle.name!r} with shape {handle.shape} and {fraction}"
         )
+    if not 0 <= given.shift <= MAX_FRACTION:
+        raise InputError(f"{what}: expected a shift of 0 to {MAX_FRACTION} bits. Received: {given.shift}")
     if indices.dtype.kind not in "iu" or indices.shape != (steps, shape[0]):
         raise InputError(
             f"{what}: expected integer indices of shape {(steps, shape[0])}: steps, rows of a step. "

@@ -11,6 +11,7 @@ import numpy as np
 
 from private_keras.cluster.client import CallFailed, ServerClient, chunks
 from private_keras.cluster.handle import Handle, Traffic
+from private_keras.cluster.loop import Rows
 from private_keras.errors import ClusterError, DeadlineExceeded, FrameError, PeerLost, ServerUnavailable
 from private_keras.plan.plan import Plan
 from private_keras.server import limits
@@ -37,7 +38,7 @@ class Inputs:
 
     Attributes:
         secret: stored handles, or each party's material.
-        rows: stored handles and the indices of their rows, uint32 (steps, rows).
+        rows: of stored handles, indices as uint32 (steps, rows).
         public: ring elements (1, *shape) or (steps, *shape).
         kept: by output name.
         item: id of the item of stock that is used up; then `secret` has words of the batch without seeds.
@@ -46,7 +47,7 @@ class Inputs:
     """
 
     secret: Mapping[str, Handle | Inline] = field(repr=False)
-    rows: Mapping[str, tuple[Handle, np.ndarray]]
+    rows: Mapping[str, Rows]
     public: Mapping[str, np.ndarray]
     kept: Mapping[str, Handle]
     steps: int
@@ -193,9 +194,9 @@ def _requests(party: int, job: bytes, plan: Plan, inputs: Inputs, seconds: float
             request.inputs.add(name=item.name, values=len(values))
             pieces.append((index, chunks(b"", np.ascontiguousarray(values, WORD))))
         elif item.name in inputs.rows:
-            handle, indices = inputs.rows[item.name]
-            request.inputs.add(name=item.name, handle=handle.id, rows=True)
-            pieces.append((index, chunks(b"", np.ascontiguousarray(indices, INDEX))))
+            rows = inputs.rows[item.name]
+            request.inputs.add(name=item.name, handle=rows.handle.id, rows=True, shift=rows.shift)
+            pieces.append((index, chunks(b"", np.ascontiguousarray(rows.indices, INDEX))))
         elif item.name in inputs.seeds:
             seeds = inputs.seeds[item.name]
             request.inputs.add(name=item.name, seeds=seeds[party] if party < len(seeds) else b"".join(seeds))

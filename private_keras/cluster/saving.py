@@ -6,16 +6,20 @@ takes the newest generation that all servers have committed.
 
 import contextlib
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from typing import Any
 
 from private_keras.cluster.client import ServerClient
 from private_keras.cluster.handle import Handle
+from private_keras.cluster.putting import Column, put
 from private_keras.errors import HandleNotFound, InputError, PrivateKerasError, VersionMismatch
+from private_keras.ring.kernel import Kernel
 from private_keras.server import limits
+from private_keras.server.policy import Policy
 from private_keras.server.saving import loaded_handle
-from private_keras.server.storage import NONCE_BYTES, Generation, check_name
+from private_keras.server.storage import NONCE_BYTES, Generation, check_name, generation_of
+from private_keras.server.terms import Source
 
 CLEAN_SECONDS = 5.0
 
@@ -43,31 +47,48 @@ class Snapshots:
         pool: threads for their calls.
     """
 
-    def __init__(self, clients: list[ServerClient], pool: futures.Executor):
+    def __init__(self, clients: list[ServerClient], pool: futures.Executor, kernel: Kernel):
         self._clients = clients
         self._pool = pool
+        self._kernel = kernel
 
-    def save(self, name: str, handles: Mapping[str, Handle], about: str) -> None:
+    def save(self, name: str, handles: Mapping[str, Handle], about: str, policy: Policy) -> None:
         """Saves a new generation and removes the older ones."""
-        older = {generation for found in self._all(lambda client: client.saved(name)) for generation, _ in found}
+        text = policy.to_json()
+        with self._new(name) as generation:
+            self._all(lambda client: client.save(generation, handles, about, text))
+
+    def put(
+        self, name: str, columns: Mapping[str, Column], about: str, policy: Policy, on_done: Callable[[int], None]
+    ) -> None:
+        """Saves data as it comes; removes older generations when all of it is there."""
+        text = policy.to_json()
+        with self._new(name) as generation:
+            put(self._clients, self._pool, self._kernel, generation, columns, about, text, on_done)
+
+    @contextlib.contextmanager
+    def _new(self, name: str) -> Iterator[Generation]:
+        """A generation, to be written on all servers in the `with` block: then it counts, and the older ones go."""
+        older = {generation_of(source) for found in self._all(lambda client: client.saved(name)) for source in found}
         number = 1 + max((generation.number for generation in older), default=0)
         generation = Generation(name, number, secrets.token_bytes(NONCE_BYTES))
         try:
-            self._all(lambda client: client.save(generation, handles, about))
+            yield generation
             self._all(lambda client: client.commit(generation))
         except BaseException:
             self._forget([generation])
             raise
         self._forget(sorted(older))
 
-    def load(self, name: str, incarnation: str) -> tuple[dict[str, Handle], str]:
+    def load(self, name: str, owner: str | None, incarnation: str) -> tuple[dict[str, Handle], str]:
         """New handles of the newest generation that all servers have."""
         check_name(name)
-        common = self._common(name)
+        common = self._common(name, owner)
         if not common:
-            raise HandleNotFound(f"no shares are saved as {name!r} on all servers, or by another identity")
-        generation, base = max(common), secrets.token_bytes(limits.ID_BYTES)
-        tasks = [self._pool.submit(client.load, generation, base) for client in self._clients]
+            whose = "or by another identity" if owner is None else f"or {owner} does not let this identity use them"
+            raise HandleNotFound(f"no shares are saved as {name!r} on all servers, {whose}")
+        source, base = max(common), secrets.token_bytes(limits.ID_BYTES)
+        tasks = [self._pool.submit(client.load, source, owner is None, base) for client in self._clients]
         try:
             futures.wait(tasks)
             replies = [task.result() for task in tasks]
@@ -81,23 +102,29 @@ class Snapshots:
             raise
         entries, about = replies[0]
         return {
-            label: Handle(label, shape, fraction, incarnation, loaded_handle(base, index))
-            for index, (label, shape, fraction) in enumerate(entries)
+            e.label: Handle(
+                e.label, tuple(e.shape), e.fraction, incarnation, loaded_handle(base, index), owner or "", e.dtype
+            )
+            for index, e in enumerate(entries)
         }, about
 
     def saved(self) -> list[str]:
         """Names that can be loaded, sorted."""
-        return sorted({generation.name for generation in self._common("")})
+        return sorted({source.name for source in self._common("", None)})
 
     def forget(self, name: str) -> None:
         """Removes all generations of a name."""
         check_name(name)
-        found = {generation for each in self._all(lambda client: client.saved(name)) for generation, _ in each}
+        found = {generation_of(source) for each in self._all(lambda client: client.saved(name)) for source in each}
         self._all(lambda client: client.forget(sorted(found)))
 
-    def _common(self, name: str) -> set[Generation]:
-        replies = self._all(lambda client: client.saved(name))
-        return set.intersection(*({generation for generation, committed in found if committed} for found in replies))
+    def _common(self, name: str, owner: str | None) -> set[Source]:
+        """What all servers have committed, of this client or of `owner`."""
+        replies = self._all(lambda client: client.saved(name, owner is not None))
+        return set.intersection(*(
+            {source for source, found in reply.items() if found.committed and owner in (None, source.owner)}
+            for reply in replies
+        ))  # fmt: skip
 
     def _forget(self, generations: list[Generation]) -> None:
         if generations:

@@ -8,8 +8,9 @@ import numpy as np
 
 from private_keras.cluster.display import Facts
 from private_keras.cluster.handle import Handle, Stats, Traffic
-from private_keras.cluster.interface import ACTIVE, RUN_SECONDS, Cluster, decoded, kept_handles
-from private_keras.cluster.loop import Given, Loop, bind
+from private_keras.cluster.interface import ACTIVE, OWNER_ONLY, RUN_SECONDS, Cluster, decoded, kept_handles
+from private_keras.cluster.loop import Given, Loop, Rows, bind
+from private_keras.cluster.putting import Column, Progress, check_columns, encoded
 from private_keras.cluster.saving import check_save
 from private_keras.cluster.stock import Item, content
 from private_keras.errors import ClusterError, DeadlineExceeded, HandleNotFound, InputError
@@ -19,6 +20,7 @@ from private_keras.ring import default_kernel, fixedpoint
 from private_keras.server import limits
 from private_keras.server.execute import Program
 from private_keras.server.loop import Feed, TakeRows, paced, run_steps
+from private_keras.server.policy import Policy
 from private_keras.server.storage import check_name
 
 
@@ -70,7 +72,7 @@ class SimulatedCluster(Cluster):
         if item is not None:
             item.use(incarnation, content(plan, bound))
         fixed = {name: SimulatedShare(self._held(given)) for name, given in bound.secret.items()}
-        rows = {name: (self._taker(handle), indices) for name, (handle, indices) in bound.rows.items()}
+        rows = {name: (self._taker(given), given.indices) for name, given in bound.rows.items()}
 
         def on_step(index: int, step: object) -> None:
             if time.monotonic() - began > deadline:
@@ -112,9 +114,9 @@ class SimulatedCluster(Cluster):
             raise HandleNotFound(f"the shares of {given.name!r} are not on this cluster; share them again")
         return self._stored[given.id]
 
-    def _taker(self, handle: Handle) -> TakeRows:
-        held = self._held(handle)
-        return lambda indices: SimulatedShare(np.take(held, indices, 0))
+    def _taker(self, rows: Rows) -> TakeRows:
+        held = self._held(rows.handle).reshape(rows.handle.shape)
+        return lambda indices: SimulatedShare(np.take(held, indices, 0) << np.uint64(rows.shift))
 
     def _program(self, plan: Plan) -> Program:
         program = self._programs.get(plan.digest)
@@ -124,18 +126,39 @@ class SimulatedCluster(Cluster):
             program = self._programs[plan.digest] = Program(plan)
         return program
 
-    def save(self, name: str, handles: Mapping[str, Handle], about: str = "") -> None:
+    def save(
+        self, name: str, handles: Mapping[str, Handle], about: str = "", policy: Policy = OWNER_ONLY
+    ) -> None:
         check_save(name, handles, about, self.incarnation)
         self._saved[name] = {label: (handle, self._held(handle)) for label, handle in handles.items()}, about
 
-    def load(self, name: str) -> tuple[dict[str, Handle], str]:
+    def put(
+        self, name: str, columns: Mapping[str, Column], about: str = "", policy: Policy = OWNER_ONLY,
+        progress: Progress | None = None,
+    ) -> None:
         incarnation = self.incarnation
-        if check_name(name) not in self._saved:
-            raise HandleNotFound(f"no shares are saved as {name!r} on this cluster")
+        total = check_columns(name, columns, about)
+        tensors, done = {}, 0
+        for label, column in columns.items():
+            parts = []
+            for elements in encoded(label, column):
+                parts.append(elements)
+                done += elements.size
+                if progress is not None:
+                    progress(done, total)
+            handle = Handle(label, column.shape, column.fraction, incarnation, b"", "", column.dtype)
+            tensors[label] = handle, np.concatenate(parts).reshape(column.shape)
+        self._saved[name] = tensors, about
+
+    def load(self, name: str, owner: str | None = None) -> tuple[dict[str, Handle], str]:
+        incarnation = self.incarnation
+        if check_name(name) not in self._saved or owner is not None:
+            raise HandleNotFound(f"no shares are saved as {name!r} on this cluster that this client may use")
         tensors, about = self._saved[name]
         result = {}
         for label, (handle, elements) in tensors.items():
-            result[label] = Handle(label, handle.shape, handle.fraction, incarnation, secrets.token_bytes(16))
+            new = secrets.token_bytes(16)
+            result[label] = Handle(label, handle.shape, handle.fraction, incarnation, new, "", handle.dtype)
             self._stored[result[label].id] = elements
         return result, about
 

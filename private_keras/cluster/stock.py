@@ -22,10 +22,10 @@ Seeds = tuple[bytes, bytes]
 def content(plan: Plan, bound: Bound) -> bytes:
     """Digest of what servers know of a run: plan, handles and public values. The batch is not in it."""
     handles = {name: given.id for name, given in bound.stored.items()}
-    rows = {name: (handle.id, indices) for name, (handle, indices) in bound.rows.items()}
-    handles |= {name: handle for name, (handle, _) in rows.items()}
-    indices = {name: taken for name, (_, taken) in rows.items()}
-    return Schedule(plan.digest, bound.steps, handles, indices, bound.public, {}).content
+    handles |= {name: rows.handle.id for name, rows in bound.rows.items()}
+    indices = {name: rows.indices for name, rows in bound.rows.items()}
+    shifts = {name: rows.shift for name, rows in bound.rows.items() if rows.shift}
+    return Schedule(plan.digest, bound.steps, handles, indices, bound.public, {}, shifts=shifts).content
 
 
 def about(plan: Plan, known: Mapping[str, Given]) -> bytes:

@@ -149,6 +149,8 @@ class Catalogue:
 
     def commit(self, source: Source) -> bool:
         """Makes a generation that was written one that can be loaded; whether there is one."""
+        if self.find(source) is None:
+            return False
         with self.transaction() as database:
             found = self._find(database, source)
             if found is not None and found.state == WRITTEN:
@@ -169,15 +171,22 @@ class Catalogue:
 
     def forget(self, source: Source) -> str | None:
         """Leaves of a generation what still rules others; the name of its file, None where there is no such one."""
+        if self.find(source) is None:
+            return None
         with self.transaction() as database:
             found = self._find(database, source)
             if found is None or found.state not in (WRITTEN, COMMITTED):
                 return None
             database.execute(
-                "UPDATE snapshots SET state = ?, about = '', entries = '', file = '', bytes = ? WHERE id = ?",
+                "UPDATE snapshots SET state = ?, about = '', entries = '', bytes = ? WHERE id = ?",
                 (FORGOTTEN, ROW_BYTES + len(found.policy.to_json()), found.id),
             )
             return found.file
+
+    def removed(self, file: str) -> None:
+        """The file of a forgotten generation is gone."""
+        with self.transaction() as database:
+            database.execute("UPDATE snapshots SET file = '' WHERE file = ? AND state = ?", (file, FORGOTTEN))
 
     def find(self, source: Source) -> Row | None:
         """The generation, forgotten or not."""
@@ -195,7 +204,7 @@ class Catalogue:
 
     def files(self) -> dict[str, Row]:
         """By file, all rows that have one."""
-        return {row.file: row for row in self._rows("file != ''", (), (WRITING, WRITTEN, COMMITTED))}
+        return {row.file: row for row in self._rows("file != ''", (), (WRITING, WRITTEN, COMMITTED, FORGOTTEN))}
 
     def _rows(self, where: str, given: tuple, states: tuple[str, ...]) -> list[Row]:
         marks = ", ".join("?" * len(states))
@@ -278,10 +287,10 @@ class Catalogue:
             if database.in_transaction:
                 yield database
                 return
-            database.execute("BEGIN IMMEDIATE")
+            _begin(database)
             try:
                 yield database
-                database.execute("COMMIT")
+                _commit(database)
             except BaseException:
                 with contextlib.suppress(sqlite3.Error):
                     database.execute("ROLLBACK")
@@ -339,6 +348,14 @@ def _row(found: tuple) -> Row:
     except InputError as error:
         raise FileError(f"the catalogue is damaged ({error})") from None
     return Row(row, source, state, about, entries, parsed, nbytes, created, file, uses)
+
+
+def _begin(database: sqlite3.Connection) -> None:
+    database.execute("BEGIN IMMEDIATE")
+
+
+def _commit(database: sqlite3.Connection) -> None:
+    database.execute("COMMIT")
 
 
 def _connect(name: str) -> sqlite3.Connection:

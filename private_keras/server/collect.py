@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from private_keras.errors import InputError
+from private_keras.plan.limits import MAX_FRACTION
 from private_keras.plan.plan import Plan
 from private_keras.plan.records import PlanInput
 from private_keras.ring.kernel import Kernel
 from private_keras.server import limits
 from private_keras.server.execute.account import ahead_bytes
 from private_keras.server.jobs import Job
-from private_keras.server.material import WORD, Material, Receiver, masks, seed_bytes, stored_bytes
+from private_keras.server.material import WORD, Material, Receiver, Stored, masks, seed_bytes, stored_bytes
 from private_keras.server.plans import Prepared
 from private_keras.server.schedule import INDEX, Schedule, Table
 from private_keras.server.stock import Item
@@ -34,7 +35,7 @@ class Collected:
     """
 
     schedule: Schedule
-    material: dict[str, Material] = field(repr=False)
+    material: dict[str, Stored] = field(repr=False)
     room: Room
     item: Item | None = None
     seeds: dict[str, bytes] = field(default_factory=dict, repr=False)
@@ -106,7 +107,8 @@ class Collector:
                     receivers[index] = receiver
             _feed(job, receivers, first, rest)
             handles = {item.name: item.handle for item in first.inputs if item.handle}
-            schedule = Schedule(plan.digest, first.steps, handles, {}, {}, kept, first.ahead, first.item)
+            shifts = {item.name: item.shift for item in first.inputs if item.shift}
+            schedule = Schedule(plan.digest, first.steps, handles, {}, {}, kept, first.ahead, first.item, shifts)
             for index, receiver in receivers.items():
                 item = first.inputs[index]
                 if isinstance(receiver, Receiver):
@@ -114,7 +116,7 @@ class Collector:
                 elif item.values:
                     schedule.public[item.name] = receiver.finish()
                 else:
-                    rows = found[item.name].mask.size // (specs[item.name].type.size // specs[item.name].type.shape[0])
+                    rows = found[item.name].size // (specs[item.name].type.size // specs[item.name].type.shape[0])
                     schedule.rows[item.name] = _below(receiver.finish(), rows, item.name)
             if stocked is not None:
                 stocked.check(schedule, found)
@@ -152,9 +154,9 @@ class Collector:
         self._store.check_free([item.handle for item in first.kept])
         return {outputs[item.output].name: item.handle for item in first.kept}
 
-    def _stored(self, job: Job, item: wire.Input, spec: PlanInput, ahead: bool) -> Material:
+    def _stored(self, job: Job, item: wire.Input, spec: PlanInput, ahead: bool) -> Stored:
         material = self._store.get(item.handle, job.owner, f"input {item.name!r}")
-        size, of = material.mask.size, spec.type.size
+        size, of = material.size, spec.type.size
         if item.rows:
             of //= spec.type.shape[0]
             if size % of:
@@ -168,6 +170,8 @@ class Collector:
             )
         elif ahead and self._party == 0:
             return self._store.with_difference(item.handle, job.owner, f"input {item.name!r}")
+        else:
+            return self._store.whole(item.handle, job.owner, f"input {item.name!r}")
         return material
 
     def _receiver(self, item: wire.Input, spec: PlanInput, steps: int, seeds: bytes) -> Receiver | Table | None:
@@ -189,6 +193,8 @@ def _check(item: wire.Input, spec: PlanInput, steps: int, carried: set[str]) -> 
         raise InputError(f"{what} is secret: expected shares. Received: public values")
     elif item.rows and (not item.handle or not spec.type.shape or item.name in carried):
         raise InputError(f"{what}: expected rows of a stored tensor, for an input that has rows and is not carried")
+    if item.shift and (not item.rows or item.shift > MAX_FRACTION):
+        raise InputError(f"{what}: expected a shift of rows by at most {MAX_FRACTION} bits. Received: {item.shift}")
 
 
 def _masking_bytes(plan: Plan) -> int:

@@ -5,7 +5,9 @@ AES-CTR stream with nonce 0. A client draws fresh seeds for every tensor. Each s
 independent of x.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -16,11 +18,35 @@ from private_keras.ring.kernel import Kernel
 SEED_BYTES = 16
 WORD = np.dtype("<u8")
 HELPER = 2
+STREAM_WORDS = 2  # words in a block of a seed's stream
+
+
+class Stored(Protocol):
+    """One party's part of a shared tensor, wherever it is.
+
+    Attributes:
+        size: number of elements.
+        token: the same object in all forms of one tensor, and in no other.
+        seeded: whether `pieces` begin with seeds instead of masks.
+    """
+
+    size: int
+    token: object
+    seeded: bool
+
+    def rows(self, indices: np.ndarray, row: int) -> "Material":
+        """Rows of `row` elements each."""
+
+    def whole(self) -> "Material":
+        """All of it, in memory."""
+
+    def pieces(self) -> Iterator[memoryview]:
+        """All of it as it is kept on disk."""
 
 
 @dataclass(frozen=True)
 class Material:
-    """One party's part of a shared tensor, flat and read-only.
+    """One party's part of a shared tensor in memory, flat and read-only; see `Stored`.
 
     Attributes:
         masked: m; None at the helper, and of a batch to come.
@@ -31,10 +57,32 @@ class Material:
     masked: np.ndarray | None = field(repr=False)
     mask: np.ndarray = field(repr=False)
     difference: np.ndarray | None = field(default=None, repr=False)
+    token: object = field(default_factory=object, repr=False, compare=False)
+    seeded = False
+
+    @property
+    def size(self) -> int:
+        return self.mask.size
 
     @property
     def nbytes(self) -> int:
         return self.mask.nbytes + (0 if self.masked is None else self.masked.nbytes)
+
+    def rows(self, indices: np.ndarray, row: int) -> "Material":
+        """See `Stored`."""
+        parts = (None if words is None else np.take(words.reshape(-1, row), indices, 0).reshape(-1)
+                 for words in (self.masked, self.mask))
+        return Material(*parts)
+
+    def whole(self) -> "Material":
+        """See `Stored`."""
+        return self
+
+    def pieces(self) -> Iterator[memoryview]:
+        """See `Stored`: the mask, then (evaluators) the masked words."""
+        for words in (self.mask, self.masked):
+            if words is not None:
+                yield memoryview(np.ascontiguousarray(words, WORD)).cast("B")
 
 
 def seed_bytes(party: int) -> int:
@@ -102,20 +150,25 @@ class Receiver:
         return Material(words, mask)
 
 
-def masks(kernel: Kernel, seeds: bytes, elements: int) -> np.ndarray:
-    """A party's masks from its seeds, read-only; added up at the helper, which has both."""
+def masks(kernel: Kernel, seeds: bytes, elements: int, start: int = 0) -> np.ndarray:
+    """A party's masks of elements `start` on from its seeds, read-only; added up at the helper, which has both."""
+    block, skip = divmod(start, STREAM_WORDS)
     parts = [seeds[i : i + SEED_BYTES] for i in range(0, len(seeds), SEED_BYTES)]
-    mask = kernel.random(parts[0], 0, elements)
+    mask = kernel.random(parts[0], 0, skip + elements, first_block=block)
     for seed in parts[1:]:
-        mask += kernel.random(seed, 0, elements)
+        mask += kernel.random(seed, 0, skip + elements, first_block=block)
+    mask = mask[skip:]
     mask.flags.writeable = False
     return mask
 
 
 def split(elements: np.ndarray, kernel: Kernel, seeds: tuple[bytes, bytes]) -> list[tuple[bytes, np.ndarray]]:
     """Client: each party's (seeds, words) for a tensor of ring elements. Seeds must be fresh and random."""
-    flat = np.ascontiguousarray(elements, np.uint64).reshape(-1)
-    masked = flat + kernel.random(seeds[0], 0, flat.size)
-    masked += kernel.random(seeds[1], 0, flat.size)
-    words = masked.astype(WORD, copy=False)
+    words = masked_words(elements, kernel, b"".join(seeds))
     return [(seeds[0], words), (seeds[1], words), (seeds[0] + seeds[1], words[:0])]
+
+
+def masked_words(elements: np.ndarray, kernel: Kernel, seeds: bytes, start: int = 0) -> np.ndarray:
+    """Client: m of a tensor's elements `start` on."""
+    flat = np.ascontiguousarray(elements, np.uint64).reshape(-1)
+    return (flat + masks(kernel, seeds, flat.size, start)).astype(WORD, copy=False)

@@ -101,7 +101,7 @@ class ServerProcess:
             incarnation=secrets.token_hex(8), kernel=kernel.name,
         )  # fmt: skip
         collector = Collector(party, kernel, store)
-        saving = Saving(Storage(storage, config.protocol, party), store)
+        saving = Saving(Storage(storage, config.protocol, party, config.keys), store, party, kernel)
         service = Service(
             about, Identities(config), store, stock, self._jobs, collector, runner, saving, kernel, self._memory.use,
             self.log, Pace(allowance.requests_a_minute),

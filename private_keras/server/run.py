@@ -1,5 +1,6 @@
 """One job on one server: lanes to the peers, the plan's steps on shares, contributions and kept shares out."""
 
+import math
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ import numpy as np
 from private_keras.errors import PeerLost
 from private_keras.plan.plan import Plan
 from private_keras.protocols import trio
-from private_keras.protocols.protocol import Protocol
+from private_keras.protocols.protocol import Protocol, Share
 from private_keras.ring.kernel import Kernel
 from private_keras.server import limits
 from private_keras.server.collect import Collected
@@ -18,7 +19,7 @@ from private_keras.server.execute import Program
 from private_keras.server.jobs import Job
 from private_keras.server.lanes import JobLanes, Lanes
 from private_keras.server.loop import Feed, TakeRows, paced, run_steps
-from private_keras.server.material import WORD, Material
+from private_keras.server.material import WORD, Material, Stored
 from private_keras.server.stock import Item, Stock
 from private_keras.server.store import Kept, Store
 from private_keras.server.wire import messages_pb2 as wire
@@ -178,7 +179,8 @@ def _feed(protocol: Protocol, plan: Plan, given: Collected) -> Feed:
     for item in plan.inputs:
         shape, name = item.type.shape, item.name
         if name in given.schedule.rows:
-            rows[name] = _taker(protocol, given.material[name], shape), given.schedule.rows[name]
+            take = _taker(protocol, given.material[name], shape, given.schedule.shifts.get(name, 0))
+            rows[name] = take, given.schedule.rows[name]
         elif not item.public:
             part = given.material[name]
             masked = None if part.masked is None else part.masked.reshape(shape)
@@ -189,10 +191,17 @@ def _feed(protocol: Protocol, plan: Plan, given: Collected) -> Feed:
     return Feed(given.schedule.steps, fixed, rows, given.schedule.public)
 
 
-def _taker(protocol: Protocol, part: Material, shape: tuple[int, ...]) -> TakeRows:
-    mask = part.mask.reshape(-1, *shape[1:])
-    masked = None if part.masked is None else part.masked.reshape(mask.shape)
-    return lambda rows: protocol.masked(None if masked is None else np.take(masked, rows, 0), np.take(mask, rows, 0))
+def _taker(protocol: Protocol, part: Stored, shape: tuple[int, ...], shift: int) -> TakeRows:
+    row = math.prod(shape[1:])
+
+    def take(rows: np.ndarray) -> Share:
+        taken = part.rows(rows, row)
+        words = [None if part is None else part.reshape(shape) for part in (taken.masked, taken.mask)]
+        if shift:  # of m and of l: what is shared is shifted
+            words = [None if part is None else part << np.uint64(shift) for part in words]
+        return protocol.masked(*words)
+
+    return take
 
 
 def _sealed(words: np.ndarray) -> np.ndarray:

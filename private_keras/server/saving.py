@@ -1,12 +1,21 @@
 """The calls by which clients save shares on a server's disk and find them again."""
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any, TypeVar
 
-from private_keras.errors import InputError, PlanError
+from private_keras.errors import HandleNotFound, InputError, PlanError, SecurityError
+from private_keras.ring.kernel import Kernel
 from private_keras.server import limits
-from private_keras.server.snapshot import SavedTensor, checked
+from private_keras.server.catalogue import COMMITTED, Row
+from private_keras.server.entries import SavedTensor, checked
+from private_keras.server.mapped import HANDLE_BYTES
+from private_keras.server.material import Stored, stored_bytes
+from private_keras.server.policy import Policy
+from private_keras.server.sealed import Writer, sealed_bytes
 from private_keras.server.storage import NONCE_BYTES, Generation, Storage, check_name
 from private_keras.server.store import Kept, Store
 from private_keras.server.wire import messages_pb2 as wire
@@ -30,38 +39,55 @@ def pieces(make: Callable[..., Message], first: dict[str, Any], entries: list[wi
 class Saving:
     """Answers clients; `identity` is who calls."""
 
-    def __init__(self, storage: Storage, store: Store):
+    def __init__(self, storage: Storage, store: Store, party: int, kernel: Kernel):
         self._storage = storage
         self._store = store
+        self._party = party
+        self._kernel = kernel
 
     def save(self, first: wire.SaveRequest, rest: Iterator[wire.SaveRequest], identity: str) -> wire.SaveReply:
         """Writes tensors of the caller."""
-        generation = _generation(first.snapshot)
-        if len(first.about.encode()) > limits.ABOUT_BYTES:
-            raise InputError(f"expected a description of at most {limits.ABOUT_BYTES} bytes. Received: more")
-        items, labels = [], set()
-        request: wire.SaveRequest | None = first
-        while request is not None:
+        head = _Head(first, identity)
+        parts: list[Stored] = []
+        for request in itertools.chain((first,), rest):
             for entry in request.entries:
                 item = _tensor(entry)
-                if item.label in labels or len(items) >= limits.MAX_HANDLES:
-                    raise InputError(
-                        f"expected at most {limits.MAX_HANDLES} tensors, each under a name of its own. "
-                        f"Received: {item.label!r} twice, or more"
-                    )
-                labels.add(item.label)
-                material = self._store.get(entry.handle, identity, repr(item.label))
-                if material.mask.size != item.size:
+                part = self._store.get(entry.handle, identity, repr(item.label))
+                if part.size != item.size:
                     raise InputError(
                         f"{item.label!r}: expected shape {item.shape} with {item.size} elements. "
-                        f"Received: shares of {material.mask.size} elements"
+                        f"Received: shares of {part.size} elements"
                     )
-                items.append((item, material))
-            request = next(rest, None)
-        if not items:
-            raise InputError("expected at least one tensor to save. Received: none")
-        self._storage.save(identity, generation, first.about, items)
+                terms = self._store.terms(entry.handle, identity, repr(item.label))
+                head.add(replace(item, seeded=part.seeded, terms=terms))
+                parts.append(part)
+        with head.writing(self._storage) as writer:
+            for part in parts:
+                for piece in part.pieces():
+                    writer.feed(piece)
         return wire.SaveReply()
+
+    def put(self, first: wire.PutRequest, rest: Iterator[wire.PutRequest], identity: str) -> wire.PutReply:
+        """Writes what the caller sends, tensor by tensor: none of it is ever in memory as a whole."""
+        head = _Head(first, identity)
+        request: wire.PutRequest | None = first
+        while request is not None and not request.data:
+            for entry in request.entries:
+                head.add(replace(_tensor(entry), seeded=True))
+            request = next(rest, None)
+        if request is not None:
+            for entry in request.entries:
+                head.add(replace(_tensor(entry), seeded=True))
+        with head.writing(self._storage) as writer:
+            stored = sealed_bytes(writer.left)
+            while request is not None:
+                if len(request.data) > writer.left:
+                    raise InputError(f"expected {writer.left} bytes more of material. Received: {len(request.data)}")
+                writer.feed(request.data)
+                request = next(rest, None)
+                if request is not None and request.entries:
+                    raise InputError("expected all tensors before their material. Received: one between")
+        return wire.PutReply(stored=stored)
 
     def commit(self, request: wire.CommitRequest, identity: str) -> wire.CommitReply:
         """Makes what was written loadable."""
@@ -69,30 +95,40 @@ class Saving:
         return wire.CommitReply()
 
     def saved(self, request: wire.SavedRequest, identity: str) -> Iterator[wire.SavedReply]:
-        """What the caller has saved."""
+        """What the caller has saved, or may use of others'."""
         name = check_name(request.name) if request.name else ""
-        found = [
-            wire.Found(snapshot=wire.Snapshot(name=g.name, number=g.number, nonce=g.nonce), committed=committed)
-            for g, committed in self._storage.saved(identity, name)
-        ]
-        for start in range(0, max(1, len(found)), ENTRIES):
-            yield wire.SavedReply(found=found[start : start + ENTRIES])
+        rows = self._storage.usable(identity, name) if request.others else self._storage.saved(identity, name)
+        reply = wire.SavedReply()
+        for row in rows:
+            for found in _found(row, identity):
+                reply.found.append(found)
+                if len(reply.found) >= ENTRIES or reply.ByteSize() > limits.CHUNK_BYTES:
+                    yield reply
+                    reply = wire.SavedReply()
+        yield reply
 
     def load(self, request: wire.LoadRequest, identity: str) -> Iterator[wire.LoadReply]:
-        """Puts saved tensors into the store, under handles that follow from the caller's `base`."""
+        """Puts saved tensors into the store, under handles that follow from the caller's `base`.
+
+        Small ones are read now; large ones stay where they are, and take next to no room until a job takes them.
+        """
         if len(request.base) != limits.ID_BYTES:
             raise InputError(f"expected {limits.ID_BYTES} random bytes for the handles. Received: {len(request.base)}")
-        with self._storage.opened(identity, _generation(request.snapshot)) as opened:
-            head = opened.head
-            handles = [loaded_handle(request.base, index) for index in range(len(head.entries))]
-            self._store.check_free(handles)
-            with self._store.room(8 * head.words, identity) as room:
-                parts = opened.read()
-                items = [Kept(handle, part, part.nbytes) for handle, part in zip(handles, parts, strict=True)]
-                self._store.put(identity, items, room)
-        entries = [wire.Entry(label=e.label, shape=e.shape, fraction=e.fraction) for e in head.entries]
+        if request.snapshot.owner not in ("", identity):
+            raise HandleNotFound(f"no shares are saved as {request.snapshot.name!r} that this identity may use")
+        opened = self._storage.opened(identity, _generation(request.snapshot))
+        entries = opened.row.entries
+        handles = [loaded_handle(request.base, index) for index in range(len(entries))]
+        self._store.check_free(handles)
+        sizes = [_resident_bytes(self._party, entry.size) for entry in entries]
+        with self._store.room(sum(sizes), identity) as room:
+            items = []
+            for handle, part, size, entry in zip(handles, opened.tensors(self._kernel), sizes, entries, strict=True):
+                items.append(Kept(handle, part if size == HANDLE_BYTES else part.whole(), size, entry.terms))
+            self._store.put(identity, items, room)
+        said = [wire.Entry(label=e.label, shape=e.shape, fraction=e.fraction, dtype=e.dtype) for e in entries]
         try:
-            yield from pieces(wire.LoadReply, {"about": head.about}, entries)
+            yield from pieces(wire.LoadReply, {"about": opened.row.about}, said)
         except BaseException:  # the client is gone and will not use them
             self._store.delete(handles, identity)
             raise
@@ -103,6 +139,56 @@ class Saving:
         return wire.ForgetReply(forgotten=self._storage.forget(identity, generations))
 
 
+class _Head:
+    """What a client says of shares before they are written."""
+
+    def __init__(self, first: wire.SaveRequest | wire.PutRequest, owner: str):
+        self._owner = owner
+        if first.snapshot.owner not in ("", owner):
+            raise SecurityError("expected shares of the caller's own. Received: a name of somebody else")
+        self._generation = _generation(first.snapshot)
+        if len(first.about.encode()) > limits.ABOUT_BYTES:
+            raise InputError(f"expected a description of at most {limits.ABOUT_BYTES} bytes. Received: more")
+        self._about = first.about
+        self._policy = Policy.from_json(first.policy)
+        self._entries: dict[str, SavedTensor] = {}
+
+    def add(self, item: SavedTensor) -> None:
+        """The next tensor."""
+        if item.label in self._entries or len(self._entries) >= limits.MAX_HANDLES:
+            raise InputError(
+                f"expected at most {limits.MAX_HANDLES} tensors, each under a name of its own. "
+                f"Received: {item.label!r} twice, or more"
+            )
+        self._entries[item.label] = item
+
+    def writing(self, storage: Storage) -> AbstractContextManager[Writer]:
+        """The file that all of them go to."""
+        if not self._entries:
+            raise InputError("expected at least one tensor to save. Received: none")
+        return storage.writing(self._owner, self._generation, self._about, self._entries.values(), self._policy)
+
+
+def _resident_bytes(party: int, elements: int) -> int:
+    """What a tensor takes in memory when it is loaded: all of a small one, next to nothing of a large one."""
+    size = stored_bytes(party, elements)
+    return size if size <= limits.RESIDENT_BYTES else HANDLE_BYTES
+
+
+def _found(row: Row, identity: str) -> Iterator[wire.Found]:
+    """A row as the caller may know it; one of many tensors in several, each with some of them."""
+    source = row.source
+    snapshot = wire.Snapshot(
+        name=source.name, number=source.number, nonce=bytes.fromhex(source.nonce), owner=source.owner
+    )
+    about = {"snapshot": snapshot, "committed": row.state == COMMITTED, "bytes": row.bytes, "created": row.created}
+    if source.owner == identity:
+        about["policy"] = row.policy.to_json()
+    entries = [wire.Entry(label=e.label, shape=e.shape, fraction=e.fraction, dtype=e.dtype) for e in row.entries]
+    for start in range(0, len(entries), ENTRIES):
+        yield wire.Found(entries=entries[start : start + ENTRIES], **about)
+
+
 def _generation(snapshot: wire.Snapshot) -> Generation:
     if len(snapshot.nonce) != NONCE_BYTES:
         raise InputError(f"expected a nonce of {NONCE_BYTES} bytes. Received: {len(snapshot.nonce)}")
@@ -111,6 +197,6 @@ def _generation(snapshot: wire.Snapshot) -> Generation:
 
 def _tensor(entry: wire.Entry) -> SavedTensor:
     try:
-        return SavedTensor(*checked(entry.label, list(entry.shape), entry.fraction))
+        return checked(entry.label, list(entry.shape), entry.fraction, entry.dtype)
     except PlanError as error:
         raise InputError(str(error)) from None

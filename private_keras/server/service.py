@@ -42,6 +42,7 @@ STREAMS = {
     "Saved": (False, True),
     "Load": (False, True),
     "Forget": (False, False),
+    "Put": (True, False),
 }
 
 
@@ -201,6 +202,10 @@ class Service:
     ) -> wire.SaveReply:
         """Writes shares to disk."""
         return self._saving.save(_first(requests), requests, identity)
+
+    def put(self, requests: Iterator[wire.PutRequest], identity: str, context: grpc.ServicerContext) -> wire.PutReply:
+        """Writes shares to disk as they come."""
+        return self._saving.put(_first(requests), requests, identity)
 
     def commit(self, request: wire.CommitRequest, identity: str, context: grpc.ServicerContext) -> wire.CommitReply:
         """Makes shares that were written loadable."""

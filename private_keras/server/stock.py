@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from private_keras.errors import HandleNotFound, InputError, SecurityError
 from private_keras.protocols.trio import PIECE_BYTES, Supply
 from private_keras.server import limits
-from private_keras.server.material import Material
+from private_keras.server.material import Stored
 from private_keras.server.schedule import Schedule
 from private_keras.server.store import Room, Store, StoreFull
 
@@ -32,7 +32,7 @@ class Item:
     id: bytes
     owner: str
     content: bytes
-    stored: Mapping[str, Material] = field(repr=False)
+    stored: Mapping[str, Stored] = field(repr=False)
     handles: Mapping[str, bytes] = field(repr=False)
     seeds: Mapping[str, bytes] = field(repr=False)
     supply: Supply = field(repr=False)
@@ -42,9 +42,9 @@ class Item:
         """In memory, at most."""
         return self.supply.nbytes + PIECE_BYTES * (len(self.stored) + len(self.seeds))
 
-    def check(self, schedule: Schedule, material: Mapping[str, Material]) -> None:
+    def check(self, schedule: Schedule, material: Mapping[str, Stored]) -> None:
         """Raises `InputError` for a job that the item was not made for."""
-        same = all(material.get(name) is part for name, part in self.stored.items())
+        same = all(name in material and material[name].token is part.token for name, part in self.stored.items())
         if schedule.content != self.content or not same or schedule.kept:
             raise InputError(
                 "expected the plan, weights and public values that this item of stock was made for. Received: others; "

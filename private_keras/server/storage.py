@@ -1,33 +1,42 @@
-"""Saved shares on one server's disk: written whole or not at all, found again after a restart.
+"""Named shares on one server's disk: written whole or not at all, sealed, found again after a restart.
 
-A generation is written under a temporary name, synced, and renamed to `*.written`; a second call renames it to
-`*.shares`. Between the two all servers have it, so a client that commits on all of them leaves, wherever it or they
-break off, either an older generation or the new one on all three, never half of one.
+The catalogue says what there is; a file counts when its row says so, and a row says so when the file is on disk with
+all its bytes. A second call commits a generation, which can then be loaded. Between the two all servers have it, so a
+client that commits on all of them leaves, wherever it or they break off, either an older generation or the new one on
+all three, never half of one.
 """
 
-import base64
-import binascii
 import contextlib
 import fcntl
+import hashlib
+import itertools
+import json
 import os
 import re
 import secrets
 import threading
+import time
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from private_keras.errors import ClusterError, FileError, HandleNotFound, InputError, SecurityError
-from private_keras.server import limits
-from private_keras.server.material import Material
-from private_keras.server.snapshot import Head, SavedTensor, read_head, read_parts, write
+from private_keras.errors import ClusterError, HandleNotFound, InputError, PrivateKerasError
+from private_keras.ring.kernel import Kernel
+from private_keras.server import disk, limits
+from private_keras.server.catalogue import COMMITTED, FORGOTTEN, WRITING, WRITTEN, Catalogue, Row
+from private_keras.server.entries import SavedTensor, to_json
+from private_keras.server.keyfile import key_file, keys_beside, make_key, read_key
+from private_keras.server.mapped import Mapped, disk_bytes
+from private_keras.server.policy import Policy
+from private_keras.server.sealed import Cache, Sealed, Writer, sealed_bytes
+from private_keras.server.terms import Source
 from private_keras.transport.unix import check_private
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,79}", re.ASCII)
 NONCE_BYTES = 8
-WRITTEN, COMMITTED, TEMPORARY = ".written", ".shares", ".tmp"
-_FILE = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})(\.written|\.shares)")
+FILES, ENDING = "shares", ".sealed"
 
 
 class NoStorage(ClusterError):
@@ -42,10 +51,14 @@ class Generation:
     number: int
     nonce: bytes
 
-    @property
-    def file(self) -> str:
-        """Its file's name without the ending."""
-        return f"{self.number:016x}-{self.nonce.hex()}"
+    def of(self, owner: str) -> Source:
+        """It as what shares come from."""
+        return Source(owner, self.name, self.number, self.nonce.hex())
+
+
+def generation_of(source: Source) -> Generation:
+    """A source without its owner."""
+    return Generation(source.name, source.number, bytes.fromhex(source.nonce))
 
 
 def check_name(name: str) -> str:
@@ -64,110 +77,145 @@ class Storage:
     Args:
         directory: made when something is saved first; None: nothing can be saved.
         protocol, party: whose shares these are.
+        keys: directory of the key that seals them, made with it; None: beside `directory`.
     """
 
-    def __init__(self, directory: Path | None, protocol: str, party: int):
-        self._protocol = protocol
+    def __init__(self, directory: Path | None, protocol: str, party: int, keys: Path | None = None):
         self._party = party
+        self._place = f"{protocol}-server{party}"
+        self._root = None if directory is None else directory / self._place
+        self.catalogue = Catalogue(self._root)
+        self._cache = Cache(limits.CACHE_BYTES)
         self._lock = threading.Lock()
-        self._root = None if directory is None else directory / f"{protocol}-server{party}"
-        # A directory that others may enter is refused when it is used, and not before: predictions need none.
-        with contextlib.suppress(SecurityError):
-            if self._root is not None and self._root.is_dir():
-                check_private(self._root)
-                _sweep(self._root)
+        self._key: bytes | None = None
+        self._files: weakref.WeakValueDictionary[str, Sealed] = weakref.WeakValueDictionary()
+        self._numbers = itertools.count()
+        if directory is not None:
+            self._key_path = key_file(keys_beside(directory) if keys is None else keys, f"server{party}")
+            # What is wrong with the directory is said when it is used, and not before: predictions need none.
+            with contextlib.suppress(PrivateKerasError, OSError):
+                self._sweep()
 
-    def save(
-        self, owner: str, generation: Generation, about: str, items: Sequence[tuple[SavedTensor, Material]]
-    ) -> None:
-        """Writes a generation, which counts once it is committed.
+    @contextlib.contextmanager
+    def writing(
+        self, owner: str, generation: Generation, about: str, entries: Sequence[SavedTensor], policy: Policy
+    ) -> Iterator[Writer]:
+        """A new generation's file, to be filled in the `with` block, entry by entry; counts once it is committed.
 
         Raises:
             NoStorage: the server was started without a directory.
-            ClusterError: no room, or the disk refuses.
-            InputError: a generation that exists.
+            ClusterError: no room, the disk refuses, or the key is missing.
+            InputError: a generation that exists, or that was not filled.
         """
-        entries = tuple(item for item, _ in items)
-        nonce = generation.nonce.hex()
-        head = Head(
-            self._protocol, self._party, owner, generation.name, generation.number, nonce, about, entries
-        )  # fmt: skip
-        with self._lock, _disk():
-            root = self._opened()
-            used, files = _usage(root)
-            if used + 8 * head.words > limits.STORAGE_BYTES or files >= limits.MAX_SAVED:
-                raise ClusterError(
-                    f"no room for {8 * head.words} bytes more on disk: {used} of {limits.STORAGE_BYTES} bytes and "
-                    f"{files} of {limits.MAX_SAVED} files are taken; forget what is no longer used"
-                )
-            directory = self._directory(owner, generation.name)
-            _make(directory)
-            target = directory / (generation.file + WRITTEN)
-            if target.exists() or target.with_suffix(COMMITTED).exists():
-                raise InputError("this generation is saved already; every save needs a fresh one")
-            _write_whole(target, head, [part for _, part in items])
+        source, entries = generation.of(owner), tuple(entries)
+        length = sum(disk_bytes(self._party, e.size, e.seeded) for e in entries)
+        directory = self._opened() / FILES
+        with disk.errors():
+            key = self._unsealing(make=True)
+            disk.make(directory)
+            path, file = _new_file(directory)
+        row = None
+        try:
+            with file, disk.errors():
+                row = self.catalogue.begin(source, about, entries, policy, sealed_bytes(length), path.name)
+                # Room on the disk is taken now, and not found missing at the end of a long upload.
+                os.posix_fallocate(file.fileno(), 0, sealed_bytes(length))
+                writer = Writer(file, key, self._context(source, about, to_json(entries)), length)
+                yield writer
+                if writer.left:
+                    raise InputError(f"expected {length} bytes of material. Received: {length - writer.left}")
+                file.flush()
+                os.fsync(file.fileno())
+                disk.sync(directory)
+                self.catalogue.finish(row)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            if row is not None:
+                with contextlib.suppress(PrivateKerasError):
+                    self.catalogue.drop(row)
+            raise
 
     def commit(self, owner: str, generation: Generation) -> None:
         """Makes a generation that was written one that can be loaded; without effect on one that is committed."""
-        with self._lock, _disk():
-            written = self._directory(owner, generation.name) / (generation.file + WRITTEN)
-            committed = written.with_suffix(COMMITTED)
-            if written.exists():
-                os.rename(written, committed)
-                _sync(committed.parent)
-            elif not committed.exists():
-                raise _missing(generation.name)
+        self._opened()
+        if not self.catalogue.commit(generation.of(owner)):
+            raise _missing(generation.name)
 
-    def saved(self, owner: str, name: str = "") -> list[tuple[Generation, bool]]:
-        """The owner's generations, of one name or of all, and whether they are committed."""
-        with self._lock, _disk():
-            base = self._opened() / _encoded(owner)
-            names = [name] if name else sorted(filter(None, map(_decoded, _children(base))))
-            found = []
-            for each in names:
-                for file in _children(self._directory(owner, each)):
-                    match = _FILE.fullmatch(file)
-                    if match:
-                        number, nonce, kind = int(match[1], 16), bytes.fromhex(match[2]), match[3]
-                        found.append((Generation(each, number, nonce), kind == COMMITTED))
-            return found
+    def saved(self, owner: str, name: str = "") -> list[Row]:
+        """The owner's generations, of one name or of all, committed or not yet."""
+        self._opened()
+        return self.catalogue.listed(owner, name)
 
-    @contextlib.contextmanager
-    def opened(self, owner: str, generation: Generation) -> Iterator["Opened"]:
-        """A committed generation of this owner, open for reading.
+    def usable(self, party: str, name: str = "") -> list[Row]:
+        """What others own and let the party use."""
+        self._opened()
+        return self.catalogue.usable(party, name)
+
+    def opened(self, owner: str, generation: Generation) -> "Opened":
+        """A committed generation of this owner.
 
         Raises:
             HandleNotFound: there is none.
-            FileError: damaged, or another's.
+            FileError: damaged, or not what the catalogue says.
         """
+        self._opened()
+        row = self.catalogue.find(generation.of(owner))
+        if row is None or row.state != COMMITTED:
+            raise _missing(generation.name)
         what = f"saved shares {generation.name!r}"
-        path = self._directory(owner, generation.name) / (generation.file + COMMITTED)
-        with _disk():
-            try:
-                file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
-            except FileNotFoundError:
-                raise _missing(generation.name) from None
-        with file, _disk():
-            head = read_head(file, what)
-            said = (head.protocol, head.party, head.owner, head.name, head.number, head.nonce)
-            expected = (self._protocol, self._party, owner, generation.name, generation.number, generation.nonce.hex())
-            if said != expected:
-                raise FileError(f"{what}: the file belongs to another owner, server or generation")
-            yield Opened(file, head, what)
+        with self._lock, disk.errors():
+            sealed = self._files.get(row.file)
+            if sealed is None:
+                key = self._unsealing(make=False)
+                length = sum(disk_bytes(self._party, e.size, e.seeded) for e in row.entries)
+                context = self._context(row.source, row.about, row.entries_text)
+                try:
+                    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+                    descriptor = os.open(self._opened() / FILES / row.file, flags)
+                except FileNotFoundError:
+                    raise ClusterError(f"{what}: the file is gone; load an older copy of the directory") from None
+                sealed = Sealed(descriptor, next(self._numbers), key, context, length, self._cache, what)
+                self._files[row.file] = sealed
+        return Opened(row, sealed, self._party)
 
     def forget(self, owner: str, generations: Sequence[Generation]) -> int:
-        """Removes the owner's files among these; returns how many there were."""
+        """Removes the owner's generations among these; returns how many there were. Their policies stay."""
         removed = 0
-        with self._lock, _disk():
-            for generation in generations:
-                directory = self._directory(owner, generation.name)
-                for kind in (WRITTEN, COMMITTED):
-                    with contextlib.suppress(FileNotFoundError):
-                        os.unlink(directory / (generation.file + kind))
-                        removed += 1
-                with contextlib.suppress(OSError):
-                    directory.rmdir()  # if it was the last
+        root = self._opened()
+        for generation in generations:
+            file = self.catalogue.forget(generation.of(owner))
+            if file is not None:
+                removed += 1
+                self._remove(root / FILES / file)
         return removed
+
+    def _remove(self, path: Path) -> None:
+        with disk.errors(), contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        self.catalogue.removed(path.name)
+
+    def _context(self, source: Source, about: str, entries: str) -> bytes:
+        """What a file is bound to: all that its row says and that does not change."""
+        said = [self._place, source.owner, source.name, source.number, source.nonce, about, entries]
+        return hashlib.sha256(json.dumps(said).encode()).digest()
+
+    def _unsealing(self, make: bool) -> bytes:
+        """The server's key; made when the first file is."""
+        if self._key is None:
+            known = self.catalogue.fact("key")
+            if make and known is None:
+                make_key(self._key_path)
+            key = read_key(self._key_path)
+            print_ = hashlib.sha256(b"private_keras key of storage\0" + key).digest()
+            if known is None and make:
+                self.catalogue.remember("key", print_)
+            elif known != print_:
+                raise ClusterError(
+                    f"{self._key_path} is not the key that this server's storage was sealed with: put that one back"
+                )
+            self._key = key
+        return self._key
 
     def _opened(self) -> Path:
         if self._root is None:
@@ -178,106 +226,66 @@ class Storage:
             check_private(self._root)
         return self._root
 
-    def _directory(self, owner: str, name: str) -> Path:
-        return self._opened() / _encoded(owner) / _encoded(name)
+    def _sweep(self) -> None:
+        """Removes what a server that was killed left half written, and what no client came back for."""
+        directory = self._opened() / FILES
+        rows = self.catalogue.files()
+        for path in directory.glob(f"*{ENDING}") if directory.is_dir() else ():
+            # A file that the catalogue does not know may belong to a catalogue that was lost: only an empty one goes.
+            if path.name not in rows and not path.lstat().st_size and not _in_use(path):
+                path.unlink()
+        for name, row in rows.items():
+            path = directory / name
+            if row.state == FORGOTTEN:
+                self._remove(path)
+            elif row.state == WRITING and not _in_use(path):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+                self.catalogue.drop(row.id)
+            elif row.state == WRITTEN and row.created < time.time() - 2 * limits.MAX_SECONDS:
+                self.forget(row.source.owner, [generation_of(row.source)])
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A snapshot's head, and its tensors when they are wanted."""
+    """A generation that can be read."""
 
-    file: BinaryIO
-    head: Head
-    what: str
+    row: Row
+    sealed: Sealed
+    party: int
 
-    def read(self) -> list[Material]:
-        """All tensors; raises `FileError` for a damaged file."""
-        return read_parts(self.file, self.head, self.what)
+    def tensors(self, kernel: Kernel) -> list[Mapped]:
+        """All of its tensors, on disk; raises `FileError` where one's beginning is damaged."""
+        result, start = [], 0
+        for entry in self.row.entries:
+            result.append(Mapped(self.sealed, start, self.party, kernel, entry.size, entry.seeded))
+            start += disk_bytes(self.party, entry.size, entry.seeded)
+        return result
 
 
 def _missing(name: str) -> HandleNotFound:
     return HandleNotFound(f"no shares are saved as {name!r} on this server, or by another identity")
 
 
-def _encoded(name: str) -> str:
-    """A name as a file's: any text, no case, no dots, never empty."""
-    return "n" + base64.b32encode(name.encode()).decode().rstrip("=").lower()
-
-
-def _decoded(file: str) -> str:
-    """The name; empty for a file that is none of ours."""
-    try:
-        name = base64.b32decode(file[1:].upper() + "=" * (-len(file[1:]) % 8)).decode("ascii")
-    except (binascii.Error, UnicodeError, ValueError):
-        return ""
-    return name if NAME.fullmatch(name) and _encoded(name) == file else ""
-
-
-def _children(directory: Path) -> list[str]:
-    try:
-        return sorted(os.listdir(directory))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _usage(root: Path) -> tuple[int, int]:
-    """Bytes and number of all files."""
-    sizes = [path.lstat().st_size for path in root.glob("*/*/*")]
-    return sum(sizes), len(sizes)
-
-
-def _make(directory: Path) -> None:
-    """The directory and those above it, on disk, for this user alone."""
-    missing = []
-    while not directory.is_dir():
-        missing.append(directory)
-        directory = directory.parent
-    for each in reversed(missing):
-        each.mkdir(mode=0o700, exist_ok=True)
-        _sync(each.parent)
-
-
-def _write_whole(target: Path, head: Head, parts: Sequence[Material]) -> None:
-    """A file that is either there with all its bytes on disk, or not there."""
-    temporary = target.parent / f"{target.stem}.{secrets.token_hex(4)}{TEMPORARY}"
-    try:
+def _new_file(directory: Path) -> tuple[Path, BinaryIO]:
+    """A new file, locked as long as it is open: in use, and not what a sweep removes."""
+    while True:
+        path = directory / (secrets.token_hex(16) + ENDING)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with os.fdopen(os.open(temporary, flags, 0o600), "wb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # in use: not what `_sweep` removes
-            write(file, head, parts)
-            file.flush()
-            os.fsync(file.fileno())
-            os.rename(temporary, target)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-    _sync(target.parent)
+        file = open(os.open(path, flags, 0o600), "wb")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return path, file
+        file.close()  # swept before it was locked
 
 
-def _sync(directory: Path) -> None:
-    """Puts the directory's entries on disk."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+def _in_use(path: Path) -> bool:
+    """Whether a process is writing this file."""
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _sweep(root: Path) -> None:
-    """Removes what a server that was killed left half written."""
-    for path in root.glob(f"*/*/*{TEMPORARY}"):
-        with contextlib.suppress(OSError), open(path, "rb") as file:
+        with open(path, "rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.unlink(path)
-
-
-@contextlib.contextmanager
-def _disk() -> Iterator[None]:
-    """Errors of the file system as errors of ours, without the path."""
-    try:
-        yield
-    except FileError:
-        raise
-    except OSError as error:
-        raise ClusterError(f"the server's disk refuses: {error.strerror or type(error).__name__}") from None
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False

@@ -2,13 +2,13 @@
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from private_keras.errors import ClusterError, HandleNotFound, SecurityError
 from private_keras.server import limits
-from private_keras.server.material import Material
+from private_keras.server.material import Material, Stored
 from private_keras.server.terms import Terms
 
 
@@ -16,7 +16,7 @@ from private_keras.server.terms import Terms
 class _Entry:
     owner: str
     nbytes: int
-    material: Material
+    material: Stored
     terms: Terms
 
 
@@ -38,7 +38,7 @@ class Kept:
     """
 
     handle: bytes
-    material: Material
+    material: Stored
     nbytes: int
     terms: Terms = field(default_factory=Terms)
 
@@ -103,12 +103,12 @@ class Store:
         if not self._taken[owner]:
             del self._taken[owner]
 
-    def holds(self, tensors: Iterable[tuple[bytes, Material]], owner: str) -> bool:
-        """Whether all these are here, the owner's, and the very ones in memory: a handle can be given to another."""
+    def holds(self, tensors: Iterable[tuple[bytes, Stored]], owner: str) -> bool:
+        """Whether all these are here, the owner's, and the very same: a handle can be given to another."""
         with self._lock:
             found = [(self._entries.get(handle), part) for handle, part in tensors]
         return all(
-            entry is not None and entry.owner == owner and entry.material.mask is part.mask for entry, part in found
+            entry is not None and entry.owner == owner and entry.material.token is part.token for entry, part in found
         )
 
     def put(self, owner: str, items: Sequence[Kept], room: Room) -> None:
@@ -141,8 +141,8 @@ class Store:
         if len(self._entries) + len(handles) > limits.MAX_HANDLES:
             raise StoreFull(f"{len(self._entries)} tensors are stored of at most {limits.MAX_HANDLES}; delete some")
 
-    def get(self, handle: bytes, owner: str, what: str) -> Material:
-        """The owner's material. Another identity's handle looks like one that does not exist.
+    def get(self, handle: bytes, owner: str, what: str) -> Stored:
+        """The owner's material, wherever it is. Another identity's handle looks like one that does not exist.
 
         Raises:
             HandleNotFound: naming `what` it was for.
@@ -163,24 +163,42 @@ class Store:
             )
         return entry
 
+    def whole(self, handle: bytes, owner: str, what: str) -> Material:
+        """The owner's material in memory, and there from now on; errors as in `get`, and of `room` and of its disk."""
+        material = self.get(handle, owner, what)
+        if isinstance(material, Material):
+            return material
+        return self._replaced(handle, owner, what, material, material.memory_bytes, material.whole)
+
     def with_difference(self, handle: bytes, owner: str, what: str) -> Material:
-        """The owner's material, from now on with m - l beside it, computed once; errors as in `get`, and of `room`.
+        """The owner's material in memory, from now on with m - l beside it, computed once; errors as in `whole`.
 
         Cost: half as much memory again, as long as the handle lives.
         """
-        material = self.get(handle, owner, what)
+        material = self.whole(handle, owner, what)
         if material.difference is not None:
             return material
-        with self.room(material.mask.nbytes, owner) as room:
+
+        def made() -> Material:
             difference = material.masked - material.mask
             difference.flags.writeable = False
+            return replace(material, difference=difference)
+
+        return self._replaced(handle, owner, what, material, material.mask.nbytes, made)
+
+    def _replaced(
+        self, handle: bytes, owner: str, what: str, before: Stored, nbytes: int, make: Callable[[], Material]
+    ) -> Material:
+        """Another form of a tensor, which takes so much more memory; the one of another call if that was first."""
+        with self.room(nbytes, owner) as room:
+            made = make()
             with self._lock:
                 entry = self._entries.get(handle)
-                if entry is not None and entry.material is material:
-                    whole = replace(material, difference=difference)
-                    self._entries[handle] = _Entry(owner, entry.nbytes + difference.nbytes, whole, entry.terms)
-                    room.nbytes -= difference.nbytes
-        return self.get(handle, owner, what)
+                if entry is not None and entry.material is before:
+                    self._entries[handle] = _Entry(owner, entry.nbytes + nbytes, made, entry.terms)
+                    room.nbytes -= nbytes
+                    return made
+        return (self.whole if made.difference is None else self.with_difference)(handle, owner, what)
 
     def delete(self, handles: Sequence[bytes], owner: str) -> int:
         """Forgets the owner's handles among these; returns how many there were."""
