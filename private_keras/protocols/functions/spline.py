@@ -57,8 +57,9 @@ def spline(
         cut: x is divided by 2^cut first (0: not), rounded stochastically, and the knots are those of the quotient. The
             piece is found from what is divided: one that begins less than a quarter of a unit above it may be taken.
 
-    Cost (trio): 5 rounds, 1 less if x is masked or nothing is divided by 2^bits, none more for `cut`; 28.5 bytes per element, 20.5 per knot (width 62)
-    and 8 per knot and coefficient. Error: below one unit for each of the two divisions. Leaks nothing.
+    Cost (trio): 5 rounds, 1 less if x is masked or nothing is divided by 2^bits, none more for `cut`; 28.5 bytes per
+    element, 20.5 per knot (width 62) and 8 per knot and coefficient. Error: below one unit for each of the divisions.
+    Leaks nothing.
     """
     knots = [int(k) for k in knots]
     intervals = None
