@@ -12,6 +12,9 @@ import numpy as np
 
 from private_keras.cluster.keys import make_keys
 from private_keras.plan.builder import PlanBuilder
+from private_keras.server.config import ClusterConfig, ServerAddress
+from private_keras.server.oversight import Oversight
+from private_keras.server.saving import Saving
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -38,6 +41,13 @@ def dense_data(batch=4, units=3, features=8, seed=0):
     return {"x": rng.normal(size=(batch, features)), "w": rng.normal(size=(features, units))}
 
 
+def saving_of(storage, store, kernel, clients=None):
+    """What a server of party 0 answers about named shares, without the server."""
+    servers = tuple(ServerAddress(f"server{i}", f"127.0.0.1:{i}", f"127.0.0.1:{i + 3}") for i in range(3))
+    config = ClusterConfig("trio", servers, clients)
+    return Saving(storage, store, 0, kernel, Oversight("server0", storage.catalogue, store, config, None))
+
+
 def free_ports(count):
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [s.getsockname()[1] for s in sockets]
@@ -52,10 +62,12 @@ class TlsServers:
     Args:
         roles: by name, of clients that have not all of them.
         operators: of the first servers.
+        storage: whether the servers keep what is saved, in `directory`.
     """
 
-    def __init__(self, directory: Path, clients=("analyst", "other"), roles=None, operators=()):
+    def __init__(self, directory: Path, clients=("analyst", "other"), roles=None, operators=(), storage=False):
         self.directory = directory
+        self.storage = directory / "storage" if storage else None
         names = ["server0", "server1", "server2"]
         self.pins = make_keys(directory / "keys", [*names, *clients])
         ports = free_ports(6)
@@ -83,11 +95,11 @@ class TlsServers:
         path.write_text(json.dumps(content))
         return path
 
-    def start(self, party, config=None, storage=None, *more):
+    def start(self, party, config=None, storage=None):
         log = open(self.directory / f"server{party}.log", "ab")
         given = ["--config", str(config or self.config), "--party", str(party)]
+        storage = storage or self.storage
         given += ["--storage", str(storage)] if storage else []
-        given += more
         with log:
             self.processes[party] = subprocess.Popen(
                 [sys.executable, "-m", "private_keras", "serve", *given], stdout=log, stderr=log, cwd=ROOT,

@@ -22,11 +22,12 @@ from private_keras.server.entries import SavedTensor
 from private_keras.server.mapped import HANDLE_BYTES, Mapped, disk_bytes
 from private_keras.server.material import Material, masked_words, masks, material_bytes, seed_bytes
 from private_keras.server.policy import Policy
-from private_keras.server.saving import Saving, loaded_handle
+from private_keras.server.saving import loaded_handle
 from private_keras.server.sealed import CHUNK_BYTES, Cache
 from private_keras.server.storage import Generation, Storage
 from private_keras.server.store import Store
 from private_keras.server.wire import messages_pb2 as wire
+from tests.clusters import saving_of
 from tests.loops import Held, revealed
 
 KERNEL = default_kernel(1)
@@ -126,7 +127,7 @@ def test_masks_of_any_part_are_those_of_the_whole():
 @pytest.fixture
 def saving(tmp_path):
     storage = Storage(tmp_path, "trio", 0)
-    return Saving(storage, Store(), 0, KERNEL), storage
+    return saving_of(storage, Store(), KERNEL), storage
 
 
 WHICH = Generation("data", 1, bytes(range(8)))
@@ -213,7 +214,7 @@ def test_any_messages_are_taken_whole_or_refused(tmp_path_factory, requests):
     directory = tmp_path_factory.mktemp("fuzz")
     storage = Storage(directory, "trio", 0)
     try:
-        put(Saving(storage, Store(), 0, KERNEL), *requests)
+        put(saving_of(storage, Store(), KERNEL), *requests)
     except PrivateKerasError:
         assert not files(directory)
     else:

@@ -17,8 +17,8 @@ from private_keras.errors import HandleNotFound, InputError, PlanError, Security
 from private_keras.plan.builder import PlanBuilder
 from private_keras.plan.limits import MAX_ELEMENTS
 from private_keras.server import limits
-from private_keras.server.entrance import SERVICE, STREAMS
 from private_keras.server.failures import DETAIL_KEY, code_of, detail_of, from_call
+from private_keras.server.service import SERVICE, STREAMS
 from private_keras.server.wire import messages_pb2 as wire
 from tests.clusters import dense_data, dense_plan
 
@@ -244,7 +244,7 @@ def test_a_plan_for_somebody_else_is_not_run(channel):
     digest = wire.PrepareReply.FromString(
         call(channel, "Prepare", wire.PrepareRequest(total=len(text), data=text))[0]
     ).digest
-    with pytest.raises(SecurityError, match="'y' is for somebody"):
+    with pytest.raises(SecurityError, match="opens results to somebody, but the cluster's description has no receiver"):
         raise refusal(channel, "Run", run_request(digest=digest, pieces=MATERIAL))
 
 

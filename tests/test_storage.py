@@ -22,11 +22,11 @@ from private_keras.server import catalogue, keyfile, limits, storage
 from private_keras.server.entries import SavedTensor
 from private_keras.server.material import Material
 from private_keras.server.policy import Policy
-from private_keras.server.saving import Saving, loaded_handle
+from private_keras.server.saving import loaded_handle
 from private_keras.server.storage import Generation, NoStorage, Storage
 from private_keras.server.store import Kept, Store
 from private_keras.server.wire import messages_pb2 as wire
-from tests.clusters import TlsServers
+from tests.clusters import TlsServers, saving_of
 from tests.loops import Held, revealed
 
 
@@ -468,7 +468,7 @@ def snapshot(which):
 )
 def test_saves_that_do_not_fit_are_refused_and_leave_nothing(tmp_path, changes, error, message):
     store = Store()
-    saving = Saving(Storage(tmp_path, "trio", 0), store, 0, default_kernel(1))
+    saving = saving_of(Storage(tmp_path, "trio", 0), store, default_kernel(1))
     with pytest.raises(error, match=message):
         saving.save(save_request(store, generation(), **changes), iter([]), "alice")
     assert not files(tmp_path)
@@ -476,7 +476,7 @@ def test_saves_that_do_not_fit_are_refused_and_leave_nothing(tmp_path, changes, 
 
 def test_loading_takes_room_first_and_gives_it_back(tmp_path):
     store = Store(quota=300)
-    saving, which = Saving(Storage(tmp_path, "trio", 0), store, 0, default_kernel(1)), generation()
+    saving, which = saving_of(Storage(tmp_path, "trio", 0), store, default_kernel(1)), generation()
     saving.save(save_request(store, which, ("a", "b")), iter([]), "alice")
     saving.commit(wire.CommitRequest(snapshot=snapshot(which)), "alice")
     before, base = store.nbytes, secrets.token_bytes(16)

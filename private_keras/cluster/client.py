@@ -16,9 +16,9 @@ from private_keras.cluster.probe import probe
 from private_keras.errors import SecurityError, ServerUnavailable, VersionMismatch
 from private_keras.server import limits
 from private_keras.server.config import ClusterConfig, ServerAddress
-from private_keras.server.entrance import SERVICE
 from private_keras.server.failures import from_call
 from private_keras.server.saving import pieces
+from private_keras.server.service import SERVICE
 from private_keras.server.storage import Generation, generation_of
 from private_keras.server.terms import Source
 from private_keras.server.wire import messages_pb2 as wire
@@ -47,7 +47,6 @@ OPTIONS = (
 REPLIES = {
     "Hello": wire.HelloReply,
     "Health": wire.HealthReply,
-    "Probe": wire.ProbeReply,
     "Upload": wire.UploadReply,
     "Delete": wire.DeleteReply,
     "Prepare": wire.PrepareReply,
@@ -59,6 +58,11 @@ REPLIES = {
     "Load": wire.LoadReply,
     "Forget": wire.ForgetReply,
     "Put": wire.PutReply,
+    "SetPolicy": wire.SetPolicyReply,
+    "PlanText": wire.PlanTextReply,
+    "Deliveries": wire.DeliveriesReply,
+    "Receive": wire.ReceiveReply,
+    "Audit": wire.AuditReply,
 }
 
 
@@ -170,15 +174,6 @@ class ServerClient:
         """How much the server has to do."""
         return self._ask("Health", wire.HealthRequest(), CALL_SECONDS)
 
-    def probe(self, sent: int, received: int, peer: str = "") -> tuple[float, float]:
-        """Seconds that it takes to send and receive so many bytes, up to a message, and the server's round trip to a
-        peer of lower index, or 0.
-        """
-        request = wire.ProbeRequest(data=bytes(sent), reply=received, peer=peer)
-        began = time.monotonic()
-        reply = self._ask("Probe", request, CALL_SECONDS)
-        return time.monotonic() - began, reply.seconds
-
     def upload(self, handle: bytes, elements: int, seeds: bytes, words: np.ndarray) -> None:
         """Stores one tensor's material on this server."""
 
@@ -261,6 +256,35 @@ class ServerClient:
         """Removes saved shares; returns how many files there were."""
         request = wire.ForgetRequest(snapshots=[_snapshot(generation) for generation in generations])
         return self._ask("Forget", request, CALL_SECONDS).forgotten
+
+    # --- owners and receivers -----------------------------------------------------------------------------------------
+    def set_policy(self, name: str, policy: str) -> None:
+        """Puts a policy on shares of the caller."""
+        self._ask("SetPolicy", wire.SetPolicyRequest(name=name, policy=policy), CALL_SECONDS)
+
+    def plan_text(self, digest: str) -> bytes:
+        """The text of a plan that somebody has prepared."""
+        replies = self._ask("PlanText", wire.PlanTextRequest(digest=digest), UPLOAD_SECONDS, streams=True)
+        return b"".join(reply.data for reply in replies)
+
+    def deliveries(self) -> list[wire.Delivery]:
+        """What waits for the caller."""
+        replies = self._ask("Deliveries", wire.DeliveriesRequest(), CALL_SECONDS, streams=True)
+        return [item for reply in replies for item in reply.deliveries]
+
+    def receive(self, job: bytes) -> list[wire.Contribution]:
+        """This server's contributions to a result."""
+        replies = self._ask("Receive", wire.ReceiveRequest(id=job), UPLOAD_SECONDS, streams=True)
+        return [piece for reply in replies for piece in reply.contributions]
+
+    def forget_delivery(self, job: bytes) -> None:
+        """Lets the server forget a result."""
+        self._ask("Receive", wire.ReceiveRequest(id=job, forget=True), CALL_SECONDS, streams=True)
+
+    def audit(self, start: int) -> tuple[list[wire.AuditEntry], wire.Head]:
+        """The server's log from a number on, and its end; a signature there may be is not checked."""
+        replies = self._ask("Audit", wire.AuditRequest(start=start), UPLOAD_SECONDS, streams=True)
+        return [entry for reply in replies for entry in reply.entries], replies[-1].head
 
     def close(self) -> None:
         """Ends the connection; idempotent."""

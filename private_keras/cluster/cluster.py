@@ -1,5 +1,6 @@
 """The cluster on servers: every job is a call to each of them."""
 
+import hashlib
 import os
 import secrets
 import threading
@@ -11,11 +12,15 @@ from functools import partial
 import numpy as np
 
 from private_keras.cluster import display
+from private_keras.cluster.audit import Head, Log
 from private_keras.cluster.client import CallFailed, ServerClient
+from private_keras.cluster.delivery import Deliveries, Delivery
 from private_keras.cluster.handle import Handle, Stats
 from private_keras.cluster.interface import ACTIVE, OWNER_ONLY, RUN_SECONDS, Cluster, decoded, kept_handles
 from private_keras.cluster.loop import Bound, Given, Loop, bind
+from private_keras.cluster.named import Named, named
 from private_keras.cluster.putting import Column, Progress, check_columns
+from private_keras.cluster.reading import read_logs
 from private_keras.cluster.running import Inputs, OnStep, run_job
 from private_keras.cluster.saving import Snapshots, check_save
 from private_keras.cluster.stock import Item, Seeds, content, make_item
@@ -25,16 +30,20 @@ from private_keras.errors import (
     HandleNotFound,
     InputError,
     PeerLost,
+    SecurityError,
     ServerUnavailable,
     VersionMismatch,
 )
 from private_keras.plan.plan import Plan
+from private_keras.plan.records import PlanOutput
 from private_keras.protocols.trio import EVALUATORS
 from private_keras.ring import default_kernel, fixedpoint
 from private_keras.server import limits
 from private_keras.server.config import ClusterConfig
 from private_keras.server.material import split
+from private_keras.server.plans import CLIENT
 from private_keras.server.policy import Policy
+from private_keras.server.storage import check_name
 
 CONNECT_SECONDS = 5.0
 ABANDON_SECONDS = 1.0
@@ -66,6 +75,8 @@ class NetworkCluster(Cluster):
         self._pool = futures.ThreadPoolExecutor(8 * len(self._clients), thread_name_prefix="cluster")
         self._jobs = futures.ThreadPoolExecutor(MAX_JOB_THREADS, thread_name_prefix="job")
         self._kernel = default_kernel()
+        self._config = config
+        self._deliveries = Deliveries(self._clients, self._pool)
         self._snapshots = Snapshots(self._clients, self._pool, self._kernel)
         self._identity = identity
         self._process = os.getpid()
@@ -159,18 +170,18 @@ class NetworkCluster(Cluster):
 
     def run(
         self, plan: Plan, inputs: Mapping[str, Given], deadline: float = RUN_SECONDS, loop: Loop | None = None,
-        item: Item | None = None,
+        item: Item | None = None, delivery: str = "",
     ) -> dict[str, np.ndarray | Handle]:
         bound, incarnation = self._bound(plan, bind(plan, inputs, loop), deadline)
         on_step = None if loop is None else loop.on_step
         try:
-            return self._run(plan, bound, incarnation, deadline, on_step, item)
+            return self._run(plan, bound, incarnation, deadline, on_step, item, delivery)
         except ClusterError as error:
             if _kind(error) not in ("PlanNotPrepared", "ItemNotFound"):
                 raise
             if _kind(error) == "PlanNotPrepared":
                 self._prepared.clear()
-            return self._run(plan, bound, incarnation, deadline, on_step, None)
+            return self._run(plan, bound, incarnation, deadline, on_step, None, delivery)
 
     def prepare(self, plan: Plan, inputs: Mapping[str, Given], deadline: float = RUN_SECONDS) -> Item:
         bound, incarnation = self._bound(plan, bind(plan, inputs, None, ahead=True), deadline)
@@ -201,7 +212,8 @@ class NetworkCluster(Cluster):
         return bound, incarnation
 
     def _run(
-        self, plan: Plan, bound: Bound, incarnation: str, deadline: float, on_step: OnStep | None, item: Item | None
+        self, plan: Plan, bound: Bound, incarnation: str, deadline: float, on_step: OnStep | None, item: Item | None,
+        delivery: str,
     ) -> dict[str, np.ndarray | Handle]:
         self._send(plan, incarnation)
         kept = kept_handles(plan, incarnation)
@@ -212,22 +224,26 @@ class NetworkCluster(Cluster):
             for name, given in bound.secret.items()
         }  # fmt: skip
         used = b"" if item is None else item.id
-        inputs = Inputs(secret, bound.rows, bound.public, kept, bound.steps, used)
+        inputs = Inputs(secret, bound.rows, bound.public, kept, bound.steps, used, delivery=delivery)
         clients = self._clients if item is None else [self._clients[party] for party in EVALUATORS]
+        job = secrets.token_bytes(limits.ID_BYTES)
         try:
-            job = secrets.token_bytes(limits.ID_BYTES)
             done = run_job(clients, self._jobs, plan, inputs, deadline, on_step, job)
-            result = {**decoded(plan, done.opened), **kept}
+            own = {item.name: done.opened[item.name] for item in plan.outputs if self._receives(item)}
+            result = {**decoded(plan, own), **kept}
         except BaseException as error:
             self._notice(error)
-            # A server that came to the end before another one failed keeps its part of the results; one that the job
-            # did not come to keeps what was made for it.
-            left = [handle.id for handle in kept.values()] + [used] * (item is not None)
+            # A server that came to the end before another one failed keeps its part of the results, for this client or
+            # for others; one that the job did not come to keeps what was made for it.
+            left = [handle.id for handle in kept.values()] + [used] * (item is not None) + [job] * bool(delivery)
             if left:
                 self._abandon(left)
             raise
         self.stats.add(done.traffic, None if item is None else item.made)
         return result
+
+    def _receives(self, output: PlanOutput) -> bool:
+        return CLIENT in output.receivers or self._identity in output.receivers
 
     def _send(self, plan: Plan, incarnation: str) -> None:
         if self._prepared.get(plan.digest) == incarnation:
@@ -271,6 +287,41 @@ class NetworkCluster(Cluster):
         self._ready()
         with self._noticed():
             self._snapshots.forget(name)
+
+    def names(self, others: bool = False) -> list[Named]:
+        self._ready()
+        with self._noticed():
+            return named(self._all(lambda client: client.saved("", others)), others)
+
+    def set_policy(self, name: str, policy: Policy) -> None:
+        self._ready()
+        with self._noticed():
+            self._all(lambda client: client.set_policy(check_name(name), policy.to_json()))
+
+    def deliveries(self) -> list[Delivery]:
+        self._ready()
+        with self._noticed():
+            return self._deliveries.listed()
+
+    def receive(self, delivery: Delivery) -> dict[str, np.ndarray]:
+        self._ready()
+        with self._noticed():
+            return self._deliveries.receive(delivery)
+
+    def plan_text(self, digest: str) -> str:
+        self._ready()
+        plain = digest.removeprefix("sha256:")
+        with self._noticed():
+            texts = self._all(lambda client: client.plan_text(plain))
+        for client, text in zip(self._clients, texts, strict=True):
+            if hashlib.sha256(text).hexdigest() != plain:
+                raise SecurityError(f"{client.name} sent another plan than the one with this digest")
+        return texts[0].decode("ascii")
+
+    def audit(self, seen: Mapping[str, Head] | None = None) -> list[Log]:
+        self._ready()
+        with self._noticed():
+            return read_logs(self._clients, self._all(lambda client: client.audit(0)), self._config, seen or {})
 
     def _facts(self) -> display.Facts:
         state = "closed" if self._closed else "a server was lost, to be reached again at the next use"

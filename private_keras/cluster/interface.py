@@ -8,8 +8,11 @@ import numpy as np
 
 from private_keras.cluster import display
 from private_keras.cluster.active import Active
+from private_keras.cluster.audit import Head, Log
+from private_keras.cluster.delivery import Delivery
 from private_keras.cluster.handle import Handle, Stats
 from private_keras.cluster.loop import Given, Loop
+from private_keras.cluster.named import Named
 from private_keras.cluster.putting import Column, Progress
 from private_keras.cluster.stock import Item
 from private_keras.plan.plan import Plan
@@ -60,7 +63,7 @@ class Cluster(ABC):
     @abstractmethod
     def run(
         self, plan: Plan, inputs: Mapping[str, Given], deadline: float = RUN_SECONDS, loop: Loop | None = None,
-        item: Item | None = None,
+        item: Item | None = None, delivery: str = "",
     ) -> dict[str, np.ndarray | Handle]:
         """Runs a plan, once or as the steps of a loop, in one job.
 
@@ -73,14 +76,17 @@ class Cluster(ABC):
             loop: how many steps; None for one.
             item: what `prepare` made for this run, which it uses up. Where servers have it no more, the run does all
                 itself.
+            delivery: name under which receivers other than this client find what the plan opens to them
+                (`deliveries`); for such plans, and no others.
 
         Returns:
-            By name, outputs that are opened, float64, and new handles of those that the servers keep; both of the last
-            step. They are the caller's to delete. There are none after an error.
+            By name, outputs that are opened to this client, float64, and new handles of those that the servers keep;
+            both of the last step. They are the caller's to delete. There are none after an error.
 
         Raises:
             InputError: inputs that do not fit the plan.
             HandleNotFound: shares that are gone; share them again.
+            SecurityError: an owner's policy does not allow it; says what it allows, and what to do.
             PeerLost, DeadlineExceeded, ServerUnavailable: naming the server. The cluster stays usable.
         """
 
@@ -164,6 +170,42 @@ class Cluster(ABC):
         """Removes what was saved under a name; without effect when there is nothing."""
 
     @abstractmethod
+    def names(self, others: bool = False) -> list[Named]:
+        """What this client has saved under names; with `others`, what others have saved and let it use."""
+
+    @abstractmethod
+    def set_policy(self, name: str, policy: Policy) -> None:
+        """Puts another policy on what this client saved under a name, for jobs from now on, on all that was made of it.
+
+        Raises:
+            HandleNotFound: nothing was ever saved under it.
+        """
+
+    @abstractmethod
+    def deliveries(self) -> list[Delivery]:
+        """What others' jobs have opened to this client, oldest first; servers keep it for a week, in memory."""
+
+    @abstractmethod
+    def receive(self, delivery: Delivery) -> dict[str, np.ndarray]:
+        """One of these, by output name, float64; the servers forget it.
+
+        Raises:
+            HandleNotFound: received before, or lost.
+        """
+
+    @abstractmethod
+    def plan_text(self, digest: str) -> str:
+        """The text of a plan that somebody has prepared on the servers, the same on all.
+
+        Raises:
+            HandleNotFound: no plan with this digest is prepared.
+        """
+
+    @abstractmethod
+    def audit(self, seen: Mapping[str, Head] | None = None) -> list[Log]:
+        """The servers' audit logs, verified; `seen` are their ends as they were before, by server."""
+
+    @abstractmethod
     def close(self) -> None:
         """Ends the connection; idempotent."""
 
@@ -190,10 +232,10 @@ ACTIVE: Active[Cluster] = Active()
 
 
 def decoded(plan: Plan, opened: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Ring elements of the outputs that are opened as real numbers."""
+    """Ring elements of the outputs that are opened to this client as real numbers."""
     return {
         item.name: fixedpoint.decode(opened[item.name], plan.types[item.value].fraction)
-        for item in plan.outputs if item.receivers
+        for item in plan.outputs if item.name in opened
     }  # fmt: skip
 
 

@@ -44,6 +44,7 @@ class Inputs:
         item: id of the item of stock that is used up; then `secret` has words of the batch without seeds.
         ahead: whether the job makes an item of stock.
         seeds: of such a job: by name, of the masks of the batch to come.
+        delivery: name of what receivers other than the client get.
     """
 
     secret: Mapping[str, Handle | Inline] = field(repr=False)
@@ -54,6 +55,7 @@ class Inputs:
     item: bytes = b""
     ahead: bool = False
     seeds: Mapping[str, tuple[bytes, bytes]] = field(default_factory=dict, repr=False)
+    delivery: str = ""
 
 
 @dataclass
@@ -182,8 +184,9 @@ def _watch(tasks: list[futures.Future], parts: list[_Part], on_step: OnStep) -> 
 def _requests(party: int, job: bytes, plan: Plan, inputs: Inputs, seconds: float) -> Iterator[wire.RunRequest]:
     """A party's messages: what is small goes in the first."""
     request = wire.RunRequest(
-        job=job, digest=plan.digest, seconds=seconds, steps=inputs.steps, item=inputs.item, ahead=inputs.ahead
-    )
+        job=job, digest=plan.digest, seconds=seconds, steps=inputs.steps, item=inputs.item, ahead=inputs.ahead,
+        delivery=inputs.delivery,
+    )  # fmt: skip
     for index, item in enumerate(plan.outputs):
         if item.name in inputs.kept:
             request.kept.add(output=index, handle=inputs.kept[item.name].id)

@@ -3,25 +3,41 @@
 import secrets
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from private_keras.cluster.audit import Head, Log
+from private_keras.cluster.delivery import Delivery
 from private_keras.cluster.display import Facts
 from private_keras.cluster.handle import Handle, Stats, Traffic
 from private_keras.cluster.interface import ACTIVE, OWNER_ONLY, RUN_SECONDS, Cluster, decoded, kept_handles
 from private_keras.cluster.loop import Given, Loop, Rows, bind
+from private_keras.cluster.named import Named, Tensor
 from private_keras.cluster.putting import Column, Progress, check_columns, encoded
 from private_keras.cluster.saving import check_save
 from private_keras.cluster.stock import Item, content
-from private_keras.errors import ClusterError, DeadlineExceeded, HandleNotFound, InputError
+from private_keras.errors import ClusterError, DeadlineExceeded, HandleNotFound, InputError, UnsupportedError
 from private_keras.plan.plan import Plan
 from private_keras.protocols.simulate import Simulate, SimulatedShare
 from private_keras.ring import default_kernel, fixedpoint
 from private_keras.server import limits
 from private_keras.server.execute import Program
+from private_keras.server.identity import LOCAL
 from private_keras.server.loop import Feed, TakeRows, paced, run_steps
+from private_keras.server.plans import CLIENT
 from private_keras.server.policy import Policy
 from private_keras.server.storage import check_name
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """What is kept under a name."""
+
+    tensors: dict[str, tuple[Handle, np.ndarray]]
+    about: str
+    policy: Policy
+    created: float = field(default_factory=time.time)
 
 
 class SimulatedCluster(Cluster):
@@ -37,7 +53,7 @@ class SimulatedCluster(Cluster):
         self._kernel = default_kernel()
         self._incarnation = secrets.token_hex(8)
         self._stored: dict[bytes, np.ndarray] = {}
-        self._saved: dict[str, tuple[dict[str, tuple[Handle, np.ndarray]], str]] = {}
+        self._saved: dict[str, _Saved] = {}
         self._programs: dict[str, Program] = {}
         self._closed = False
 
@@ -62,8 +78,14 @@ class SimulatedCluster(Cluster):
 
     def run(
         self, plan: Plan, inputs: Mapping[str, Given], deadline: float = RUN_SECONDS, loop: Loop | None = None,
-        item: Item | None = None,
+        item: Item | None = None, delivery: str = "",
     ) -> dict[str, np.ndarray | Handle]:
+        others = {receiver for output in plan.outputs for receiver in output.receivers} - {CLIENT, LOCAL}
+        if others or delivery:
+            raise UnsupportedError(
+                f"plan {plan.name!r} opens results to {', '.join(sorted(others)) or 'nobody else'}, and a simulated "
+                "cluster has nobody beside this client: connect to servers for results to others"
+            )
         if not deadline > 0:
             raise InputError(f"expected a deadline in seconds. Received: {deadline}")
         incarnation = self.incarnation
@@ -130,7 +152,8 @@ class SimulatedCluster(Cluster):
         self, name: str, handles: Mapping[str, Handle], about: str = "", policy: Policy = OWNER_ONLY
     ) -> None:
         check_save(name, handles, about, self.incarnation)
-        self._saved[name] = {label: (handle, self._held(handle)) for label, handle in handles.items()}, about
+        tensors = {label: (handle, self._held(handle)) for label, handle in handles.items()}
+        self._saved[name] = _Saved(tensors, about, policy)
 
     def put(
         self, name: str, columns: Mapping[str, Column], about: str = "", policy: Policy = OWNER_ONLY,
@@ -148,19 +171,19 @@ class SimulatedCluster(Cluster):
                     progress(done, total)
             handle = Handle(label, column.shape, column.fraction, incarnation, b"", "", column.dtype)
             tensors[label] = handle, np.concatenate(parts).reshape(column.shape)
-        self._saved[name] = tensors, about
+        self._saved[name] = _Saved(tensors, about, policy)
 
     def load(self, name: str, owner: str | None = None) -> tuple[dict[str, Handle], str]:
         incarnation = self.incarnation
         if check_name(name) not in self._saved or owner is not None:
             raise HandleNotFound(f"no shares are saved as {name!r} on this cluster that this client may use")
-        tensors, about = self._saved[name]
+        saved = self._saved[name]
         result = {}
-        for label, (handle, elements) in tensors.items():
+        for label, (handle, elements) in saved.tensors.items():
             new = secrets.token_bytes(16)
             result[label] = Handle(label, handle.shape, handle.fraction, incarnation, new, "", handle.dtype)
             self._stored[result[label].id] = elements
-        return result, about
+        return result, saved.about
 
     def saved(self) -> list[str]:
         self.incarnation  # noqa: B018  raises when closed
@@ -169,6 +192,37 @@ class SimulatedCluster(Cluster):
     def forget(self, name: str) -> None:
         self.incarnation  # noqa: B018  raises when closed
         self._saved.pop(check_name(name), None)
+
+    def names(self, others: bool = False) -> list[Named]:
+        self.incarnation  # noqa: B018  raises when closed
+        found = []
+        for name, saved in sorted(self._saved.items()) if not others else ():
+            entries = tuple(Tensor(label, h.shape, h.fraction, h.dtype) for label, (h, _) in saved.tensors.items())
+            size = sum(elements.nbytes for _, elements in saved.tensors.values())
+            found.append(Named(LOCAL, name, entries, saved.policy, size, saved.created))
+        return found
+
+    def set_policy(self, name: str, policy: Policy) -> None:
+        self.incarnation  # noqa: B018  raises when closed
+        if check_name(name) not in self._saved:
+            raise HandleNotFound(f"no shares are saved as {name!r} on this cluster")
+        self._saved[name] = replace(self._saved[name], policy=policy)
+
+    def deliveries(self) -> list[Delivery]:
+        self.incarnation  # noqa: B018  raises when closed
+        return []
+
+    def receive(self, delivery: Delivery) -> dict[str, np.ndarray]:
+        raise HandleNotFound(f"the result {delivery} is not on this cluster")
+
+    def plan_text(self, digest: str) -> str:
+        program = self._programs.get(digest.removeprefix("sha256:"))
+        if program is None:
+            raise HandleNotFound(f"no plan with digest {digest[:23]!r} was run on this cluster")
+        return program.plan.to_json()
+
+    def audit(self, seen: Mapping[str, Head] | None = None) -> list[Log]:
+        raise UnsupportedError("a simulated cluster has no servers that keep a log: connect to servers for it")
 
     def _facts(self) -> Facts:
         state = "closed" if self._closed else "in this process, without secrecy"

@@ -1,12 +1,12 @@
 """What a client announces and sends for a job, checked against the plan before memory is taken for it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from private_keras.errors import InputError
+from private_keras.errors import HandleNotFound, InputError
 from private_keras.plan.limits import MAX_FRACTION
 from private_keras.plan.plan import Plan
 from private_keras.plan.records import PlanInput
@@ -15,10 +15,12 @@ from private_keras.server import limits
 from private_keras.server.execute.account import ahead_bytes
 from private_keras.server.jobs import Job
 from private_keras.server.material import WORD, Material, Receiver, Stored, masks, seed_bytes, stored_bytes
+from private_keras.server.oversight import Judge
 from private_keras.server.plans import Prepared
 from private_keras.server.schedule import INDEX, Schedule, Table
 from private_keras.server.stock import Item
 from private_keras.server.store import Room, Store
+from private_keras.server.terms import Terms
 from private_keras.server.wire import messages_pb2 as wire
 
 
@@ -29,6 +31,7 @@ class Collected:
     Attributes:
         material: by name, of every secret input; of one that takes rows, the tensor that they are taken of.
         room: what the job took of the store, from which it may keep results.
+        terms: by output name, what kept results come from.
         item: what was made ahead for this job, if anything was.
         seeds: of a job that is made ahead: by name, of this party's masks of the batch to come.
         dealt: of such a job: bytes that the helper will deal.
@@ -37,6 +40,7 @@ class Collected:
     schedule: Schedule
     material: dict[str, Stored] = field(repr=False)
     room: Room
+    terms: Mapping[str, Terms] = field(default_factory=dict)
     item: Item | None = None
     seeds: dict[str, bytes] = field(default_factory=dict, repr=False)
     dealt: int = 0
@@ -53,11 +57,12 @@ class Collector:
     @contextmanager
     def collect(
         self, job: Job, prepared: Prepared, first: wire.RunRequest, rest: Iterator[wire.RunRequest],
-        stocked: Item | None = None,
+        judge: Judge, stocked: Item | None = None,
     ) -> Iterator[Collected]:
         """Inputs, from the store or from the call itself; their memory is given back at the end.
 
         Args:
+            judge: looks at what stored inputs come from, before any is read, and at the whole job at the end.
             stocked: the item of stock that the job has taken.
 
         Room for what the run itself holds, and for what it will keep, is taken from the store's quota as well, so that
@@ -67,7 +72,7 @@ class Collector:
             ClusterError: no room for the run beside what is stored.
             InputError: inputs that are missing, unknown, or of another size than the plan says.
             HandleNotFound: a handle that this server does not have for this identity.
-            SecurityError: results under handles that are taken.
+            SecurityError: results under handles that are taken, or a job that an owner's policy does not allow.
         """
         plan = prepared.program.plan
         if not 1 <= first.steps <= limits.MAX_LOOP_STEPS:
@@ -81,9 +86,16 @@ class Collector:
         for item in first.inputs:
             _check(item, specs[item.name], first.steps, carried)
         seeds = self._seeds(first, kept, stocked)
+        held = {
+            item.name: self._store.held(item.handle, job.owner, f"input {item.name!r}")
+            for item in first.inputs if item.handle
+        }  # fmt: skip
+        rows = frozenset(item.name for item in first.inputs if item.rows or not (item.handle or item.values))
+        terms = judge.inputs({name: terms for name, (_, terms) in held.items()}, rows, first.steps)
         found = {
-            item.name: self._stored(job, item, specs[item.name], first.ahead) for item in first.inputs if item.handle
-        }
+            item.name: self._stored(job, item, specs[item.name], first.ahead, held[item.name][0])
+            for item in first.inputs if item.handle
+        }  # fmt: skip
         shares = [specs[item.name].type.size for item in first.inputs if not item.handle and not item.values]
         # Rows are copied at each step; what is carried is held beside what it came from.
         shares += [specs[item.name].type.size for item in first.inputs if item.rows or item.name in carried]
@@ -120,7 +132,8 @@ class Collector:
                     schedule.rows[item.name] = _below(receiver.finish(), rows, item.name)
             if stocked is not None:
                 stocked.check(schedule, found)
-            yield Collected(schedule, found, room, stocked, seeds, dealt)
+            judge.begin(schedule)
+            yield Collected(schedule, found, room, terms, stocked, seeds, dealt)
 
     def _seeds(self, first: wire.RunRequest, kept: dict[str, bytes], stocked: Item | None) -> dict[str, bytes]:
         """By name, the seeds of the batch's masks where they come ahead of the batch, or have come."""
@@ -154,9 +167,8 @@ class Collector:
         self._store.check_free([item.handle for item in first.kept])
         return {outputs[item.output].name: item.handle for item in first.kept}
 
-    def _stored(self, job: Job, item: wire.Input, spec: PlanInput, ahead: bool) -> Stored:
-        material = self._store.get(item.handle, job.owner, f"input {item.name!r}")
-        size, of = material.size, spec.type.size
+    def _stored(self, job: Job, item: wire.Input, spec: PlanInput, ahead: bool, material: Stored) -> Stored:
+        what, size, of = f"input {item.name!r}", material.size, spec.type.size
         if item.rows:
             of //= spec.type.shape[0]
             if size % of:
@@ -168,10 +180,12 @@ class Collector:
                 f"input {item.name!r}: expected shape {spec.type.shape} with {of} elements. "
                 f"Received: shares of {size} elements"
             )
-        elif ahead and self._party == 0:
-            return self._store.with_difference(item.handle, job.owner, f"input {item.name!r}")
         else:
-            return self._store.whole(item.handle, job.owner, f"input {item.name!r}")
+            take = self._store.with_difference if ahead and self._party == 0 else self._store.whole
+            whole = take(item.handle, job.owner, what)
+            if whole.token is not material.token:  # the handle is another tensor's by now, of other terms
+                raise HandleNotFound(f"the shares of {what} were deleted while the job began; share them again")
+            return whole
         return material
 
     def _receiver(self, item: wire.Input, spec: PlanInput, steps: int, seeds: bytes) -> Receiver | Table | None:

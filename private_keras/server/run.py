@@ -22,6 +22,7 @@ from private_keras.server.loop import Feed, TakeRows, paced, run_steps
 from private_keras.server.material import WORD, Material, Stored
 from private_keras.server.stock import Item, Stock
 from private_keras.server.store import Kept, Store
+from private_keras.server.terms import Terms
 from private_keras.server.wire import messages_pb2 as wire
 from private_keras.transport.frames import GaveUp
 
@@ -35,7 +36,6 @@ class Outcome:
 
     Attributes:
         kept: handles of what is in the store now, or the id of what is in the stock.
-        sent: payload bytes to each party; `received`: from all.
         stored: bytes of the item of stock that was made.
     """
 
@@ -43,7 +43,6 @@ class Outcome:
     kept: list[bytes]
     rounds: int
     sent: list[int]
-    received: int
     seconds: float
     stored: int = 0
 
@@ -81,15 +80,18 @@ class Runner:
             kept = protocol.keep(*(shares[name] for name in given.schedule.kept))
             if given.item is not None:
                 protocol.finish()
-        rounds, sent, received = traffic.taken()
+        rounds, sent = traffic.taken()
         draws = {peer: protocol.draws[peer] for peer in lanes.channels}
         lanes.finish(draws, _needed(draws, contributions, bool(kept)))
         job.check()
         parts = [Material(*(None if part is None else _sealed(part) for part in pair)) for pair in kept]
         handles = list(given.schedule.kept.values())
-        items = [Kept(handle, part, part.nbytes) for handle, part in zip(handles, parts, strict=True)]
+        terms = [given.terms.get(name, Terms()) for name in given.schedule.kept]
+        items = [
+            Kept(handle, part, part.nbytes, of) for handle, part, of in zip(handles, parts, terms, strict=True)
+        ]  # fmt: skip
         self._store.put(job.owner, items, given.room)
-        return Outcome(contributions, handles, rounds, sent, received, time.monotonic() - began)
+        return Outcome(contributions, handles, rounds, sent, time.monotonic() - began)
 
     def make(self, job: Job, program: Program, given: Collected) -> Generator[int, None, Outcome]:
         """Makes an item of stock for a job to come, under this job's id; yields as `run` does.
@@ -102,7 +104,7 @@ class Runner:
             feed = _feed(walk, program.plan, given)
             yield from paced(run_steps(program, walk, feed, lambda index, step: job.check()))
             supply = walk.supply() if isinstance(walk, trio.Ahead) else None
-        rounds, sent, received = traffic.taken()
+        rounds, sent = traffic.taken()
         lanes.finish(walk.draws, list(walk.draws))
         job.check()
         stored_bytes = 0
@@ -114,7 +116,7 @@ class Runner:
             self._stock.put(item, given.room)
             stored_bytes = item.nbytes
         seconds = time.monotonic() - began
-        return Outcome({}, [job.id], rounds, sent, received, seconds, stored_bytes)
+        return Outcome({}, [job.id], rounds, sent, seconds, stored_bytes)
 
     def _protocol(self, lanes: JobLanes, given: Collected) -> Protocol:
         if given.item is None:
@@ -151,18 +153,15 @@ class _Meter:
     def __init__(self, lanes: JobLanes, parties: int):
         self._channels = lanes.channels
         self._parties = parties
-        self._before = {
-            peer: (c.traffic.sent, c.traffic.rounds, c.traffic.received) for peer, c in self._channels.items()
-        }
+        self._before = {peer: (c.traffic.sent, c.traffic.rounds) for peer, c in self._channels.items()}
 
-    def taken(self) -> tuple[int, list[int], int]:
-        """Rounds, payload bytes to each party, and from all."""
+    def taken(self) -> tuple[int, list[int]]:
+        """Rounds, and payload bytes to each party."""
         sent = [0] * self._parties
         for peer, channel in self._channels.items():
             sent[peer] = channel.traffic.sent - self._before[peer][0]
         rounds = max(channel.traffic.rounds - self._before[peer][1] for peer, channel in self._channels.items())
-        received = sum(channel.traffic.received - self._before[peer][2] for peer, channel in self._channels.items())
-        return rounds, sent, received
+        return rounds, sent
 
 
 def _needed(draws: dict[int, int], contributions: dict[str, np.ndarray], kept: bool) -> list[int]:

@@ -14,6 +14,7 @@ from private_keras.server.catalogue import COMMITTED, Row
 from private_keras.server.entries import SavedTensor, checked
 from private_keras.server.mapped import HANDLE_BYTES
 from private_keras.server.material import Stored, stored_bytes
+from private_keras.server.oversight import Oversight
 from private_keras.server.policy import Policy
 from private_keras.server.sealed import Writer, sealed_bytes
 from private_keras.server.storage import NONCE_BYTES, Generation, Storage, check_name
@@ -39,8 +40,9 @@ def pieces(make: Callable[..., Message], first: dict[str, Any], entries: list[wi
 class Saving:
     """Answers clients; `identity` is who calls."""
 
-    def __init__(self, storage: Storage, store: Store, party: int, kernel: Kernel):
+    def __init__(self, storage: Storage, store: Store, party: int, kernel: Kernel, oversight: Oversight):
         self._storage = storage
+        self._oversight = oversight
         self._store = store
         self._party = party
         self._kernel = kernel
@@ -52,19 +54,19 @@ class Saving:
         for request in itertools.chain((first,), rest):
             for entry in request.entries:
                 item = _tensor(entry)
-                part = self._store.get(entry.handle, identity, repr(item.label))
+                part, terms = self._store.held(entry.handle, identity, repr(item.label))
                 if part.size != item.size:
                     raise InputError(
                         f"{item.label!r}: expected shape {item.shape} with {item.size} elements. "
                         f"Received: shares of {part.size} elements"
                     )
-                terms = self._store.terms(entry.handle, identity, repr(item.label))
                 head.add(replace(item, seeded=part.seeded, terms=terms))
                 parts.append(part)
         with head.writing(self._storage) as writer:
             for part in parts:
                 for piece in part.pieces():
                     writer.feed(piece)
+        self._log("save", first.snapshot, identity, policy=head.policy.to_json())
         return wire.SaveReply()
 
     def put(self, first: wire.PutRequest, rest: Iterator[wire.PutRequest], identity: str) -> wire.PutReply:
@@ -87,11 +89,13 @@ class Saving:
                 request = next(rest, None)
                 if request is not None and request.entries:
                     raise InputError("expected all tensors before their material. Received: one between")
+        self._log("put", first.snapshot, identity, policy=head.policy.to_json())
         return wire.PutReply(stored=stored)
 
     def commit(self, request: wire.CommitRequest, identity: str) -> wire.CommitReply:
         """Makes what was written loadable."""
         self._storage.commit(identity, _generation(request.snapshot))
+        self._log("commit", request.snapshot, identity)
         return wire.CommitReply()
 
     def saved(self, request: wire.SavedRequest, identity: str) -> Iterator[wire.SavedReply]:
@@ -114,17 +118,22 @@ class Saving:
         """
         if len(request.base) != limits.ID_BYTES:
             raise InputError(f"expected {limits.ID_BYTES} random bytes for the handles. Received: {len(request.base)}")
-        if request.snapshot.owner not in ("", identity):
-            raise HandleNotFound(f"no shares are saved as {request.snapshot.name!r} that this identity may use")
-        opened = self._storage.opened(identity, _generation(request.snapshot))
-        entries = opened.row.entries
+        owner, generation = request.snapshot.owner or identity, _generation(request.snapshot)
+        if not self._oversight.may_load(generation.of(owner), identity):
+            # As for a name that does not exist.
+            raise HandleNotFound(f"no shares are saved as {generation.name!r} on this server that {identity} may use")
+        opened = self._storage.opened(owner, generation)
+        entries, source = opened.row.entries, opened.row.source
+        if owner != identity:
+            self._oversight.audit.write("load", [identity, owner], caller=identity, source=str(source))
         handles = [loaded_handle(request.base, index) for index in range(len(entries))]
         self._store.check_free(handles)
         sizes = [_resident_bytes(self._party, entry.size) for entry in entries]
         with self._store.room(sum(sizes), identity) as room:
             items = []
             for handle, part, size, entry in zip(handles, opened.tensors(self._kernel), sizes, entries, strict=True):
-                items.append(Kept(handle, part if size == HANDLE_BYTES else part.whole(), size, entry.terms))
+                terms = entry.terms if owner == identity else entry.terms.loaded(source)
+                items.append(Kept(handle, part if size == HANDLE_BYTES else part.whole(), size, terms))
             self._store.put(identity, items, room)
         said = [wire.Entry(label=e.label, shape=e.shape, fraction=e.fraction, dtype=e.dtype) for e in entries]
         try:
@@ -136,7 +145,15 @@ class Saving:
     def forget(self, request: wire.ForgetRequest, identity: str) -> wire.ForgetReply:
         """Removes saved shares of the caller."""
         generations = [_generation(snapshot) for snapshot in request.snapshots]
-        return wire.ForgetReply(forgotten=self._storage.forget(identity, generations))
+        forgotten = self._storage.forget(identity, generations)
+        for snapshot in request.snapshots if forgotten else ():
+            self._log("forget", snapshot, identity)
+        return wire.ForgetReply(forgotten=forgotten)
+
+    def _log(self, event: str, snapshot: wire.Snapshot, identity: str, **facts: str) -> None:
+        self._oversight.audit.write(
+            event, [identity], caller=identity, name=snapshot.name, number=snapshot.number, **facts
+        )  # fmt: skip
 
 
 class _Head:
@@ -150,7 +167,7 @@ class _Head:
         if len(first.about.encode()) > limits.ABOUT_BYTES:
             raise InputError(f"expected a description of at most {limits.ABOUT_BYTES} bytes. Received: more")
         self._about = first.about
-        self._policy = Policy.from_json(first.policy)
+        self.policy = Policy.from_json(first.policy)
         self._entries: dict[str, SavedTensor] = {}
 
     def add(self, item: SavedTensor) -> None:
@@ -166,7 +183,7 @@ class _Head:
         """The file that all of them go to."""
         if not self._entries:
             raise InputError("expected at least one tensor to save. Received: none")
-        return storage.writing(self._owner, self._generation, self._about, self._entries.values(), self._policy)
+        return storage.writing(self._owner, self._generation, self._about, self._entries.values(), self.policy)
 
 
 def _resident_bytes(party: int, elements: int) -> int:

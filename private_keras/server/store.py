@@ -149,9 +149,10 @@ class Store:
         """
         return self._entry(handle, owner, what).material
 
-    def terms(self, handle: bytes, owner: str, what: str) -> Terms:
-        """What the owner's tensor comes from; errors as in `get`."""
-        return self._entry(handle, owner, what).terms
+    def held(self, handle: bytes, owner: str, what: str) -> tuple[Stored, Terms]:
+        """The owner's material and what it comes from, of one and the same tensor; errors as in `get`."""
+        entry = self._entry(handle, owner, what)
+        return entry.material, entry.terms
 
     def _entry(self, handle: bytes, owner: str, what: str) -> _Entry:
         with self._lock:

@@ -1,0 +1,82 @@
+"""What is kept under names on all servers of a cluster, as a client may know it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from private_keras.server.policy import Policy
+from private_keras.server.terms import Source
+from private_keras.server.wire import messages_pb2 as wire
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor among those under a name.
+
+    Attributes:
+        label: its name among them.
+        fraction: fractional bits.
+        dtype: as its owner had it; empty where nobody said.
+    """
+
+    label: str
+    shape: tuple[int, ...]
+    fraction: int
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Named:
+    """Shares under a name.
+
+    Attributes:
+        policy: of one's own; None of those of others.
+        bytes: on the disk of the server that takes most.
+        created: seconds since 1970, by a server's clock.
+    """
+
+    owner: str
+    name: str
+    entries: tuple[Tensor, ...]
+    policy: Policy | None
+    bytes: int
+    created: float
+
+    def __str__(self) -> str:
+        return f"{self.owner}/{self.name}"
+
+
+def named(told: Sequence[Mapping[Source, wire.Found]], others: bool) -> list[Named]:
+    """The newest generation of each name that all servers have.
+
+    Args:
+        told: what each server says.
+        others: whether these are names of others.
+    """
+    common = {source for source, found in told[0].items() if all(_committed(each, source) for each in told)}
+    newest: dict[tuple[str, str], Source] = {}
+    for source in sorted(common):
+        newest[source.owner, source.name] = source
+    result = []
+    for source in newest.values():
+        found = told[0][source]
+        entries = tuple(Tensor(e.label, tuple(e.shape), e.fraction, e.dtype) for e in found.entries)
+        policy = None if others else Policy.from_json(found.policy)
+        most = max(each[source].bytes for each in told)
+        result.append(Named(source.owner, source.name, entries, policy, most, found.created))
+    return result
+
+
+def _committed(told: Mapping[Source, wire.Found], source: Source) -> bool:
+    return source in told and told[source].committed
+
+
+def as_table(rows: Iterable[Named]) -> str:
+    """For people."""
+    lines = []
+    for row in rows:
+        tensors = ", ".join(f"{e.label} {e.dtype or 'real'}{list(e.shape)}" for e in row.entries[:4])
+        more = f" and {len(row.entries) - 4} more" if len(row.entries) > 4 else ""
+        lines.append(f"{row}  {tensors}{more}  {row.bytes:,} bytes")
+        if row.policy is not None:
+            lines.append(f"    policy: {row.policy.to_json()}")
+    return "\n".join(lines) or "none"

@@ -1,0 +1,254 @@
+"""Owners, users and receivers of one cluster, over TLS: servers hold to policies, results go where they may."""
+
+import json
+
+import numpy as np
+import pytest
+
+from private_keras.cluster import NetworkCluster, Rows
+from private_keras.errors import HandleNotFound, InputError, SecurityError
+from private_keras.plan.builder import PlanBuilder
+from private_keras.server.config import read_config
+from private_keras.server.policy import Policy
+from tests.clusters import TlsServers
+
+F = 18
+PARTIES = ("hospital", "analyst", "receiver", "maker")
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory):
+    with TlsServers(tmp_path_factory.mktemp("policies"), PARTIES, storage=True) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def parties(servers):
+    clusters = {name: NetworkCluster(read_config(servers.config), name) for name in PARTIES}
+    for cluster in clusters.values():
+        cluster.connect(20)
+    yield clusters
+    for cluster in clusters.values():
+        cluster.close()
+
+
+def layer(receivers=("client",), kind="predict", owner="hospital", rows=6, value="layer"):
+    b = PlanBuilder()
+    b.input("x", (rows, 4), F, owner)
+    b.input("w", (4, 2), F, "client")
+    y = b.add("truncate", b.add("matmul", "x", "w"), bits=F)
+    if value == "mean":
+        y = b.add("reduce_sum", y, axes=[0])
+    b.output("x" if value == "raw" else y, "y", list(receivers))
+    return b.build(f"{value} of patients", kind)
+
+
+X = np.random.default_rng(3).normal(size=(6, 4))
+W = np.random.default_rng(4).normal(size=(4, 2))
+
+
+def share(parties, name, **policy):
+    hospital = parties["hospital"]
+    handle = hospital.share(X, F, name)
+    hospital.save(name, {"x": handle}, policy=Policy(**{"use": ["analyst"], "plans": ["predict"], **policy}))
+    hospital.delete(handle)
+
+
+def load(parties, name, who="analyst"):
+    return parties[who].load(name, "hospital")[0]["x"]
+
+
+def test_what_a_policy_allows(parties):
+    share(parties, "a", reveal_to=["analyst"])
+    x = load(parties, "a")
+    y = parties["analyst"].run(layer(), {"x": x, "w": W})["y"]
+    np.testing.assert_allclose(y, X @ W, atol=1e-4)
+    with pytest.raises(SecurityError, match=r"server\d: hospital/a: its policy allows predict. Asked: plan"):
+        parties["analyst"].run(layer(kind="evaluate", value="mean"), {"x": x, "w": W})
+    with pytest.raises(SecurityError, match="of kind 'reveal'"):
+        parties["analyst"].run(layer(kind="reveal", value="raw"), {"x": x, "w": W})
+
+
+def test_others_have_no_names_and_no_handles(parties):
+    share(parties, "b", reveal_to=["analyst"])
+    assert "hospital/b" in map(str, parties["analyst"].names(others=True))
+    assert "hospital/b" not in map(str, parties["maker"].names(others=True))
+    (own,) = [n for n in parties["hospital"].names() if n.name == "b"]
+    assert own.policy.use == ("analyst",) and own.entries[0].shape == (6, 4) and own.bytes > 0
+    (seen,) = [n for n in parties["analyst"].names(others=True) if n.name == "b"]
+    assert seen.policy is None
+    with pytest.raises(HandleNotFound) as missing:
+        load(parties, "nothing", "maker")
+    with pytest.raises(HandleNotFound) as forbidden:
+        load(parties, "b", "maker")
+    assert str(missing.value).replace("nothing", "b") == str(forbidden.value)
+
+
+def test_results_for_a_receiver_go_to_it_alone(parties):
+    share(parties, "c", reveal_to=["receiver"])
+    x = load(parties, "c")
+    made = layer(receivers=["receiver"])
+    assert parties["analyst"].run(made, {"x": x, "w": W}, delivery="scores") == {}
+    assert not parties["analyst"].deliveries() and not parties["hospital"].deliveries()
+    (found,) = parties["receiver"].deliveries()
+    assert str(found) == "analyst/scores" and found.digest == made.digest and found.outputs == (("y", (6, 2), F),)
+    for name in ("analyst", "hospital", "maker"):
+        with pytest.raises(HandleNotFound):
+            parties[name].receive(found)
+    np.testing.assert_allclose(parties["receiver"].receive(found)["y"], X @ W, atol=1e-4)
+    with pytest.raises(HandleNotFound, match="received before"):
+        parties["receiver"].receive(found)
+    assert not parties["receiver"].deliveries()
+
+
+def test_to_both_the_client_and_a_receiver(parties):
+    b = PlanBuilder()
+    b.input("x", (2, 2), F, "client")
+    b.output("x", "mine", ["client"])
+    b.output(b.add("relu", "x"), "ours", ["client", "receiver"])
+    b.output(b.add("abs", "x"), "theirs", ["receiver"])
+    x = np.array([[1.0, -2.0], [-3.0, 4.0]])
+    opened = parties["analyst"].run(b.build("p", "compute"), {"x": x}, delivery="both")
+    assert sorted(opened) == ["mine", "ours"] and opened["ours"].tolist() == [[1, 0], [0, 4]]
+    (found,) = parties["receiver"].deliveries()
+    result = parties["receiver"].receive(found)
+    assert {n: v.tolist() for n, v in result.items()} == {"ours": [[1, 0], [0, 4]], "theirs": [[1, 2], [3, 4]]}
+
+
+def test_deliveries_need_a_name_and_a_receiver_of_the_cluster(parties):
+    with pytest.raises(InputError, match="expected a name for the delivery"):
+        parties["analyst"].run(layer(["receiver"], owner="client"), {"x": X, "w": W})
+    with pytest.raises(InputError, match="expected no name for the delivery"):
+        parties["analyst"].run(layer(owner="client"), {"x": X, "w": W}, delivery="scores")
+    with pytest.raises(SecurityError, match="no receiver of that name"):
+        parties["analyst"].run(layer(["stranger"], owner="client"), {"x": X, "w": W}, delivery="scores")
+
+
+def test_policies_change(parties):
+    share(parties, "d")
+    x = load(parties, "d")
+    with pytest.raises(SecurityError, match="opened to none"):
+        parties["analyst"].run(layer(), {"x": x, "w": W})
+    policy = Policy(use=["analyst"], plans=["predict"], reveal_to=["analyst"])
+    parties["hospital"].set_policy("d", policy)
+    parties["analyst"].run(layer(), {"x": x, "w": W})
+    with pytest.raises(HandleNotFound):
+        parties["analyst"].set_policy("d", policy)
+    parties["hospital"].set_policy("d", Policy())
+    with pytest.raises(SecurityError, match="does not let you use them"):
+        parties["analyst"].run(layer(), {"x": x, "w": W})
+    parties["hospital"].forget("d")  # what was loaded before stays under its policy
+    with pytest.raises(SecurityError, match="does not let you use them"):
+        parties["analyst"].run(layer(), {"x": x, "w": W})
+
+
+def test_uses(parties):
+    share(parties, "e", reveal_to=["analyst"], uses=2)
+    x = load(parties, "e")
+    for _ in range(2):
+        parties["analyst"].run(layer(), {"x": x, "w": W})
+    with pytest.raises(SecurityError, match="hospital/e: used 2 times"):
+        parties["analyst"].run(layer(), {"x": load(parties, "e"), "w": W})
+
+
+def test_kept_results_stay_under_the_policy_through_saving_and_loading(parties):
+    share(parties, "f", plans=["fit", "evaluate"], reveal_to=["analyst"])
+    analyst = parties["analyst"]
+    rows = Rows(load(parties, "f"), np.arange(6)[None])
+    kept = analyst.run(layer([], "train", value="mean"), {"x": rows, "w": W})["y"]
+    analyst.save("means", {"y": kept})
+    again = analyst.load("means")[0]["y"]
+    b = PlanBuilder()
+    b.output(b.input("y", (2,), F, "client"), "y", ["client"])
+    opening = b.build("opening", "reveal")
+    np.testing.assert_allclose(analyst.run(opening, {"y": again})["y"], (X @ W).sum(0), atol=1e-3)
+    parties["hospital"].set_policy("f", Policy())
+    for handle in (kept, again):
+        with pytest.raises(SecurityError, match="hospital/f: its policy does not let you"):
+            analyst.run(opening, {"y": handle})
+    copy = load_copy(parties)
+    with pytest.raises(SecurityError, match="hospital/g"):
+        analyst.run(opening_of(4), {"y": copy})
+
+
+def load_copy(parties):
+    """The data themselves, under a name of the analyst's."""
+    share(parties, "g", plans=["predict"], reveal_to=["analyst"])
+    analyst = parties["analyst"]
+    analyst.save("copy", {"x": load(parties, "g")})
+    return analyst.load("copy")[0]["x"]
+
+
+def opening_of(columns):
+    b = PlanBuilder()
+    b.output(b.input("y", (6, columns), F, "client"), "y", ["client"])
+    return b.build("opening", "reveal")
+
+
+def test_stock_is_no_way_round(parties):
+    share(parties, "h", reveal_to=["analyst"], uses=1)
+    b = PlanBuilder()
+    b.input("x", (2, 6), F, "client")
+    b.input("w", (6, 4), F, "hospital")
+    b.output(b.add("truncate", b.add("matmul", "x", "w"), bits=F), "y", ["client"])
+    made = b.build("ahead", "predict")
+    analyst, w, batch = parties["analyst"], load(parties, "h"), np.ones((2, 6))
+    items = [analyst.prepare(made, {"w": w}) for _ in range(3)]
+    analyst.run(made, {"w": w, "x": batch}, item=items[0])
+    with pytest.raises(SecurityError, match="hospital/h: used 1 times"):
+        analyst.run(made, {"w": w, "x": batch}, item=items[1])
+    parties["hospital"].set_policy("h", Policy(use=["analyst"], plans=["evaluate"], reveal_to=["analyst"]))
+    with pytest.raises(SecurityError, match="hospital/h: its policy allows evaluate"):
+        analyst.run(made, {"w": w, "x": batch}, item=items[2])
+    with pytest.raises(SecurityError, match="hospital/h: its policy allows evaluate"):
+        analyst.prepare(made, {"w": w})
+
+
+def test_stock_for_a_receiver(parties):
+    made = layer(["receiver"], owner="client")
+    analyst = parties["analyst"]
+    w = analyst.share(W, F, "w")
+    item = analyst.prepare(made, {"w": w})
+    assert analyst.run(made, {"x": X, "w": w}, item=item, delivery="ahead") == {}
+    (found,) = parties["receiver"].deliveries()
+    np.testing.assert_allclose(parties["receiver"].receive(found)["y"], X @ W, atol=1e-4)
+
+
+def test_owners_look_at_plans_and_allow_their_digests(parties):
+    made = layer(value="raw", kind="reveal")
+    share(parties, "i", plans=["sha256:" + made.digest], reveal_to=["analyst"])
+    x = load(parties, "i")
+    np.testing.assert_allclose(parties["analyst"].run(made, {"x": x, "w": W})["y"], X, atol=1e-4)
+    text = parties["hospital"].plan_text("sha256:" + made.digest)
+    assert text == made.to_json()
+    with pytest.raises(HandleNotFound, match="no plan with digest"):
+        parties["hospital"].plan_text("0" * 64)
+    with pytest.raises(SecurityError, match="Ask hospital to allow that kind, or look at the plan"):
+        parties["analyst"].run(layer(), {"x": x, "w": W})
+
+
+def test_audit_logs(parties):
+    share(parties, "j", reveal_to=["receiver"])
+    x = load(parties, "j")
+    parties["analyst"].run(layer(["receiver"]), {"x": x, "w": W}, delivery="logged")
+    with pytest.raises(SecurityError):
+        parties["analyst"].run(layer(), {"x": x, "w": W})
+    (found,) = [d for d in parties["receiver"].deliveries() if d.name == "logged"]
+    parties["receiver"].receive(found)
+    for name, expected in (
+        ("hospital", {"save", "commit", "load", "run", "opened", "refused"}),
+        ("analyst", {"load", "run", "opened", "sent", "received", "refused"}),
+        ("receiver", {"run", "opened", "sent", "received"}),
+        ("maker", set()),
+    ):
+        for log in parties[name].audit():
+            assert log.faults == [] and log.head.signed and log.head.durable
+            about = [
+                e for e in log.entries
+                if "hospital/j" in str(e) or e.get("name") == "j" or e.get("delivery") == "logged"
+            ]
+            assert {e["event"] for e in about} >= expected
+            if name == "maker":
+                assert not about
+            for entry in about:
+                assert not any(str(value)[:7] in json.dumps(entry) for value in X.ravel())
