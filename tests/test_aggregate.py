@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from private_keras.cluster.simulated import SimulatedCluster
 from private_keras.errors import PlanError
-from private_keras.plan.aggregate import PROJECTIONS, SEED, aggregate_plan, mean_of, update_fraction
+from private_keras.plan.aggregate import PROJECTIONS, SEED, Mean, aggregate_plan, mean_of, update_fraction
 from private_keras.plan.plan import Plan
 from private_keras.protocols.simulate import Simulate, SimulatedShare
 from private_keras.ring import default_kernel, fixedpoint
@@ -32,6 +32,14 @@ def test_mean(count, limit, most):
     opened = SimulatedCluster().run(plan, given(owners, counts, rows))
     unit = 2.0 ** -min(update_fraction(count, limit), plan.types[plan.outputs[0].value].fraction)
     assert np.abs(joined(opened) - mean(counts, rows)).max() < 3 * unit + 1e-7 * limit
+
+
+@pytest.mark.parametrize("examples", [1, 2, 100, 500])
+def test_few_examples_at_most(examples):
+    owners = names(3)
+    counts, rows = updates(3, LIMIT, most=examples)
+    opened = SimulatedCluster().run(aggregate_plan(SIZES, owners, LIMIT, examples), given(owners, counts, rows))
+    assert np.abs(joined(opened) - mean(counts, rows)).max() < 1e-6
 
 
 @settings(deadline=None, max_examples=25)
@@ -109,6 +117,29 @@ def test_a_count_out_of_range_counts_as_nothing(count):
     assert np.abs(ring_run(plan, values) - mean(counts[1:], rows[1:])).max() < 1e-6
 
 
+@pytest.mark.parametrize("minimum, sound", [(3, 3), (3, 2), (4, 4), (4, 3), (5, 5), (5, 4)])
+def test_a_mean_of_fewer_than_the_minimum_is_zero(minimum, sound):
+    owners = names(5)
+    plan = aggregate_plan(SIZES, owners, LIMIT, minimum=minimum)
+    counts, rows = updates(5, LIMIT)
+    values = encoded(plan, owners, counts, rows)
+    for owner in owners[sound:]:
+        values[f"{owner}/examples"] = ring([[0]])
+    expected = mean(counts[:sound], rows[:sound]) if sound >= minimum else 0.0
+    assert np.abs(ring_run(plan, values) - expected).max() < 1e-6
+
+
+def test_a_limit_that_one_owner_alone_keeps_opens_nothing():
+    owners = names(4)
+    counts, rows = updates(4, LIMIT)
+    rows[1] /= 1000
+    plan = aggregate_plan(SIZES, owners, LIMIT / 900)
+    assert np.abs(ring_run(plan, encoded(plan, owners, counts, rows))).max() < 1e-6
+    few = aggregate_plan(SIZES, owners, LIMIT, examples=10)
+    counts = np.array([1000, 10, 1000, 1000])
+    assert np.abs(ring_run(few, encoded(few, owners, counts, rows))).max() < 1e-6
+
+
 def test_nothing_sound_gives_zeros():
     owners = names(3)
     plan = aggregate_plan(SIZES, owners, LIMIT)
@@ -151,7 +182,8 @@ def test_on_three_parties():
 
 def test_a_mean_is_opened_whose_owners_and_limits_are_read_from_the_plan():
     plan = aggregate_plan([5, 6], ["b", "a", "c"], 0.3, 1000, 14)
-    assert mean_of(Plan.from_json(plan.to_json())) == ("a", "b", "c")
+    assert mean_of(Plan.from_json(plan.to_json())) == Mean(("a", "b", "c"), 3)
+    assert mean_of(aggregate_plan([5], names(9), 0.3, minimum=8)).minimum == 8
     assert plan.digest == aggregate_plan([5, 6], ["c", "b", "a"], 0.3, 1000, 14).digest
     assert {receiver for item in plan.outputs for receiver in item.receivers} == {"client"}
     assert all(item.public == (item.name == SEED) for item in plan.inputs)
@@ -168,11 +200,13 @@ def _first(document, op):
 
 
 @pytest.mark.parametrize("edit", [
-    lambda d: d.update(name="mean of updates, length up to 4.0, examples up to 1048576"),
+    lambda d: d.update(name="mean of at least 3 updates, length up to 4.0, examples up to 1048576"),
     lambda d: d.update(name="mean"),
-    lambda d: d.update(name="mean of updates, length up to 2.0, examples up to 999999999"),
-    lambda d: d.update(name="mean of updates, length up to 1e99, examples up to 1048576"),
-    lambda d: d.update(name="mean of updates, length up to 1.2.3, examples up to 1048576"),
+    lambda d: d.update(name="mean of at least 4 updates, length up to 2.0, examples up to 1048576"),
+    lambda d: d.update(name="mean of at least 2 updates, length up to 2.0, examples up to 1048576"),
+    lambda d: d.update(name="mean of at least 3 updates, length up to 2.0, examples up to 999999999"),
+    lambda d: d.update(name="mean of at least 3 updates, length up to 1e99, examples up to 1048576"),
+    lambda d: d.update(name="mean of at least 3 updates, length up to 1.2.3, examples up to 1048576"),
     lambda d: d.update(kind="compute"),
     lambda d: d["outputs"][0].update(receivers=["client", "other"]),
     lambda d: d["outputs"].append({"value": _first(d, "multiply"), "name": "counts", "receivers": ["client"]}),
@@ -202,7 +236,7 @@ def test_a_mean_of_one_owners_update_is_refused_though_the_plan_names_more():
 @pytest.mark.parametrize("arguments", [
     {"owners": ["a", "b"]}, {"owners": ["a", "b", "b"]}, {"owners": ["a", "b", "client"]}, {"limit": 0.0},
     {"limit": float("nan")}, {"limit": float("inf")}, {"limit": 1e6}, {"examples": 0}, {"examples": 1 << 21},
-    {"fraction": 23}, {"fraction": 3}, {"sizes": [0]},
+    {"minimum": 2}, {"minimum": 4}, {"fraction": 23}, {"fraction": 3}, {"sizes": [0]},
     {"owners": names(4096), "limit": 2.0**14},
 ], ids=str)  # fmt: skip
 def test_arguments_that_do_not_fit(arguments):

@@ -224,8 +224,8 @@ def test_terms_of_several_owners_go_on():
 OWNERS = ["a", "b", "c", "d"]
 
 
-def mean(owners, kind=None, steps=1, **policy):
-    made = aggregate_plan([6], owners, 1.0)
+def mean(owners, kind=None, steps=1, minimum=3, **policy):
+    made = aggregate_plan([6], owners, 1.0, minimum=minimum)
     sources = {owner: Source(owner, "update", 1, "00") for owner in OWNERS}
     given = Policy(**{"use": ["analyst"], "plans": ["aggregate"], "reveal_to": ["analyst"], **policy})
     terms = {item.name: Terms.of(sources[item.owner]) for item in made.inputs if not item.public}
@@ -235,8 +235,10 @@ def mean(owners, kind=None, steps=1, **policy):
 
 def test_means():
     assert len(mean(OWNERS).used) == 4
-    assert len(mean(OWNERS, plans=["aggregate:4"]).used) == 4
-    for owners, more in ((OWNERS[:3], {"plans": ["aggregate:4"]}), (OWNERS, {"steps": 2})):
+    assert len(mean(OWNERS, plans=["aggregate:4"], minimum=4).used) == 4
+    for owners, more in (
+        (OWNERS[:3], {"plans": ["aggregate:4"]}), (OWNERS, {"plans": ["aggregate:4"]}), (OWNERS, {"steps": 2}),
+    ):  # fmt: skip
         with pytest.raises(SecurityError, match="owners or more"):
             mean(owners, **more)
     with pytest.raises(SecurityError, match="allows fit"):

@@ -3,8 +3,9 @@
     plan = aggregate_plan([2410], ["clinic-a", "clinic-b", "clinic-c"], limit=4.0)
 
 Whoever runs it receives the mean and nothing else. Servers build it again from what it says of itself and compare
-digests (`mean_of`), so that a policy that allows "aggregate" allows this plan, of at least `LEAST_OWNERS` owners or as
-many as the policy names ("aggregate:8"), and no other.
+digests (`mean_of`), so that a policy that allows "aggregate" allows this plan, of at least `LEAST_OWNERS` updates or as
+many as the policy names ("aggregate:8"), and no other. A mean of fewer is 0: so many updates count after those are left
+out that are not sound, lest a limit which one owner alone keeps opens its update.
 
 What owners share is not believed. Who shares a count of examples outside 1 .. `examples`, or an update that is longer
 than a small multiple of `limit`, counts as if it had shared nothing: on shares, so that nobody learns it. Lengths are
@@ -28,6 +29,7 @@ three times 64 comparisons. Sums of random elements are local: 64 additions for 
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -53,7 +55,22 @@ _ROOM = 61  # bits of any value
 _LENGTH_BITS = 15  # of a limit where lengths are squared
 _INVERSE, _QUOTIENT = 28, 24  # fractional bits of the divisor's inverse while it is refined, and in the product
 _EVEN = 1 << 31  # a chance of one half
-_NAME = re.compile(r"mean of updates, length up to ([0-9.e+-]{1,32}), examples up to ([0-9]{1,9})")
+_NAME = re.compile(
+    r"mean of at least ([0-9]{1,5}) updates, length up to ([0-9.e+-]{1,32}), examples up to ([0-9]{1,9})"
+)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """What a plan of kind "aggregate" opens the mean of.
+
+    Attributes:
+        owners: who may be in it.
+        minimum: the fewest that are, or it is 0: what a policy's `least_owners` is compared with.
+    """
+
+    owners: tuple[str, ...]
+    minimum: int
 
 
 def update_fraction(owners: int, limit: float, examples: int = MOST_EXAMPLES) -> int:
@@ -69,7 +86,7 @@ def update_fraction(owners: int, limit: float, examples: int = MOST_EXAMPLES) ->
     """
     _checked(owners, limit, examples)
     # Dividend: 12 limits at most in each element, times the sum of counts, twice, brought to a power of two.
-    room = _ROOM - 6 - _bits(owners * examples) - _bits(limit)
+    room = _ROOM - 6 - _span(owners, examples) - _bits(limit)
     if room < _LEAST_FRACTION:
         raise PlanError(
             f"a mean of {owners} owners: expected a smaller product of owners, examples and length of an update. "
@@ -79,7 +96,8 @@ def update_fraction(owners: int, limit: float, examples: int = MOST_EXAMPLES) ->
 
 
 def aggregate_plan(
-    sizes: Sequence[int], owners: Sequence[str], limit: float, examples: int = MOST_EXAMPLES, fraction: int = 0
+    sizes: Sequence[int], owners: Sequence[str], limit: float, examples: int = MOST_EXAMPLES, fraction: int = 0,
+    minimum: int = LEAST_OWNERS,
 ) -> Plan:
     """The weighted mean of the owners' updates, opened to whoever runs it.
 
@@ -94,6 +112,7 @@ def aggregate_plan(
         examples: the most that one owner may have; who says more counts as nothing.
         fraction: of the updates; 0: what `update_fraction` says of so many owners. It is chosen for all that could take
             part, and fewer may.
+        minimum: the fewest sound updates that it is the mean of.
 
     Raises:
         PlanError: arguments that do not fit.
@@ -108,6 +127,7 @@ def aggregate_plan(
     fraction = fraction or most
     if not _LEAST_FRACTION <= fraction <= most:
         raise PlanError(f"fraction: expected {_LEAST_FRACTION} to {most} bits. Received: {fraction}")
+    limits.integer(minimum, LEAST_OWNERS, len(owners), "minimum")
     b = PlanBuilder()
     counts = [b.input(f"{owner}/examples", (1, 1), 0, owner, "examples") for owner in owners]
     parts = [
@@ -119,7 +139,9 @@ def aggregate_plan(
     updates = [b.add("concatenate", *part, axis=0) for part in parts]
     sound = _sound(b, weights, _projections(b, updates, seed), fraction, limit, examples)
     weights = b.add("multiply", weights, sound)
-    scale, inverse = _inverse(b, weights, _bits(len(owners) * examples))
+    scale, inverse = _inverse(b, weights, _span(len(owners), examples))
+    many = b.add("reduce_sum", sound, axes=[1], keepdims=True)
+    scale = b.add("multiply", scale, b.add("greater_equal", many, b.constant(np.array(minimum, np.int64), 0)))
     result = min(fraction + 1, _ROOM - 5 - _QUOTIENT - _bits(limit))
     for part, update in enumerate(updates):
         total = b.add("matmul", weights, b.add("shift", update, bits=1))
@@ -127,11 +149,12 @@ def aggregate_plan(
         total = b.add("truncate", total, bits=b.type(total).fraction - result)
         mean = b.add("truncate", b.add("multiply", total, inverse), bits=_QUOTIENT)
         b.output(mean, f"mean/{part}", [CLIENT])
-    return b.build(f"mean of updates, length up to {float(limit)!r}, examples up to {examples}", "aggregate")
+    name = f"mean of at least {minimum} updates, length up to {float(limit)!r}, examples up to {examples}"
+    return b.build(name, "aggregate")
 
 
-def mean_of(plan: Plan) -> tuple[str, ...]:
-    """The owners whose mean a plan of kind "aggregate" opens: for a server, before it runs it for another's policy.
+def mean_of(plan: Plan) -> Mean:
+    """Whose mean a plan of kind "aggregate" opens: for a server, before it runs it under another's policy.
 
     Raises:
         PlanError: it is not what `aggregate_plan` gives for its owners, sizes and limits.
@@ -143,11 +166,11 @@ def mean_of(plan: Plan) -> tuple[str, ...]:
         if parts and all(len(part.shape) == 2 for part in parts):
             sizes = [part.shape[1] for part in parts]
             try:
-                limit, examples = float(found[1]), int(found[2])
+                minimum, limit, examples = int(found[1]), float(found[2]), int(found[3])
             except ValueError:
                 raise _other(plan) from None
-            if aggregate_plan(sizes, owners, limit, examples, parts[0].fraction).digest == plan.digest:
-                return tuple(owners)
+            if aggregate_plan(sizes, owners, limit, examples, parts[0].fraction, minimum).digest == plan.digest:
+                return Mean(tuple(owners), minimum)
     raise _other(plan)
 
 
@@ -208,6 +231,11 @@ def _inverse(b: PlanBuilder, weights: str, bits: int) -> tuple[str, str]:
     rest = b.add("subtract", two, product)
     rest = b.add("truncate", rest, bits=b.type(rest).fraction - _INVERSE)
     return scale, b.add("truncate", b.add("multiply", guess, rest), bits=2 * _INVERSE - _QUOTIENT)
+
+
+def _span(owners: int, examples: int) -> int:
+    """Octaves that a sum of counts may be in; the inverse wants a divisor of 12 fractional bits."""
+    return max(10, _bits(owners * examples))
 
 
 def _bits(most: float) -> int:

@@ -103,18 +103,6 @@ class Granted:
     opened: Mapping[str, Mapping[Source, Level]] = field(default_factory=dict)
 
 
-class Refused(SecurityError):
-    """A job that an owner's policy does not allow.
-
-    Attributes:
-        source: what the policy is of.
-    """
-
-    def __init__(self, source: Source, message: str):
-        super().__init__(f"{source}: {message}")
-        self.source = source
-
-
 class Consent:
     """Thread safe.
 
@@ -232,7 +220,7 @@ class Consent:
         """What in the source's policy allows the job: a kind, a digest, or nothing but what allowed earlier ones."""
         policy = self._policy(source)
         if policy is None:
-            raise Refused(source, f"this server knows nothing of these shares any more; ask {source.owner}")
+            raise SecurityError(f"{source}: this server knows nothing of these shares any more; ask {source.owner}")
         if asked.caller not in policy.use:
             self._refuse(source, "does not let you use them", f"a job of {asked.caller}", "be named in its `use`")
         if self._ended(policy):
@@ -258,13 +246,13 @@ class Consent:
             return asked.digest
         if plan.kind == "aggregate" and policy.least_owners is not None:
             try:
-                owners = mean_of(plan)
+                mean = mean_of(plan)
             except PlanError as error:
-                raise Refused(source, str(error)) from None
-            if len(owners) < policy.least_owners or asked.steps != 1:
+                raise SecurityError(f"{source}: {error}") from None
+            if mean.minimum < policy.least_owners or asked.steps != 1:
                 self._refuse(
                     source, f"allows the mean of {policy.least_owners} owners or more",
-                    f"one of {len(owners)}, {asked.steps} times", "wait for more of them",
+                    f"one of {mean.minimum} or more, {asked.steps} times", "allow fewer, or ask for more",
                 )  # fmt: skip
             return plan.kind
         if plan.kind != "aggregate" and self._is_allowed(policy, plan.kind):
@@ -327,7 +315,7 @@ class Consent:
 
     @staticmethod
     def _refuse(source: Source, allowed: str, asked: str, advice: str) -> None:
-        raise Refused(source, f"its policy {allowed}. Asked: {asked}. Ask {source.owner} to {advice}")
+        raise SecurityError(f"{source}: its policy {allowed}. Asked: {asked}. Ask {source.owner} to {advice}")
 
 
 def _released(shows: Shows) -> bool:

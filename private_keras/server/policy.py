@@ -76,9 +76,9 @@ class Policy:
 
     @property
     def least_owners(self) -> int | None:
-        """The fewest owners that a plan of kind "aggregate" must have inputs of; None: no such plan is allowed.
+        """The fewest owners that a plan of kind "aggregate" may open the mean of; None: no such plan is allowed.
 
-        Which owners a plan has is for `plan.aggregate.mean_of` to say, which refuses every other plan.
+        How many a plan asks for is for `plan.aggregate.mean_of` to say, which refuses every other plan.
         """
         asked = [int(match[1]) for plan in self.plans if (match := MEAN.fullmatch(plan))]
         return min([*asked, *[LEAST_OWNERS] * ("aggregate" in self.plans)], default=None)
