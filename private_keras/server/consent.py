@@ -103,6 +103,18 @@ class Granted:
     opened: Mapping[str, Mapping[Source, Level]] = field(default_factory=dict)
 
 
+class Refused(SecurityError):
+    """A job that an owner's policy does not allow.
+
+    Attributes:
+        source: what the policy is of.
+    """
+
+    def __init__(self, source: Source, message: str):
+        super().__init__(f"{source}: {message}")
+        self.source = source
+
+
 class Consent:
     """Thread safe.
 
@@ -220,7 +232,7 @@ class Consent:
         """What in the source's policy allows the job: a kind, a digest, or nothing but what allowed earlier ones."""
         policy = self._policy(source)
         if policy is None:
-            raise SecurityError(f"{source}: this server knows nothing of these shares any more; ask {source.owner}")
+            raise Refused(source, f"this server knows nothing of these shares any more; ask {source.owner}")
         if asked.caller not in policy.use:
             self._refuse(source, "does not let you use them", f"a job of {asked.caller}", "be named in its `use`")
         if self._ended(policy):
@@ -248,7 +260,7 @@ class Consent:
             try:
                 mean = mean_of(plan)
             except PlanError as error:
-                raise SecurityError(f"{source}: {error}") from None
+                raise Refused(source, str(error)) from None
             if mean.minimum < policy.least_owners or asked.steps != 1:
                 self._refuse(
                     source, f"allows the mean of {policy.least_owners} owners or more",
@@ -315,7 +327,7 @@ class Consent:
 
     @staticmethod
     def _refuse(source: Source, allowed: str, asked: str, advice: str) -> None:
-        raise SecurityError(f"{source}: its policy {allowed}. Asked: {asked}. Ask {source.owner} to {advice}")
+        raise Refused(source, f"its policy {allowed}. Asked: {asked}. Ask {source.owner} to {advice}")
 
 
 def _released(shows: Shows) -> bool:
