@@ -95,11 +95,12 @@ class TlsServers:
         path.write_text(json.dumps(content))
         return path
 
-    def start(self, party, config=None, storage=None):
+    def start(self, party, config=None, storage=None, *more):
         log = open(self.directory / f"server{party}.log", "ab")
         given = ["--config", str(config or self.config), "--party", str(party)]
         storage = storage or self.storage
         given += ["--storage", str(storage)] if storage else []
+        given += more
         with log:
             self.processes[party] = subprocess.Popen(
                 [sys.executable, "-m", "private_keras", "serve", *given], stdout=log, stderr=log, cwd=ROOT,

@@ -22,7 +22,7 @@ from private_keras.errors import (
     VersionMismatch,
 )
 from private_keras.server.config import parse_config, read_config
-from private_keras.server.service import SERVICE
+from private_keras.server.entrance import SERVICE
 from tests.clusters import TlsServers, dense_data, dense_plan
 
 

@@ -367,6 +367,25 @@ def test_spline_forms():
         run([1], [[0, 0], [1, 0]], 0, (0, 1))
 
 
+@pytest.mark.parametrize("cut, width", [(18, 46), (18, 20), (3, 46), (1, 30)])
+def test_a_spline_of_a_quotient_finds_its_piece_from_what_is_divided(cut, width):
+    """As the spline of the quotient, which may be rounded either way."""
+    knots, rows = [-8, 0, 8], [[-5, 1], [3, -2], [0, 4], [7, 0]]
+    units = np.array([-900, -9, -8, -7, -1, 0, 1, 7, 8, 9, 900]) << cut
+    near = [-(1 << cut) // 2, -1, 0, 1, (1 << cut) // 2]
+    x = (units[:, None] + near).ravel()
+
+    def value(quotient, piece):
+        return np.array(rows)[piece, 0] + np.array(rows)[piece, 1] * quotient
+
+    got = integers(lambda p, s: functions.spline(p, s, knots, rows, 0, width=width, cut=cut), x)
+    below, piece = x >> cut, np.searchsorted(np.array(knots) << cut, x, side="right")
+    # The next piece may be taken from a quarter of a unit below its start on.
+    early = np.searchsorted((np.array(knots) << cut) - (1 << cut >> 2), x, side="right")
+    fits = [value(q, j) == got for q in (below, below + (x % (1 << cut) > 0)) for j in (piece, early)]
+    assert np.logical_or.reduce(fits).all()
+
+
 def test_constants_of_the_exponential():
     assert abs(tables.LN2_60 - int(np.log(2) * 2**60)) < 1 << 9
     assert tables.log2_e(34) == round(2**34 / np.log(2))

@@ -10,8 +10,8 @@ from private_keras.cluster import LocalCluster, Loop, PublicValue, Rows, running
 from private_keras.errors import HandleNotFound, InputError, SecurityError, VersionMismatch
 from private_keras.plan.builder import PlanBuilder
 from private_keras.server import limits
+from private_keras.server.entrance import SERVICE
 from private_keras.server.failures import from_call
-from private_keras.server.service import SERVICE
 from private_keras.server.wire import messages_pb2 as wire
 from tests.loops import Held, counting_plan, quiet, stored
 

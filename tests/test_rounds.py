@@ -179,6 +179,43 @@ def test_independent_steps_of_a_plan_share_rounds():
     assert (many.rounds, dict(many.sent)) == session.measured()
 
 
+def activated(several: bool = False) -> "object":
+    """A product, its truncation, and a sigmoid-like spline of that; with `several`, another use of the truncation."""
+    b = PlanBuilder()
+    b.input("x", (3, 4), F, "client")
+    b.input("w", (4, 2), F, "client")
+    z = b.add("truncate", b.add("matmul", "x", "w"), bits=F)
+    y = b.add(
+        "spline", z, knots=[-2 << F, 2 << F], coefficients=[[0, 0], [1 << F + 9, 1 << 8], [2 << F + 9, 0]],
+        scale=F + 10, fraction=F + 10,
+    )  # fmt: skip
+    b.output(y, "y", ["client"])
+    if several:
+        b.output(z, "z", ["client"])
+    return b.build("activated", "predict")
+
+
+def test_a_truncation_takes_no_round_of_its_own_before_a_spline():
+    plan = activated()
+    cost = sum(account(plan, "trio"), Cost())
+    # The product is masked; its pieces are found in two levels, with the quotient's mask beside the first, and a last
+    # opening.
+    assert cost.rounds == 4
+    assert sum(account(activated(several=True), "trio"), Cost()).rounds == 5
+    rng = np.random.default_rng(0)
+    reals = {item.name: rng.normal(size=item.type.shape) for item in plan.inputs}
+    for made in (plan, activated(several=True)):
+        session, program = Session(default_kernel()), Program(made)
+
+        def run(p, *shares, program=program):
+            return program.compute(p, dict(zip(reals, shares, strict=True)))["y"]
+
+        opened = decode(session.run(run, *(encode(v, F) for v in reals.values())), F + 10)
+        expected = np.clip((reals["x"] @ reals["w"]) / 4 + 0.5, 0, 1)
+        assert np.abs(opened - expected).max() < 1e-4
+        assert session.declared.rounds == session.measured()[0]
+
+
 def test_a_value_that_several_steps_need_is_masked_once():
     b = PlanBuilder()
     b.input("x", (6,), 12, "client")

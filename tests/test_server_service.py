@@ -17,8 +17,8 @@ from private_keras.errors import HandleNotFound, InputError, PlanError, Security
 from private_keras.plan.builder import PlanBuilder
 from private_keras.plan.limits import MAX_ELEMENTS
 from private_keras.server import limits
+from private_keras.server.entrance import SERVICE, STREAMS
 from private_keras.server.failures import DETAIL_KEY, code_of, detail_of, from_call
-from private_keras.server.service import SERVICE, STREAMS
 from private_keras.server.wire import messages_pb2 as wire
 from tests.clusters import dense_data, dense_plan
 

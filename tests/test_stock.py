@@ -28,6 +28,7 @@ from private_keras.server.allowance import Allowance
 from private_keras.server.collect import Collected
 from private_keras.server.jobs import Jobs
 from private_keras.server.material import Material
+from private_keras.server.metrics import Metrics
 from private_keras.server.run import Outcome
 from private_keras.server.service import Service
 from private_keras.server.stock import Item as Stocked
@@ -291,12 +292,12 @@ def test_a_short_job_whose_client_is_gone_keeps_nothing(monkeypatch, there):
     jobs = Jobs(lambda: None, Allowance())
     short = service(
         plans=SimpleNamespace(get=lambda digest: SimpleNamespace(program=program)), jobs=jobs, store=store,
-        stock=stock, log=SimpleNamespace(write=lambda *_, **__: None),
+        stock=stock, log=SimpleNamespace(write=lambda *_, **__: None), metrics=Metrics(False),
     )  # fmt: skip
 
     def outcome(job, first, rest):
         yield wire.RunReply(steps=1)
-        return Outcome({}, [handle, item.id], 1, [1], 0.5), program
+        return Outcome({}, [handle, item.id], 1, [1], 1, 0.5), program
 
     monkeypatch.setattr(short, "_outcome", outcome)
     context = SimpleNamespace(add_callback=lambda call: None, is_active=lambda: there)

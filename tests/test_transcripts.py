@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from private_keras.plan.builder import PlanBuilder
+from private_keras.protocols import functions
 from private_keras.protocols.protocol import times
 from private_keras.protocols.trio import make_party
 from private_keras.ring import default_kernel
@@ -57,6 +58,10 @@ PROGRAMS = {
     "narrow relu": lambda p, x, y: multiply(p, p.relu(x, 18, 44), y),
     "compare": lambda p, x, y: p.bits_to_share(p.compare(x, [0, 5, -70_000])),
     "narrow compare": lambda p, x, y: p.multiply_bits(p.bits_linear(lambda b: b[0], (N,), p.compare(x, [0], 22)), y),
+    "coarse compare": lambda p, x, y: p.bits_to_share(p.compare(x, [0, 5 << 16], 63, 16)),
+    "spline of a quotient": lambda p, x, y: functions.spline(
+        p, multiply(p, x, y), [-9, 9], [[1, 2, 3], [4, 5, 6], [7, 8, 9]], 18, cut=18
+    ),
     "bits and": lambda p, x, y: p.bits_to_share(p.bits_and(p.compare(x, [0, 5, -7, 9, 11]), 0)),
     "piecewise": lambda p, x, y: p.truncate(
         p.piecewise(x, p.compare(x, [-9, 9]), np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]])), 18

@@ -171,6 +171,25 @@ def test_compare_thresholds(width):
     assert session.declared.rounds == {True: 1, False: 2}[width <= 4] if width <= 16 else 3
 
 
+@pytest.mark.parametrize("width, low", [(22, 5), (36, 20), (63, 16), (20, 17), (44, 34)])
+def test_compare_without_low_bits(width, low):
+    """Right from the threshold on, and below it by as much as the low bits say; between, either."""
+    reach = 2 ** min(width - 1, 61)
+    thresholds = [0, 5, -(2 ** (width - 3)), 3 << (low - 1)]
+    edges = [t + d for t in thresholds for d in (-(2**low), -(2**low) + 1, -(2 ** (low - 1)), -1, 0, 1, 2**low)]
+    x = np.array([*edges, reach // 2, -reach // 2] * 9, object)
+
+    def expected(got):
+        for row, t in zip(got, thresholds, strict=True):
+            np.testing.assert_array_equal(row[x >= t], 1)
+            np.testing.assert_array_equal(row[x <= t - 2**low], 0)
+            assert set(np.unique(row)) <= {0, 1}
+
+    coarse = check(lambda p, a: p.bits_to_share(p.compare(a, thresholds, width, low)), expected, x)
+    fine = check(lambda p, a: p.bits_to_share(p.compare(a, thresholds, width - low)), lambda got: None, x)
+    assert coarse.declared == fine.declared
+
+
 def test_bits():
     x, y = values((5, 9), 10), values((9,), 30)
     b = (x >= 0).astype(int).astype(object)

@@ -1,7 +1,6 @@
 """Three parties of `trio` in one process, for tests: a session shares values, runs a program at each party, adds up."""
 
 import secrets
-import sys
 from typing import NamedTuple
 
 import numpy as np

@@ -1,6 +1,7 @@
 """Logistic regression on 100 features: predictions, a bare step of gradient descent, and `fit`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,25 +14,28 @@ from private_keras.plan.passes import optimise
 from private_keras.plan.plan import Plan
 from private_keras.ring import fixedpoint
 from private_keras.tracing.approximation import fit
-from private_keras.tracing.curves import Activation, activation
+from private_keras.tracing.curves import LARGEST_BITS
 
 FRACTION = 18
+# Of sigmoids and labels: linear pieces of so many bits are not truncated, and their products with features stay below
+# 2^62 in ring units.
+ERROR_FRACTION = 28
+RATE_FRACTION = 32
 STEPS = 20
 
 
-def accurate(b: PlanBuilder, z: str) -> str:
-    """The sigmoid of a product within 1e-3, in quadratic pieces."""
-    return b.add("spline", b.add("truncate", z, bits=FRACTION), **activation("sigmoid", "fast").attributes(FRACTION))
+def linear(error: float) -> dict[str, Any]:
+    """Attributes of a sigmoid in linear pieces, within `error`."""
+    pieces = fit(data.sigmoid, -20.0, 20.0, error, degree=1, left=[error], right=[1 - error])
+    knots, coefficients, scale = pieces.quantise(FRACTION, max_scale=ERROR_FRACTION)
+    return {
+        "knots": knots, "coefficients": coefficients, "scale": scale, "fraction": scale, "width": LARGEST_BITS + 1,
+        "label": f"sigmoid, {len(coefficients)} pieces",
+    }  # fmt: skip
 
 
-def coarse(b: PlanBuilder, z: str) -> str:
-    """A sigmoid of five linear pieces, within 0.02, of a product as it is: one opening truncates and compares."""
-    pieces = fit(data.sigmoid, -20.0, 20.0, 0.02, degree=1, left=[0.02], right=[0.98])
-    made = Activation("sigmoid, 5 pieces", pieces).attributes(2 * FRACTION)
-    return b.add("spline", z, **made | {"fraction": FRACTION})
-
-
-SIGMOIDS = {"": accurate, "-5piece": coarse}
+# Five pieces, and as many as 1e-3 takes with what rounding adds.
+SIGMOIDS = {"": linear(0.9e-3), "-5piece": linear(0.02)}
 
 
 def model() -> keras.Model:
@@ -41,19 +45,20 @@ def model() -> keras.Model:
     return made
 
 
-def step_plan(batch: int, sigmoid: Callable[[PlanBuilder, str], str], features: int = data.FEATURES) -> Plan:
+def step_plan(batch: int, sigmoid: Mapping[str, Any], features: int = data.FEATURES) -> Plan:
     """w, b -= rate / batch * gradient of the cross-entropy. Opens the last w and b; neither loss nor metrics.
 
     The bias is the last weight, that of a feature which is 1 in every row.
     """
     b = PlanBuilder()
     x = b.input("x", (batch, features + 1), FRACTION, "client", "features, and 1")
-    y = b.input("y", (batch, 1), FRACTION, "client", "labels")
+    y = b.input("y", (batch, 1), ERROR_FRACTION, "client", "labels")
     w = b.input("w", (features + 1, 1), FRACTION, "client", "weights and bias")
-    error = b.add("subtract", sigmoid(b, b.add("matmul", x, w)), y)
+    z = b.add("truncate", b.add("matmul", x, w), bits=FRACTION)
+    error = b.add("subtract", b.add("spline", z, **sigmoid), y)
     gradient = b.add("matmul", b.add("transpose", x, axes=[1, 0]), error)
-    rate = b.constant(fixedpoint.encode(np.float64(data.RATE / batch), 2 * FRACTION, "rate"), 2 * FRACTION)
-    change = b.add("rescale", gradient, rate, bits=3 * FRACTION)
+    rate = b.constant(fixedpoint.encode(np.float64(data.RATE / batch), RATE_FRACTION, "rate"), RATE_FRACTION)
+    change = b.add("rescale", gradient, rate, bits=ERROR_FRACTION + RATE_FRACTION)
     new = b.add("subtract", w, change)
     b.output(new, "w/new", [], carry="w")
     b.output(new, "opened", ["client"])

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from private_keras.server.log import LEVELS
-from private_keras.server.process import serve
+from private_keras.server.process import Options, serve
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -31,8 +31,16 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--storage", type=Path, metavar="DIRECTORY",
         help="keep on disk what clients save; without it they cannot save (see docs/operations.md)",
     )  # fmt: skip
+    command.add_argument(
+        "--metrics", metavar="[HOST:]PORT",
+        help="answer GET /healthz, /readyz and /metrics over plain HTTP, on loopback if no host is given",
+    )  # fmt: skip
+    command.add_argument(
+        "--metrics-by-client", action="store_true", help="count requests by who makes them (a client's name is a label)"
+    )
     command.set_defaults(command=_run)
 
 
 def _run(given: argparse.Namespace) -> NoReturn:
-    serve(given.config, given.party, given.bind, given.log, given.lifeline, given.storage)
+    options = Options(given.bind, given.log, given.storage, given.metrics, given.metrics_by_client)
+    serve(given.config, given.party, given.lifeline, options)

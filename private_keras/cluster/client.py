@@ -16,9 +16,9 @@ from private_keras.cluster.probe import probe
 from private_keras.errors import SecurityError, ServerUnavailable, VersionMismatch
 from private_keras.server import limits
 from private_keras.server.config import ClusterConfig, ServerAddress
+from private_keras.server.entrance import SERVICE
 from private_keras.server.failures import from_call
 from private_keras.server.saving import pieces
-from private_keras.server.service import SERVICE
 from private_keras.server.storage import Generation, generation_of
 from private_keras.server.terms import Source
 from private_keras.server.wire import messages_pb2 as wire
@@ -47,6 +47,7 @@ OPTIONS = (
 REPLIES = {
     "Hello": wire.HelloReply,
     "Health": wire.HealthReply,
+    "Probe": wire.ProbeReply,
     "Upload": wire.UploadReply,
     "Delete": wire.DeleteReply,
     "Prepare": wire.PrepareReply,
@@ -173,6 +174,15 @@ class ServerClient:
     def health(self) -> wire.HealthReply:
         """How much the server has to do."""
         return self._ask("Health", wire.HealthRequest(), CALL_SECONDS)
+
+    def probe(self, sent: int, received: int, peer: str = "") -> tuple[float, float]:
+        """Seconds that it takes to send and receive so many bytes, up to a message, and the server's round trip to a
+        peer of lower index, or 0.
+        """
+        request = wire.ProbeRequest(data=bytes(sent), reply=received, peer=peer)
+        began = time.monotonic()
+        reply = self._ask("Probe", request, CALL_SECONDS)
+        return time.monotonic() - began, reply.seconds
 
     def upload(self, handle: bytes, elements: int, seeds: bytes, words: np.ndarray) -> None:
         """Stores one tensor's material on this server."""

@@ -165,6 +165,10 @@ class Protocol(ABC):
         tensors that are in this form already. Changes the representation in place, not the value.
         """
 
+    def begin(self, *xs: Share) -> None:
+        """`mask` without waiting: goes with what is opened next, and is over before anything uses them."""
+        return None
+
     def settle(self, xs: Sequence[Share]) -> None:
         """Waits for those that another branch is masking just now: what is computed from them is masked then, too.
 
@@ -206,10 +210,12 @@ class Protocol(ABC):
         """
 
     @abstractmethod
-    def compare(self, x: Share, thresholds: Sequence[int], width: int = 62) -> Bits:
+    def compare(self, x: Share, thresholds: Sequence[int], width: int = 62, low: int = 0) -> Bits:
         """[x >= t] for each public integer t, together; bits of shape (len(thresholds), *x.shape).
 
         `width`: |x - t| < 2^width is known to hold for all t; narrower is cheaper. Never assume it, prove it.
+        `low`: so many low bits are not looked at, which is cheaper, too: x between t - 2^low and t may count as t. Then
+        |x - t| + 2^low <= 2^width must hold, and `width` may be 63.
         """
 
     @abstractmethod

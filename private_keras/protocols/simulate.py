@@ -88,17 +88,18 @@ class Simulate(Protocol):
     def relu_and_bits(
         self, x: SimulatedShare, bits: int = 0, width: int = 62
     ) -> tuple[SimulatedShare, SimulatedBits]:
-        # As two servers do it: without the low bits of the masked value and of the mask.
         low, count = relu_window(bits, width)
-        dither = self._random(x.shape) & U((1 << low) - 1)
-        lifted = SimulatedShare(x.value + dither)
-        positive = SimulatedBits(self.compare(lifted, [1 << low], low + count).value[0])
+        positive = SimulatedBits(self.compare(x, [1 << low], low + count, low).value[0])
         return self.gate(positive, x, bits) if bits else self.multiply_bits(positive, x), positive
 
-    def compare(self, x: SimulatedShare, thresholds: Sequence[int], width: int = 62) -> SimulatedBits:
+    def compare(
+        self, x: SimulatedShare, thresholds: Sequence[int], width: int = 62, low: int = 0
+    ) -> SimulatedBits:
+        # As two servers do it: without the low bits of the masked value and of the mask.
+        dither = self._random(x.shape) & U((1 << low) - 1) if low else U(0)
         # Only the width + 1 low bits of x - t count, so that a wrong `width` goes as wrong here as it does on shares.
         t = np.array([int(v) & 0xFFFFFFFFFFFFFFFF for v in thresholds], U).reshape(-1, *[1] * len(x.shape))
-        lifted = x.value[None] - t + (U(1) << U(width))
+        lifted = (x.value + dither)[None] - t + (U(1) << U(width))
         return SimulatedBits(((lifted >> U(width)) & U(1)).astype(bool))
 
     def exp2_masked(

@@ -15,6 +15,7 @@ import numpy as np
 from private_keras.errors import (
     DeadlineExceeded,
     FrameError,
+    InputError,
     PeerLost,
     PrivateKerasError,
     SecurityError,
@@ -80,6 +81,25 @@ class Lanes:
             channels = [lane.channel for lanes in self._idle.values() for lane in lanes] + list(self._accepted)
         for channel in channels:
             channel.interrupt()
+
+    def round_trip(self, peer: str, deadline: float) -> float:
+        """Seconds of one exchange with a server of lower index, on a new connection that is closed again.
+
+        Raises:
+            InputError: no such server, or one that dials this one.
+            ServerUnavailable, SecurityError: it does not answer, or is another one.
+        """
+        if peer not in self._names[: self._party]:
+            raise InputError(
+                f"expected a server that this one dials, of {self._names[: self._party]}. Received: {ascii(peer)[:80]}"
+            )
+        channel = self._endpoint.dial(self._addresses[self._names.index(peer)], peer, deadline)
+        try:
+            began = time.monotonic()
+            self._set_up(channel)
+            return time.monotonic() - began
+        finally:
+            channel.close()
 
     # --- a job's view -------------------------------------------------------------------------------------------------
     def open(self, job: Job, digest: bytes, peers: Collection[int] | None = None) -> JobLanes:

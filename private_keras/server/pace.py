@@ -6,7 +6,7 @@ import time
 from private_keras.errors import ClusterError
 
 # Calls that cost a server something and are the client's to repeat or not.
-COUNTED = frozenset({"Run", "RunShort", "Prepare", "Upload", "Put", "Save", "Load"})
+COUNTED = frozenset({"Run", "RunShort", "Prepare", "Probe", "Upload", "Put", "Save", "Load"})
 
 
 class Pace:

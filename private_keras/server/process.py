@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent import futures
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,11 +22,15 @@ from private_keras.errors import ClusterError, InputError, SecurityError
 from private_keras.ring import array_memory, default_kernel
 from private_keras.server import limits
 from private_keras.server.collect import Collector
+from private_keras.server.condition import Condition
 from private_keras.server.config import ClusterConfig, read_config
+from private_keras.server.entrance import Entrance
 from private_keras.server.identity import Identities
 from private_keras.server.jobs import Jobs
 from private_keras.server.lanes import Lanes
 from private_keras.server.log import Log
+from private_keras.server.metrics import Metrics
+from private_keras.server.monitor import Monitor
 from private_keras.server.oversight import Oversight
 from private_keras.server.pace import Pace
 from private_keras.server.run import Runner
@@ -47,6 +52,7 @@ WAITING_CALLS = 240
 READY = b"ready\n"
 TEND_SECONDS = 0.5
 WARN_SECONDS = 24 * 3600.0
+DRAIN_LOOK_SECONDS = 0.2
 OPTIONS = (
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", limits.MESSAGE_BYTES),
@@ -57,16 +63,32 @@ OPTIONS = (
 )
 
 
+@dataclass(frozen=True)
+class Options:
+    """How one server runs on its host.
+
+    Attributes:
+        bind: host to listen on instead of the one that the others dial; None for the same.
+        log_level: error, warning or info.
+        storage: directory for what clients save; None: they cannot.
+        metrics: "host:port" or port for health, readiness and metrics over HTTP; None: nowhere.
+        metrics_by_client: whether requests are counted by who makes them.
+    """
+
+    bind: str | None = None
+    log_level: str = "info"
+    storage: Path | None = None
+    metrics: str | None = None
+    metrics_by_client: bool = False
+
+
 class ServerProcess:
     """One server of a cluster, listening from construction until `stop`.
 
     Args:
         config: the cluster.
         party: which of its servers this is.
-        bind: host to listen on instead of the one that the others dial; None for the same.
-        log_level: error, warning or info.
         threads: that one step of a job may use.
-        storage: directory for what clients save; None: they cannot.
 
     Raises:
         InputError: no such party.
@@ -74,14 +96,12 @@ class ServerProcess:
         SecurityError: missing or unfit certificates.
     """
 
-    def __init__(
-        self, config: ClusterConfig, party: int, bind: str | None, log_level: str, threads: int, storage: Path | None
-    ):
+    def __init__(self, config: ClusterConfig, party: int, threads: int, options: Options):
         if not 0 <= party < len(config.servers):
             raise InputError(f"expected a party from 0 to {len(config.servers) - 1}. Received: {party}")
         self._config = config
         self._own = config.servers[party]
-        self.log = Log(self._own.name, log_level)
+        self.log = Log(self._own.name, options.log_level)
         kernel = default_kernel(threads)
         self._memory = array_memory()
         self._warn_at = 0.0
@@ -102,31 +122,40 @@ class ServerProcess:
             incarnation=secrets.token_hex(8), kernel=kernel.name,
         )  # fmt: skip
         collector = Collector(party, kernel, store)
-        files = Storage(storage, config.protocol, party, config.keys)
+        files = Storage(options.storage, config.protocol, party, config.keys)
         pem = None if self._files is None else lambda: self._files.current()[1]
         oversight = Oversight(self._own.name, files.catalogue, store, config, pem)
         saving = Saving(files, store, party, kernel, oversight)
-        service = Service(
-            about, Identities(config), store, stock, self._jobs, collector, runner, saving, oversight, kernel,
-            self._memory.use,
-            self.log, Pace(allowance.requests_a_minute),
+        metrics = Metrics(options.metrics_by_client)
+        condition = Condition(self._jobs, store, stock, options.storage, self._files)
+        condition.register(
+            metrics, server=self._own.name, version=VERSION, protocol=config.protocol, kernel=kernel.name
         )
+        service = Service(
+            about, store, stock, self._jobs, collector, runner, saving, oversight, kernel, self.log, metrics,
+            condition.health, self._lanes,
+        )  # fmt: skip
+        pace = Pace(allowance.requests_a_minute)
+        entrance = Entrance(self._own.name, Identities(config), pace, self._memory.use, metrics, self.log, oversight)
         workers = allowance.present + OTHER_CALLS
         pool = futures.ThreadPoolExecutor(workers, thread_name_prefix="call")
         self._server = grpc.server(
-            pool, handlers=(service.handler(),), options=OPTIONS, maximum_concurrent_rpcs=workers + WAITING_CALLS
-        )
+            pool, handlers=(entrance.handler(service),), options=OPTIONS,
+            maximum_concurrent_rpcs=workers + WAITING_CALLS,
+        )  # fmt: skip
         try:
-            self._lanes.listen(_bound(self._own.data, bind))
-            self._listen(_bound(self._own.control, bind))
+            self._lanes.listen(_bound(self._own.data, options.bind))
+            self._listen(_bound(self._own.control, options.bind))
         except (OSError, RuntimeError) as error:
             raise ClusterError(
                 f"{self._own.name} cannot listen on {self._own.control} and {self._own.data}: {error}"
             ) from None
         self._server.start()
+        self._monitor = None if options.metrics is None else Monitor(options.metrics, metrics.text, condition.unready)
         self.log.write(
-            "info", "server started", party=party, protocol=config.protocol, kernel=kernel.name, version=VERSION
-        )
+            "info", "server started", party=party, protocol=config.protocol, kernel=kernel.name, version=VERSION,
+            **({"metrics": self._monitor.port} if self._monitor else {}),
+        )  # fmt: skip
 
     def _listen(self, address: str) -> None:
         if self._config.local:
@@ -164,8 +193,19 @@ class ServerProcess:
             if days_left(end) < WARN_DAYS:
                 self.log.write("warning", "certificate ends soon", file=name, days=days_left(end))
 
+    def drain(self, hurry: Callable[[], bool]) -> None:
+        """Takes no new jobs, says that it is not ready, and waits for those that are here, as long as the description
+        grants or until `hurry`.
+        """
+        began, granted = time.monotonic(), self._config.allowance.drain_seconds
+        self.log.write("info", "server drains", jobs=len(self._jobs), seconds=granted)
+        while not self._jobs.drain(DRAIN_LOOK_SECONDS) and not hurry() and time.monotonic() - began < granted:
+            self.tend()
+
     def stop(self) -> None:
         """Ends all jobs and connections and removes the sockets."""
+        if self._monitor is not None:
+            self._monitor.close()
         self._jobs.cancel_all()
         self._server.stop(grace=0.2).wait(2)
         self._lanes.close()
@@ -176,30 +216,31 @@ class ServerProcess:
         self.log.write("info", "server stopped")
 
 
-def serve(
-    config: Path, party: int, bind: str | None, log_level: str, lifeline: int | None, storage: Path | None
-) -> NoReturn:
+def serve(config: Path, party: int, lifeline: int | None, options: Options) -> NoReturn:
     """Runs a server until SIGTERM, SIGINT, or the end of its lifeline; then ends the process, with exit code 0.
+
+    After a first signal jobs that are here may end (`drain_seconds` of the description); a second one ends them.
 
     Args:
         lifeline: a socket's file descriptor, for embedded servers: gets a line when the server listens, and the server
-            ends when the other end is closed, as it is when the client dies in whatever way.
-        storage: directory for what clients save; None: they cannot.
+            ends at once when the other end is closed, as it is when the client dies in whatever way.
     """
     os.umask(0o077)
-    ended = threading.Event()
+    ended, hurried = threading.Event(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
+        signal.signal(number, lambda *_: (hurried if ended.is_set() else ended).set())
     description = read_config(config)
     # A host of its own is used wholly; on one machine the servers divide it.
     cores = len(os.sched_getaffinity(0))
     threads = cores if lifeline is None else max(1, cores // len(description.servers))
-    process = ServerProcess(description, party, bind, log_level, threads, storage)
+    process = ServerProcess(description, party, threads, options)
     if lifeline is None:
         while not ended.wait(TEND_SECONDS):
             process.tend()
     else:
         _hold(socket.socket(fileno=lifeline), ended.is_set, process.tend)
+    if ended.is_set():
+        process.drain(hurried.is_set)
     process.stop()
     if lifeline is not None:
         _remove(config)

@@ -36,6 +36,7 @@ class Outcome:
 
     Attributes:
         kept: handles of what is in the store now, or the id of what is in the stock.
+        sent: payload bytes to each party; `received`: from all.
         stored: bytes of the item of stock that was made.
     """
 
@@ -43,6 +44,7 @@ class Outcome:
     kept: list[bytes]
     rounds: int
     sent: list[int]
+    received: int
     seconds: float
     stored: int = 0
 
@@ -80,7 +82,7 @@ class Runner:
             kept = protocol.keep(*(shares[name] for name in given.schedule.kept))
             if given.item is not None:
                 protocol.finish()
-        rounds, sent = traffic.taken()
+        rounds, sent, received = traffic.taken()
         draws = {peer: protocol.draws[peer] for peer in lanes.channels}
         lanes.finish(draws, _needed(draws, contributions, bool(kept)))
         job.check()
@@ -91,7 +93,7 @@ class Runner:
             Kept(handle, part, part.nbytes, of) for handle, part, of in zip(handles, parts, terms, strict=True)
         ]  # fmt: skip
         self._store.put(job.owner, items, given.room)
-        return Outcome(contributions, handles, rounds, sent, time.monotonic() - began)
+        return Outcome(contributions, handles, rounds, sent, received, time.monotonic() - began)
 
     def make(self, job: Job, program: Program, given: Collected) -> Generator[int, None, Outcome]:
         """Makes an item of stock for a job to come, under this job's id; yields as `run` does.
@@ -104,7 +106,7 @@ class Runner:
             feed = _feed(walk, program.plan, given)
             yield from paced(run_steps(program, walk, feed, lambda index, step: job.check()))
             supply = walk.supply() if isinstance(walk, trio.Ahead) else None
-        rounds, sent = traffic.taken()
+        rounds, sent, received = traffic.taken()
         lanes.finish(walk.draws, list(walk.draws))
         job.check()
         stored_bytes = 0
@@ -116,7 +118,7 @@ class Runner:
             self._stock.put(item, given.room)
             stored_bytes = item.nbytes
         seconds = time.monotonic() - began
-        return Outcome({}, [job.id], rounds, sent, seconds, stored_bytes)
+        return Outcome({}, [job.id], rounds, sent, received, seconds, stored_bytes)
 
     def _protocol(self, lanes: JobLanes, given: Collected) -> Protocol:
         if given.item is None:
@@ -153,15 +155,18 @@ class _Meter:
     def __init__(self, lanes: JobLanes, parties: int):
         self._channels = lanes.channels
         self._parties = parties
-        self._before = {peer: (c.traffic.sent, c.traffic.rounds) for peer, c in self._channels.items()}
+        self._before = {
+            peer: (c.traffic.sent, c.traffic.rounds, c.traffic.received) for peer, c in self._channels.items()
+        }
 
-    def taken(self) -> tuple[int, list[int]]:
-        """Rounds, and payload bytes to each party."""
+    def taken(self) -> tuple[int, list[int], int]:
+        """Rounds, payload bytes to each party, and from all."""
         sent = [0] * self._parties
         for peer, channel in self._channels.items():
             sent[peer] = channel.traffic.sent - self._before[peer][0]
         rounds = max(channel.traffic.rounds - self._before[peer][1] for peer, channel in self._channels.items())
-        return rounds, sent
+        received = sum(channel.traffic.received - self._before[peer][2] for peer, channel in self._channels.items())
+        return rounds, sent, received
 
 
 def _needed(draws: dict[int, int], contributions: dict[str, np.ndarray], kept: bool) -> list[int]:

@@ -8,19 +8,18 @@ from typing import Any
 
 import grpc
 
-from private_keras.errors import InputError, PlanError, PrivateKerasError, SecurityError
+from private_keras.errors import InputError, PlanError
 from private_keras.plan.limits import MAX_JSON_BYTES
 from private_keras.ring.kernel import Kernel
 from private_keras.server import limits
 from private_keras.server.collect import Collector
 from private_keras.server.execute import Program
-from private_keras.server.failures import DETAIL_KEY, code_of, detail_of
-from private_keras.server.identity import Identities
 from private_keras.server.jobs import Job, Jobs
+from private_keras.server.lanes import Lanes
 from private_keras.server.log import Log
 from private_keras.server.material import Receiver, stored_bytes
+from private_keras.server.metrics import Metrics
 from private_keras.server.oversight import Judge, Oversight
-from private_keras.server.pace import Pace
 from private_keras.server.plans import Plans
 from private_keras.server.run import Outcome, Runner, replies, result_bytes
 from private_keras.server.saving import Saving
@@ -28,43 +27,18 @@ from private_keras.server.stock import Stock
 from private_keras.server.store import Kept, Store
 from private_keras.server.wire import messages_pb2 as wire
 
-SERVICE = "private_keras.v1.Server"
-# Every call, and whether its requests and its replies are streams.
-STREAMS = {
-    "Hello": (False, False),
-    "Health": (False, False),
-    "Upload": (True, False),
-    "Delete": (False, False),
-    "Prepare": (True, False),
-    "Run": (True, True),
-    "RunShort": (False, False),
-    "Cancel": (False, False),
-    "Save": (True, False),
-    "Commit": (False, False),
-    "Saved": (False, True),
-    "Load": (False, True),
-    "Forget": (False, False),
-    "SetPolicy": (False, False),
-    "PlanText": (False, True),
-    "Deliveries": (False, True),
-    "Receive": (False, True),
-    "Audit": (False, True),
-    "Put": (True, False),
-}
-
 
 class Service:
     """Answers clients.
 
     Args:
         about: what `Hello` replies, apart from the identity.
-        use_memory: called at the start of each call: lets the arrays of its context come from the server's memory.
+        health: what `Health` replies.
     """
 
     def __init__(
         self,
         about: wire.HelloReply,
-        identities: Identities,
         store: Store,
         stock: Stock,
         jobs: Jobs,
@@ -73,12 +47,12 @@ class Service:
         saving: Saving,
         oversight: Oversight,
         kernel: Kernel,
-        use_memory: Callable[[], None],
         log: Log,
-        pace: Pace,
+        metrics: Metrics,
+        health: Callable[[], wire.HealthReply],
+        lanes: Lanes,
     ):
         self._about = about
-        self._identities = identities
         self._store = store
         self._stock = stock
         self._jobs = jobs
@@ -87,11 +61,11 @@ class Service:
         self._saving = saving
         self._oversight = oversight
         self._kernel = kernel
-        self._use_memory = use_memory
         self._log = log
-        self._pace = pace
+        self._metrics = metrics
+        self._health = health
+        self._lanes = lanes
         self._plans = Plans(about.protocol)
-        self._began = time.monotonic()
 
     # --- calls --------------------------------------------------------------------------------------------------------
     def hello(self, request: wire.HelloRequest, identity: str, context: grpc.ServicerContext) -> wire.HelloReply:
@@ -103,9 +77,16 @@ class Service:
 
     def health(self, request: wire.HealthRequest, identity: str, context: grpc.ServicerContext) -> wire.HealthReply:
         """How much there is to do."""
-        return wire.HealthReply(
-            jobs=len(self._jobs), stored_bytes=self._store.nbytes, seconds=time.monotonic() - self._began
-        )
+        return self._health()
+
+    def probe(self, request: wire.ProbeRequest, identity: str, context: grpc.ServicerContext) -> wire.ProbeReply:
+        """Something to measure a connection by."""
+        if request.reply > limits.CHUNK_BYTES:
+            raise InputError(f"expected at most {limits.CHUNK_BYTES} bytes back. Received: {request.reply}")
+        seconds = 0.0
+        if request.peer:
+            seconds = self._lanes.round_trip(request.peer, time.monotonic() + limits.DIAL_SECONDS)
+        return wire.ProbeReply(data=bytes(request.reply), seconds=seconds)
 
     def upload(
         self, requests: Iterator[wire.UploadRequest], identity: str, context: grpc.ServicerContext
@@ -170,6 +151,7 @@ class Service:
         with self._jobs.begin(first.job, identity, time.monotonic() + first.seconds) as job:
             context.add_callback(job.cancel)  # the call ends early when the client cancels it or is gone
             outcome, program = yield from self._outcome(job, first, requests)
+            self._count(outcome, "ahead" if first.ahead else "run")
             self._log.write(
                 "info", "job done", job=first.job.hex()[:8], digest=first.digest[:16], client=identity,
                 rounds=outcome.rounds, sent=sum(outcome.sent), seconds=round(outcome.seconds, 4), ahead=first.ahead,
@@ -206,6 +188,13 @@ class Service:
         except BaseException:
             self._runner.abandon(job)
             raise
+
+    def _count(self, outcome: Outcome, kind: str) -> None:
+        self._metrics.add("jobs_total", kind=kind)
+        self._metrics.add("job_seconds_total", outcome.seconds)
+        self._metrics.add("rounds_total", outcome.rounds)
+        self._metrics.add("lane_bytes_total", sum(outcome.sent), direction="sent")
+        self._metrics.add("lane_bytes_total", outcome.received, direction="received")
 
     def _released(self, judge: Judge, outcome: Outcome) -> Outcome:
         """What of an outcome is for the caller, after all else has gone where it belongs."""
@@ -285,77 +274,6 @@ class Service:
     ) -> Iterator[wire.AuditReply]:
         """The audit log, as the caller may read it."""
         return self._oversight.read_audit(request, identity)
-
-    # --- gRPC ---------------------------------------------------------------------------------------------------------
-    def handler(self) -> grpc.GenericRpcHandler:
-        """The calls as gRPC takes them, guarded."""
-        shapes = {
-            (False, False): (grpc.unary_unary_rpc_method_handler, self._guard),
-            (True, False): (grpc.stream_unary_rpc_method_handler, self._guard),
-            (False, True): (grpc.unary_stream_rpc_method_handler, self._guard_stream),
-            (True, True): (grpc.stream_stream_rpc_method_handler, self._guard_stream),
-        }
-        calls = {}
-        for name, streams in STREAMS.items():
-            make, guard = shapes[streams]
-            request, reply = (getattr(wire, name.removesuffix("Short") + kind) for kind in ("Request", "Reply"))
-            calls[name] = make(guard(name, getattr(self, name.lower())), request.FromString, reply.SerializeToString)
-        return grpc.method_handlers_generic_handler(SERVICE, calls)
-
-    def _enter(self, name: str, context: grpc.ServicerContext) -> str:
-        """The caller's identity; raises for a call that is not for it, or not now."""
-        left = context.time_remaining()
-        if left is None or left > 2 * limits.MAX_SECONDS:
-            raise InputError("a call needs a deadline of at most two days, so that none can hold the server for ever")
-        self._use_memory()  # gRPC gives every call a context of its own
-        identity = self._identities.of(context, name)
-        self._pace.count(identity, name)
-        return identity
-
-    def _guard(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def guarded(request: Any, context: grpc.ServicerContext) -> Any:
-            identity = ""
-            try:
-                identity = self._enter(name, context)
-                return call(request, identity, context)
-            except PrivateKerasError as error:
-                self._refuse(call.__name__, error, identity, context)
-            except Exception as error:
-                self._crash(call.__name__, error, context)
-
-        return guarded
-
-    def _guard_stream(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def guarded(requests: Any, context: grpc.ServicerContext) -> Any:
-            identity = ""
-            try:
-                identity = self._enter(name, context)
-                yield from call(requests, identity, context)
-            except PrivateKerasError as error:
-                self._refuse(call.__name__, error, identity, context)
-            except Exception as error:
-                self._crash(call.__name__, error, context)
-
-        return guarded
-
-    def _refuse(self, call: str, error: PrivateKerasError, identity: str, context: grpc.ServicerContext) -> None:
-        kind = "warning" if isinstance(error, SecurityError) else "info"
-        self._log.write(
-            kind, f"{call} failed", error=type(error).__name__, message=str(error)[: limits.DETAIL_CHARACTERS]
-        )
-        if identity and isinstance(error, SecurityError):
-            self._oversight.refused(identity, call, error)
-        detail = detail_of(error, self._about.name)
-        context.set_trailing_metadata(((DETAIL_KEY, detail.SerializeToString()),))
-        context.abort(code_of(error), detail.message)
-
-    def _crash(self, call: str, error: Exception, context: grpc.ServicerContext) -> None:
-        if not context.is_active():
-            return  # the client is gone, and gRPC's own iterators say so in many ways
-        self._log.crash(f"{call} failed", error)
-        own = PrivateKerasError(f"internal error ({type(error).__name__}); the server's log says where")
-        context.set_trailing_metadata(((DETAIL_KEY, detail_of(own, self._about.name).SerializeToString()),))
-        context.abort(grpc.StatusCode.INTERNAL, str(own))
 
 
 def _first(requests: Iterator[Any]) -> Any:

@@ -6,7 +6,7 @@ import numpy as np
 
 from private_keras.errors import PlanError
 from private_keras.protocols.functions import local
-from private_keras.protocols.protocol import Bits, Protocol, Share, times
+from private_keras.protocols.protocol import Bits, Protocol, Share, relu_window, times
 
 
 def differences(coefficients: Sequence[Sequence[int]]) -> np.ndarray:
@@ -37,6 +37,7 @@ def spline(
     slopes: tuple[int, int] = (0, 0),
     slope_bits: int = 0,
     width: int = 62,
+    cut: int = 0,
 ) -> Share:
     """Piecewise polynomial of x, plus two exact linear tails.
 
@@ -53,12 +54,24 @@ def spline(
         slopes: integers left and right of 0. When they differ, 0 must be one of the knots.
         slope_bits: the tails are divided by 2^slope_bits (0: not).
         width: |x - knot| < 2^width is proven for all knots.
+        cut: x is divided by 2^cut first (0: not), rounded stochastically, and the knots are those of the quotient. The
+            piece is found from what is divided: one that begins less than a quarter of a unit above it may be taken.
 
-    Cost (trio): 5 rounds, 1 less if x is masked or nothing is divided; 28.5 bytes per element, 20.5 per knot (width 62)
-    and 8 per knot and coefficient. Error: below one unit for each of the two divisions. Leaks nothing.
+    Cost (trio): 5 rounds, 1 less if x is masked or nothing is divided by 2^bits, none more for `cut`; 28.5 bytes per
+    element, 20.5 per knot (width 62) and 8 per knot and coefficient. Error: below one unit for each of the divisions.
+    Leaks nothing.
     """
     knots = [int(k) for k in knots]
-    intervals = p.compare(x, knots, width) if knots else None
+    intervals = None
+    if cut:
+        p.mask(x)
+        whole, x = x, p.truncate(x, cut)
+        if knots:
+            low, count = relu_window(cut, min(width + cut, 62))
+            p.begin(x)  # the quotient is masked while the pieces are found
+            intervals = p.compare(whole, [k << cut for k in knots], low + count, low)
+    elif knots:
+        intervals = p.compare(x, knots, width)
     parts = []
     if any(map(any, coefficients)):
         parts.append((_curve(p, x, intervals, coefficients), bits))

@@ -191,9 +191,9 @@ class Ahead(Party):
         self._dealt(costs.carry(n, bits) * 2 + costs.dealt(n) if bits else costs.dealt(2 * n))
         return TrioShare(x.shape, masked=False)
 
-    def compare(self, x: TrioShare, thresholds: Sequence[int], width: int = OFFSET) -> TrioBits:
+    def compare(self, x: TrioShare, thresholds: Sequence[int], width: int = OFFSET, low: int = 0) -> TrioBits:
         self.mask(x)
-        self._less(x.size, len(thresholds), width)
+        self._less(x.size, len(thresholds), width - low)
         return _bits((len(thresholds), *x.shape))
 
     def exp2_masked(self, x: TrioShare, fraction: int, integer_bits: int, offset: int, scale: int) -> TrioShare:

@@ -102,9 +102,9 @@ class CountingTrio(Masking):
         words = costs.carry(n, bits) + costs.carry(n, bits) + costs.dealt(n) if bits else costs.dealt(2 * n)
         return self._result(x.shape, words)
 
-    def compare(self, x: TrioShare, thresholds: Sequence[int], width: int = OFFSET) -> TrioBits:
+    def compare(self, x: TrioShare, thresholds: Sequence[int], width: int = OFFSET, low: int = 0) -> TrioBits:
         self.mask(x)
-        self._compare(x.size, len(thresholds), width)
+        self._compare(x.size, len(thresholds), width - low)
         return _bits((len(thresholds), *x.shape))
 
     def exp2_masked(self, x: TrioShare, fraction: int, integer_bits: int, offset: int, scale: int) -> TrioShare:

@@ -248,9 +248,9 @@ class Evaluator(Party):
             take,
         )  # fmt: skip
 
-    def compare(self, x: TrioShare, thresholds: Sequence[int], width: int = OFFSET) -> TrioBits:
+    def compare(self, x: TrioShare, thresholds: Sequence[int], width: int = OFFSET, low: int = 0) -> TrioBits:
         self.mask(x)
-        hats = self._less(x.m, [(1 << width) - int(t) for t in thresholds], width, top=True)
+        hats = self._less(x.m, [(1 << width) - int(t) for t in thresholds], width - low, top=True, low=low)
         return TrioBits(planes=hats, shape=(len(hats), *x.shape))
 
     def exp2_masked(self, x: TrioShare, fraction: int, integer_bits: int, offset: int, scale: int) -> TrioShare:

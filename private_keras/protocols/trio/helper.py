@@ -189,9 +189,9 @@ class Helper(Party):
 
         self._send_parts(words, parts())
 
-    def compare(self, x: TrioShare, thresholds: Sequence[int], width: int = OFFSET) -> TrioBits:
+    def compare(self, x: TrioShare, thresholds: Sequence[int], width: int = OFFSET, low: int = 0) -> TrioBits:
         self.mask(x)
-        lams = self._less(x.l, len(thresholds), width, top=True)
+        lams = self._less(x.l, len(thresholds), width - low, top=True, low=low)
         return TrioBits(planes=lams, shape=(len(lams), *x.shape))
 
     def exp2_masked(self, x: TrioShare, fraction: int, integer_bits: int, offset: int, scale: int) -> TrioShare:

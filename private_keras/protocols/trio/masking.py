@@ -31,6 +31,10 @@ class Masking(Protocol):
             self._charges[cost] = self._charges.get(cost, 0) + 1
 
     def mask(self, *xs: TrioShare) -> None:
+        self.begin(*xs)
+        self.settle(xs)  # another branch may be masking some of them
+
+    def begin(self, *xs: TrioShare) -> None:
         todo = [x for x in xs if not x.masked and x.opening is None]
         if todo:
             if len(todo) > 1:
@@ -41,7 +45,6 @@ class Masking(Protocol):
             if not ticket.done:
                 for x in todo:
                     x.opening = ticket
-        self.settle(xs)  # another branch may be masking some of them
 
     def settling(self, xs: Sequence[TrioShare]) -> bool:
         for x in xs:

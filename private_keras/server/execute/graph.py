@@ -50,7 +50,7 @@ class Graph:
         self.late: list[list[int]] = []
         self.operands: list[tuple[str, ...]] = []
         self.results: list[tuple[str, ...]] = []
-        self.local = [at.public or at.step.op in LOCAL for at in operations]
+        self.local = [at.public or at.passes or at.step.op in LOCAL for at in operations]
         self.first: list[int] = []
         used = {name for at in operations for name in at.inputs}
         # By value: the steps to wait for, and the late steps to run, until it is there.

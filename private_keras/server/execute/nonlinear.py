@@ -35,7 +35,7 @@ def spline(p: Protocol, at: Operation, x: Value) -> Value:
     a = at.attributes
     bits = a["scale"] - a["fraction"]
     return functions.spline(
-        p, as_share(p, x), a["knots"], a["coefficients"], bits, tuple(a["slopes"]), a["slope_bits"], a["width"]
+        p, as_share(p, x), a["knots"], a["coefficients"], bits, tuple(a["slopes"]), a["slope_bits"], a["width"], at.cut
     )
 
 

@@ -9,6 +9,7 @@ from private_keras.plan.records import place
 from private_keras.protocols.protocol import Protocol, Share
 from private_keras.protocols.public import Public
 from private_keras.server.execute import bilinear, compare, linear, nonlinear, random, reduce, shape
+from private_keras.server.execute.cuts import taken_in
 from private_keras.server.execute.gates import kept_bits
 from private_keras.server.execute.graph import Compute, Graph, Walk
 from private_keras.server.execute.values import Operation, Value, as_public, as_share
@@ -32,6 +33,11 @@ def computed(p: Protocol, at: Operation, *operands: np.ndarray) -> np.ndarray:
     return as_public(OPERATIONS[at.step.op](Public(p.kernel), at, *operands))
 
 
+def passed_on(p: Protocol, at: Operation, x: Value) -> Value:
+    """A step that the one behind it does."""
+    return as_share(p, x)
+
+
 class Program:
     """A plan made ready to run any number of times: constants decoded, uses and repeated comparisons found.
 
@@ -47,7 +53,10 @@ class Program:
         self.graph = Graph(plan, _operations(plan))
         results = {item.value for item in plan.outputs}
         # By step: what it does, and whether it is a result of the plan.
-        self._runs = [(OPERATIONS[at.step.op], at.step.output in results) for at in self.graph.operations]
+        self._runs = [
+            (passed_on if at.passes else OPERATIONS[at.step.op], at.step.output in results)
+            for at in self.graph.operations
+        ]
         self._names = {item.name for item in plan.inputs}
         self._shapes = [(item, item.type.shape) for item in plan.inputs]
 
@@ -130,9 +139,9 @@ class Program:
             raise InputError(
                 f"expected values of the plan's inputs. Missing: {missing[:8]}. Not in the plan: {extra[:8]}"
             )
-        for item, shape in self._shapes:
+        for item, expected in self._shapes:
             value = inputs[item.name]
-            if not item.public and not isinstance(value, np.ndarray) and value.shape == shape:
+            if not item.public and not isinstance(value, np.ndarray) and value.shape == expected:
                 continue
             what = f"input {item.name!r} of {item.owner!r}"
             if item.public and not (isinstance(value, np.ndarray) and value.dtype == np.uint64):
@@ -140,8 +149,8 @@ class Program:
                 raise InputError(f"{what}: expected a public value, ring elements as uint64. Received: {received}")
             if not item.public and isinstance(value, np.ndarray):
                 raise InputError(f"{what}: expected a share of a secret value. Received: a public array")
-            if tuple(value.shape) != shape:
-                raise InputError(f"{what}: expected shape {list(shape)}. Received: {list(value.shape)}")
+            if tuple(value.shape) != expected:
+                raise InputError(f"{what}: expected shape {list(expected)}. Received: {list(value.shape)}")
         return inputs
 
 
@@ -151,10 +160,15 @@ def _operations(plan: Plan) -> list[Operation]:
     for step in plan.steps:
         if public.issuperset(step.inputs):
             public.add(step.output)
+    cuts = taken_in(plan, public)
     operations = []
     for step, (uses, keeps) in zip(plan.steps, kept_bits(plan.steps, public), strict=True):
         ready = shape.PREPARE.get(step.op, lambda attributes: attributes)(step.attributes)
         operands = tuple(types[name] for name in step.inputs)
         inputs = (*step.inputs, uses) if uses else step.inputs
-        operations.append(Operation(step, ready, operands, types[step.output], inputs, keeps, step.output in public))
+        cut = cuts.get(step.inputs[0], 0) if step.op == "spline" else 0
+        passes = step.output in cuts
+        operations.append(
+            Operation(step, ready, operands, types[step.output], inputs, keeps, step.output in public, cut, passes)
+        )
     return operations

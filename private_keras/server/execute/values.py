@@ -47,6 +47,8 @@ class Operation:
         inputs: names of its operands, with that of kept bits behind them if it uses some (see `gates`).
         keeps: under which name the bits of its comparison stay, which it then gives beside its result; "" for not.
         public: whether all its operands are known to all servers, and so is its result.
+        cut: bits by which it has to divide its operand first, see `cuts`.
+        passes: whether it only passes its operand on.
     """
 
     step: Step
@@ -56,6 +58,8 @@ class Operation:
     inputs: tuple[str, ...]
     keeps: str = ""
     public: bool = False
+    cut: int = 0
+    passes: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
