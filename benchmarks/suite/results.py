@@ -44,6 +44,13 @@ def speed() -> Here:
         return Here(None, forecast.measure_machine("local"), speeds())
 
 
+def between(here: Here, cluster: Cluster) -> Here:
+    """The same with servers as fast as they are over these links: encryption, the system's part in a message and the
+    proxy's are the machine's, whose cores all of them share.
+    """
+    return dataclasses.replace(here, servers=forecast.measure_machine(here.network, cluster))
+
+
 def groups(workloads: Sequence[Workload], network: str) -> list[list[Workload]]:
     """Which workloads are measured with the same servers.
 
@@ -74,9 +81,10 @@ def collect(
         if not group:
             continue
         with place(network) as (cluster, servers):
+            there = here if network == EMBEDDED or here.network is None else between(here, cluster)
             for workload in group:
                 try:
-                    record = measure(workload, cluster, servers.pids, effort, here)
+                    record = measure(workload, cluster, servers.pids, effort, there)
                 except Exception as error:
                     traceback.print_exc()
                     record = {"workload": workload.name, "title": workload.title, "failed": str(error)[:300]}

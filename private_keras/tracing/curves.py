@@ -17,7 +17,7 @@ from private_keras.errors import UnsupportedError
 from private_keras.tracing.approximation import Function, Spline, fit
 
 ERRORS = {"accurate": 1e-4, "fast": 1e-3}
-SIGMOID_ERROR = 2.5e-5  # of the accurate one: probabilities are what people read
+SIGMOID_ERROR = 1e-5  # of the accurate one: probabilities are what people read
 LARGEST_BITS = 45  # |x| up to 2^45 ring units never wraps
 UNIT = 2.0**-20  # a square's coefficient is rounded to this: scale 60 with 20 fractional bits
 FAR = 2.0**14  # where x / (1 + |x|) and its like are within 1e-4 of their tails
@@ -65,7 +65,7 @@ def activation(name: str, accuracy: str = "accurate", **parameters: float | bool
 
     Args:
         name: a key of `ACTIVATIONS`.
-        accuracy: "accurate" (error 1e-4; sigmoid 2.5e-5) or "fast" (1e-3), everywhere, tails included; rounding adds at
+        accuracy: "accurate" (error 1e-4; sigmoid 1e-5) or "fast" (1e-3), everywhere, tails included; rounding adds at
             most two units. Piecewise linear and quadratic activations are exact in both.
         parameters: as in Keras: `alpha`, `negative_slope`, `approximate`, ...
 

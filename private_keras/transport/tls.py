@@ -107,7 +107,7 @@ class TlsEndpoint:
         return TlsChannel(secured, peer, deadline)
 
     def welcome(self, sock: socket.socket, deadline: float) -> TlsChannel:
-        name, secured = handshake(self._context(True), sock, "the caller", self._pins, deadline)
+        name, secured = handshake(self._context(True), _prompt(sock), "the caller", self._pins, deadline)
         return TlsChannel(secured, name, deadline)
 
 
@@ -117,6 +117,12 @@ def split_address(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def _prompt(sock: socket.socket) -> socket.socket:
+    """Sends at once what is written: the end of a message would else wait for the peer to confirm what came before."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
 def connect(address: str, peer: str, deadline: float) -> socket.socket:
     """A TCP connection without delays for small messages; tries again until the deadline."""
     while True:
@@ -124,8 +130,7 @@ def connect(address: str, peer: str, deadline: float) -> socket.socket:
             sock = socket.create_connection(
                 split_address(address), timeout=max(0.01, min(5.0, deadline - time.monotonic()))
             )
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return sock
+            return _prompt(sock)
         except OSError as error:
             if time.monotonic() + RETRY_SECONDS > deadline:
                 raise ServerUnavailable(f"{peer} does not answer at {address}: {error.strerror or error}") from None
