@@ -146,8 +146,8 @@ def test_parameters_are_cached_and_not_ignored():
 def test_more_accuracy_costs_more_pieces():
     for name in ("sigmoid", "tanh", "gelu", "softplus"):
         fast, accurate = (len(activation(name, a).spline.knots) for a in ("fast", "accurate"))
-        # The sigmoid's error is a quarter of the others'.
-        assert fast <= 11 and fast < accurate <= (28 if name == "sigmoid" else 22)
+        # The sigmoid's error is a tenth of the others'.
+        assert fast <= 11 and fast < accurate <= (37 if name == "sigmoid" else 22)
 
 
 @pytest.mark.parametrize("degree", [1, 2])

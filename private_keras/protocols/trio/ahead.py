@@ -19,7 +19,7 @@ from private_keras.protocols.protocol import Bilinear, Cost, Kept, Linear, relu_
 from private_keras.protocols.rounds import Opened, Settle
 from private_keras.protocols.trio import costs
 from private_keras.protocols.trio.counting import CountingTrio
-from private_keras.protocols.trio.party import OFFSET, Party, U, conjunction_groups
+from private_keras.protocols.trio.party import OFFSET, Party, U, add_product, conjunction_groups
 from private_keras.protocols.trio.shares import TrioBits, TrioShare
 from private_keras.ring.kernel import Kernel, plane_words
 from private_keras.transport.channel import Channel
@@ -237,16 +237,6 @@ class Ahead(Party):
         self.mask(x)
         self._dealt(costs.dealt(x.size << max(1, (depth - 1).bit_length())))
         return TrioShare((*x.shape, depth), masked=False)
-
-
-def add_product(op: Bilinear, to: np.ndarray, a: np.ndarray, b: np.ndarray, *, subtract: bool = False) -> None:
-    """Adds op(a, b) to an array, or subtracts it."""
-    if op is not times:
-        op(a, b, out=to, subtract=subtract)
-    elif subtract:
-        to -= times(a, b)
-    else:
-        to += times(a, b)
 
 
 def _bits(shape: tuple[int, ...]) -> TrioBits:

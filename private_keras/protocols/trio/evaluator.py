@@ -13,7 +13,7 @@ from private_keras.protocols.rounds import Opened, Rounds, Settle
 from private_keras.protocols.simulate import exp2_scale
 from private_keras.protocols.trio import costs
 from private_keras.protocols.trio.dealing import BLOCK, in_pieces, of_elements, pieces
-from private_keras.protocols.trio.party import OFFSET, Party, U, conjunction_groups, conjunctions
+from private_keras.protocols.trio.party import OFFSET, Party, U, add_product, conjunction_groups, conjunctions
 from private_keras.protocols.trio.shares import TrioBits, TrioShare
 from private_keras.ring import planes, tree
 from private_keras.ring.kernel import BLOCK_WORDS, plane_words
@@ -154,6 +154,11 @@ class Evaluator(Party):
         self.charge(costs.dealt(size))
         if op is times and x.shape == y.shape:
             return TrioShare(shape, z=self.kernel.multiply((x.m, x.l), (y.m, y.l), g, self.party), masked=False)
+        if self.party == 1:
+            z = g.reshape(shape)
+            add_product(op, z, x.m, y.l, subtract=True)
+            add_product(op, z, x.l, y.m, subtract=True)
+            return TrioShare(shape, z=z, masked=False)
         # mx (my - ly) - lx my = (mx - lx) my - mx ly: the difference is taken of the smaller operand.
         if x.size < y.size:
             z, factors = op(self._additive(x), y.m), (x.m, y.l)

@@ -4,6 +4,7 @@ from functools import lru_cache
 import numpy as np
 
 from private_keras.errors import SecurityError
+from private_keras.protocols.protocol import Bilinear, times
 from private_keras.protocols.trio.masking import Masking
 from private_keras.ring.kernel import Kernel
 from private_keras.ring.steps import Draw
@@ -71,3 +72,13 @@ def conjunctions(rows: np.ndarray) -> np.ndarray:
     for row in rows:
         out = np.concatenate([out, out & row])
     return out
+
+
+def add_product(op: Bilinear, to: np.ndarray, a: np.ndarray, b: np.ndarray, *, subtract: bool = False) -> None:
+    """Adds op(a, b) to an array, or subtracts it."""
+    if op is not times:
+        op(a, b, out=to, subtract=subtract)
+    elif subtract:
+        to -= times(a, b)
+    else:
+        to += times(a, b)

@@ -6,10 +6,10 @@ import numpy as np
 from private_keras.errors import FrameError
 from private_keras.protocols.protocol import Bilinear, Linear
 from private_keras.protocols.trio import costs
-from private_keras.protocols.trio.ahead import NEITHER, RIGHT, Supply, add_product
+from private_keras.protocols.trio.ahead import NEITHER, RIGHT, Supply
 from private_keras.protocols.trio.dealing import in_pieces
 from private_keras.protocols.trio.evaluator import HELPER, Evaluator, Take
-from private_keras.protocols.trio.party import U
+from private_keras.protocols.trio.party import U, add_product
 from private_keras.protocols.trio.shares import TrioShare
 from private_keras.ring.kernel import Kernel
 from private_keras.ring.steps import Words
