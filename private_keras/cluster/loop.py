@@ -13,7 +13,6 @@ import numpy as np
 
 from private_keras.cluster.handle import Handle
 from private_keras.errors import InputError
-from private_keras.plan.limits import MAX_FRACTION
 from private_keras.plan.plan import Plan
 from private_keras.plan.records import PlanInput
 from private_keras.ring import fixedpoint
@@ -27,12 +26,10 @@ class Rows:
     Attributes:
         handle: shape (n, ...); the plan's input has shape (rows, ...).
         indices: integers, shape (steps, rows): step s takes handle[indices[s]]. All servers know them.
-        shift: bits to the left as rows are taken: of integers it makes real numbers of so many fractional bits more.
     """
 
     handle: Handle
     indices: np.ndarray
-    shift: int = 0
 
 
 @dataclass(frozen=True)
@@ -164,14 +161,11 @@ def _public(item: PlanInput, values: np.ndarray, steps: int, what: str) -> np.nd
 
 def _rows(item: PlanInput, given: Rows, steps: int, what: str) -> np.ndarray:
     shape, handle, indices = item.type.shape, given.handle, np.asarray(given.indices)
-    fraction = handle.fraction + given.shift
-    if not shape or handle.shape[1:] != shape[1:] or not handle.shape or fraction != item.type.fraction:
+    if not shape or handle.shape[1:] != shape[1:] or not handle.shape or handle.fraction != item.type.fraction:
         raise InputError(
             f"{what}: expected rows of shape {shape[1:]} with {item.type.fraction} fractional bits. "
-            f"Received: shares of {handle.name!r} with shape {handle.shape} and {fraction}"
+            f"Received: shares of {handle.name!r} with shape {handle.shape} and {handle.fraction}"
         )
-    if not 0 <= given.shift <= MAX_FRACTION:
-        raise InputError(f"{what}: expected a shift of 0 to {MAX_FRACTION} bits. Received: {given.shift}")
     if indices.dtype.kind not in "iu" or indices.shape != (steps, shape[0]):
         raise InputError(
             f"{what}: expected integer indices of shape {(steps, shape[0])}: steps, rows of a step. "

@@ -198,7 +198,7 @@ def _requests(party: int, job: bytes, plan: Plan, inputs: Inputs, seconds: float
             pieces.append((index, chunks(b"", np.ascontiguousarray(values, WORD))))
         elif item.name in inputs.rows:
             rows = inputs.rows[item.name]
-            request.inputs.add(name=item.name, handle=rows.handle.id, rows=True, shift=rows.shift)
+            request.inputs.add(name=item.name, handle=rows.handle.id, rows=True)
             pieces.append((index, chunks(b"", np.ascontiguousarray(rows.indices, INDEX))))
         elif item.name in inputs.seeds:
             seeds = inputs.seeds[item.name]

@@ -137,8 +137,8 @@ class SimulatedCluster(Cluster):
         return self._stored[given.id]
 
     def _taker(self, rows: Rows) -> TakeRows:
-        held = self._held(rows.handle).reshape(rows.handle.shape)
-        return lambda indices: SimulatedShare(np.take(held, indices, 0) << np.uint64(rows.shift))
+        held = self._held(rows.handle)
+        return lambda indices: SimulatedShare(np.take(held, indices, 0))
 
     def _program(self, plan: Plan) -> Program:
         program = self._programs.get(plan.digest)

@@ -24,8 +24,7 @@ def content(plan: Plan, bound: Bound) -> bytes:
     handles = {name: given.id for name, given in bound.stored.items()}
     handles |= {name: rows.handle.id for name, rows in bound.rows.items()}
     indices = {name: rows.indices for name, rows in bound.rows.items()}
-    shifts = {name: rows.shift for name, rows in bound.rows.items() if rows.shift}
-    return Schedule(plan.digest, bound.steps, handles, indices, bound.public, {}, shifts=shifts).content
+    return Schedule(plan.digest, bound.steps, handles, indices, bound.public, {}).content
 
 
 def about(plan: Plan, known: Mapping[str, Given]) -> bytes:

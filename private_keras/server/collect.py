@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from private_keras.errors import HandleNotFound, InputError
-from private_keras.plan.limits import MAX_FRACTION
 from private_keras.plan.plan import Plan
 from private_keras.plan.records import PlanInput
 from private_keras.ring.kernel import Kernel
@@ -119,8 +118,7 @@ class Collector:
                     receivers[index] = receiver
             _feed(job, receivers, first, rest)
             handles = {item.name: item.handle for item in first.inputs if item.handle}
-            shifts = {item.name: item.shift for item in first.inputs if item.shift}
-            schedule = Schedule(plan.digest, first.steps, handles, {}, {}, kept, first.ahead, first.item, shifts)
+            schedule = Schedule(plan.digest, first.steps, handles, {}, {}, kept, first.ahead, first.item)
             for index, receiver in receivers.items():
                 item = first.inputs[index]
                 if isinstance(receiver, Receiver):
@@ -207,8 +205,6 @@ def _check(item: wire.Input, spec: PlanInput, steps: int, carried: set[str]) -> 
         raise InputError(f"{what} is secret: expected shares. Received: public values")
     elif item.rows and (not item.handle or not spec.type.shape or item.name in carried):
         raise InputError(f"{what}: expected rows of a stored tensor, for an input that has rows and is not carried")
-    if item.shift and (not item.rows or item.shift > MAX_FRACTION):
-        raise InputError(f"{what}: expected a shift of rows by at most {MAX_FRACTION} bits. Received: {item.shift}")
 
 
 def _masking_bytes(plan: Plan) -> int:

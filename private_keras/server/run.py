@@ -188,8 +188,7 @@ def _feed(protocol: Protocol, plan: Plan, given: Collected) -> Feed:
     for item in plan.inputs:
         shape, name = item.type.shape, item.name
         if name in given.schedule.rows:
-            take = _taker(protocol, given.material[name], shape, given.schedule.shifts.get(name, 0))
-            rows[name] = take, given.schedule.rows[name]
+            rows[name] = _taker(protocol, given.material[name], shape), given.schedule.rows[name]
         elif not item.public:
             part = given.material[name]
             masked = None if part.masked is None else part.masked.reshape(shape)
@@ -200,15 +199,13 @@ def _feed(protocol: Protocol, plan: Plan, given: Collected) -> Feed:
     return Feed(given.schedule.steps, fixed, rows, given.schedule.public)
 
 
-def _taker(protocol: Protocol, part: Stored, shape: tuple[int, ...], shift: int) -> TakeRows:
+def _taker(protocol: Protocol, part: Stored, shape: tuple[int, ...]) -> TakeRows:
     row = math.prod(shape[1:])
 
     def take(rows: np.ndarray) -> Share:
         taken = part.rows(rows, row)
-        words = [None if part is None else part.reshape(shape) for part in (taken.masked, taken.mask)]
-        if shift:  # of m and of l: what is shared is shifted
-            words = [None if part is None else part << np.uint64(shift) for part in words]
-        return protocol.masked(*words)
+        masked = None if taken.masked is None else taken.masked.reshape(shape)
+        return protocol.masked(masked, taken.mask.reshape(shape))
 
     return take
 

@@ -5,7 +5,7 @@ The plan says what is computed; this says on what. Servers compare a digest over
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -55,7 +55,6 @@ class Schedule:
         rows: by input name, indices (steps, rows).
         public: by input name, ring elements (1, *shape) or (steps, *shape).
         kept: by output name, the handle under which it is kept.
-        shifts: by input name, how many bits its rows are shifted to the left, where they are.
         ahead: whether the job is made ahead of its batch.
         item: id of the item of stock that the job uses up, if any.
     """
@@ -68,7 +67,6 @@ class Schedule:
     kept: Mapping[str, bytes]
     ahead: bool = False
     item: bytes = b""
-    shifts: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def digest(self) -> bytes:
@@ -88,7 +86,6 @@ class Schedule:
         total.update(self.steps.to_bytes(8, "little"))
         for kind, values in (
             (b"handle", self.handles), (b"rows", self.rows), (b"public", self.public), (b"kept", self.kept),
-            (b"shift", {name: bytes((bits,)) for name, bits in self.shifts.items()}),
         ):  # fmt: skip
             for name in sorted(values):
                 value = values[name]
