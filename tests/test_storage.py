@@ -297,7 +297,7 @@ def test_a_crash_at_any_moment_leaves_the_old_or_the_new(tmp_path, monkeypatch):
         again = [Storage(root, "trio", party) for party in range(3)]
         rows = [disk.catalogue.files() for disk in again]
         assert sorted(path.name for path in files(root)) == sorted(name for names in rows for name in names)
-        assert all(row.state in ("written", "committed") for names in rows for row in names.values()), "half is left"
+        assert all(state in ("written", "committed") for names in rows for state in names.values()), "half is left"
         common = set.intersection(*({g for g, done in found(disk, "alice") if done} for disk in again))
         newest = max(common)
         for party, disk in enumerate(again):

@@ -49,7 +49,7 @@ class Row:
     """One generation of named shares.
 
     Attributes:
-        entries: what its tensors are; none of a forgotten one.
+        entries_text, policy_text: as JSON; `entries`, none of a forgotten one, and `policy` are what they say.
         bytes: on disk, catalogue included.
         created: seconds since 1970.
         file: name of the file with the shares.
@@ -61,11 +61,18 @@ class Row:
     state: str
     about: str
     entries_text: str
-    policy: Policy
+    policy_text: str
     bytes: int
     created: float
     file: str
     uses: int
+
+    @property
+    def policy(self) -> Policy:
+        try:
+            return Policy.from_json(self.policy_text)
+        except InputError as error:
+            raise FileError(f"the catalogue is damaged ({error})") from None
 
     @property
     def entries(self) -> tuple[SavedTensor, ...]:
@@ -179,7 +186,7 @@ class Catalogue:
                 return None
             database.execute(
                 "UPDATE snapshots SET state = ?, about = '', entries = '', bytes = ? WHERE id = ?",
-                (FORGOTTEN, ROW_BYTES + len(found.policy.to_json()), found.id),
+                (FORGOTTEN, ROW_BYTES + len(found.policy_text), found.id),
             )
             return found.file
 
@@ -202,9 +209,14 @@ class Catalogue:
         named = "EXISTS (SELECT 1 FROM json_each(policy, '$.use') WHERE value = ?)"
         return self._rows(f"owner != ? AND (? = '' OR name = ?) AND {named}", (party, name, name, party), (COMMITTED,))
 
-    def files(self) -> dict[str, Row]:
-        """By file, all rows that have one."""
-        return {row.file: row for row in self._rows("file != ''", (), (WRITING, WRITTEN, COMMITTED, FORGOTTEN))}
+    def unfinished(self) -> list[Row]:
+        """Rows with a file that is not to stay as it is: being written, not committed, or forgotten."""
+        return self._rows("file != ''", (), (WRITING, WRITTEN, FORGOTTEN))
+
+    def files(self) -> dict[str, str]:
+        """By file, the states of all rows that have one."""
+        with self._reading() as database:
+            return dict(database.execute("SELECT file, state FROM snapshots WHERE file != ''"))
 
     def _rows(self, where: str, given: tuple, states: tuple[str, ...]) -> list[Row]:
         marks = ", ".join("?" * len(states))
@@ -343,11 +355,7 @@ def _key(source: Source) -> tuple[str, str, str, str]:
 def _row(found: tuple) -> Row:
     row, owner, name, number, nonce, state, about, entries, policy, nbytes, created, file, uses = found
     source = Source(owner, name, int(number, 16), nonce)
-    try:
-        parsed = Policy.from_json(policy)
-    except InputError as error:
-        raise FileError(f"the catalogue is damaged ({error})") from None
-    return Row(row, source, state, about, entries, parsed, nbytes, created, file, uses)
+    return Row(row, source, state, about, entries, policy, nbytes, created, file, uses)
 
 
 def _begin(database: sqlite3.Connection) -> None:

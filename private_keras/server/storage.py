@@ -229,13 +229,13 @@ class Storage:
     def _sweep(self) -> None:
         """Removes what a server that was killed left half written, and what no client came back for."""
         directory = self._opened() / FILES
-        rows = self.catalogue.files()
+        known = self.catalogue.files()
         for path in directory.glob(f"*{ENDING}") if directory.is_dir() else ():
             # A file that the catalogue does not know may belong to a catalogue that was lost: only an empty one goes.
-            if path.name not in rows and not path.lstat().st_size and not _in_use(path):
+            if path.name not in known and not path.lstat().st_size and not _in_use(path):
                 path.unlink()
-        for name, row in rows.items():
-            path = directory / name
+        for row in self.catalogue.unfinished():
+            path = directory / row.file
             if row.state == FORGOTTEN:
                 self._remove(path)
             elif row.state == WRITING and not _in_use(path):
