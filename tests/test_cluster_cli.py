@@ -95,7 +95,8 @@ def test_doctor_examines_an_embedded_cluster_and_a_dead_one(capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["serve", "--help"], ["keys", "--help"], ["doctor", "--help"], ["inspect", "--help"]]
+    "arguments", [["--help"], ["serve", "--help"], ["keys", "--help"], ["doctor", "--help"], ["inspect", "--help"],
+                  ["names", "--help"], ["approve", "--help"], ["audit", "--help"]]
 )
 def test_every_command_explains_itself(arguments, capsys):
     with pytest.raises(SystemExit) as caught:

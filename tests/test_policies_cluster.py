@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from private_keras.cli import main
 from private_keras.cluster import NetworkCluster, Rows
 from private_keras.errors import HandleNotFound, InputError, SecurityError
 from private_keras.plan.builder import PlanBuilder
@@ -252,3 +253,62 @@ def test_audit_logs(parties):
                 assert not about
             for entry in about:
                 assert not any(str(value)[:7] in json.dumps(entry) for value in X.ravel())
+
+
+def command(capsys, *arguments):
+    code = main(list(arguments))
+    return code, capsys.readouterr()
+
+
+def test_commands_of_owners(servers, parties, capsys, tmp_path):
+    at = ["--config", str(servers.config), "--identity"]
+    share(parties, "k", reveal_to=["analyst"])
+    made = layer(kind="reveal", value="raw")
+    path = tmp_path / "plan.json"
+    path.write_text(made.to_json())
+    digest = "sha256:" + made.digest
+    code, said = command(capsys, "names", *at, "hospital")
+    assert code == 0 and "hospital/k  x real[6, 4]" in said.out and '"plans":["predict"]' in said.out
+    code, said = command(capsys, "names", *at, "analyst")
+    assert "hospital/k" in said.out and "policy" not in said.out.split("Of others:")[1]
+    code, said = command(capsys, "inspect", str(path))
+    assert code == 0 and "of hospital: the data themselves" in said.out and digest in said.out
+    assert "Cost of 'raw of patients'" in said.out
+    x = load(parties, "k")
+    with pytest.raises(SecurityError, match=f"digest {digest}"):
+        parties["analyst"].run(made, {"x": x, "w": W})
+    code, said = command(capsys, "inspect", digest, *at, "hospital")
+    assert code == 0 and "of hospital: the data themselves" in said.out
+    code, said = command(capsys, "approve", "k", digest, *at, "hospital")
+    assert code == 0 and digest in said.out
+    np.testing.assert_allclose(parties["analyst"].run(made, {"x": x, "w": W})["y"], X, atol=1e-4)
+    assert command(capsys, "approve", "k", digest, *at, "hospital", "--revoke")[0] == 0
+    with pytest.raises(SecurityError, match="hospital/k"):
+        parties["analyst"].run(made, {"x": x, "w": W})
+    for wrong in (["none", digest], ["k", "sha256:1"]):
+        code, said = command(capsys, "approve", *wrong, *at, "hospital")
+        assert code == 1 and "private-keras: " in said.err
+    assert command(capsys, "inspect", digest)[0] == 1
+
+
+def test_command_that_reads_audit_logs(servers, parties, capsys, tmp_path):
+    share(parties, "l", reveal_to=["analyst"])
+    parties["analyst"].run(layer(), {"x": load(parties, "l"), "w": W})
+    seen = tmp_path / "seen.json"
+    given = ["audit", str(servers.config), "--identity", "hospital", "--seen", str(seen)]
+    code, said = command(capsys, *given)
+    assert code == 0, said.out
+    assert said.out.count("chain verified, signed, read for the first time") == 3
+    assert "opens y to analyst (hospital/l: rows)" in said.out and "uses hospital/l" in said.out
+    parties["hospital"].set_policy("l", Policy())
+    code, said = command(capsys, *given, "--verify")
+    assert code == 0 and said.out.count("goes on from what it was") == 3 and "opens" not in said.out
+    code, said = command(capsys, *given, "--server", "server1", "--since", "2000-01-01")
+    assert "server1" in said.out and "  server0  " not in said.out
+    assert command(capsys, *given, "--since", "2999-01-01")[1].out.count("\n") == 3
+    assert command(capsys, *given, "--since", "soon")[0] == 1
+    assert command(capsys, *given, "--server", "server9")[0] == 1
+    kept = json.loads(seen.read_text())
+    seen.write_text(json.dumps({**kept, "server1": [kept["server1"][0] + 1, kept["server1"][1], True]}))
+    code, said = command(capsys, *given, "--verify")
+    assert code == 1 and "WRONG    server1: it is cut short" in said.out

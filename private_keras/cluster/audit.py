@@ -71,7 +71,7 @@ def checked(server: str, rows: Sequence[AuditRow], head: Head, seen: Head | None
     chain = verify(rows, START, 0, faults.append)
     if (head.count, head.chain) != (len(rows), chain):
         faults.append(f"it ends at entry {len(rows) - 1}, but the server says that it has {head.count}")
-    if seen is not None and seen.count > 0:
+    if seen is not None and seen.count > 0 and (head.durable or seen.durable):
         if len(rows) < seen.count:
             faults.append(f"it is cut short: it had {seen.count} entries when it was read before, and has {len(rows)}")
         elif rows[seen.count - 1].chain != seen.chain:
@@ -115,7 +115,10 @@ def read_seen(path: Path) -> dict[str, Head]:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ValueError("too large")
         content = json.loads(path.read_text())
-        return {str(name): Head(int(count), bytes.fromhex(chain)) for name, (count, chain) in content.items()}
+        return {
+            str(name): Head(int(count), bytes.fromhex(chain), durable=bool(durable))
+            for name, (count, chain, durable) in content.items()
+        }
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -125,7 +128,8 @@ def read_seen(path: Path) -> dict[str, Head]:
 def write_seen(path: Path, logs: Iterable[Log]) -> None:
     """Keeps the ends of logs without faults; of others what was kept before."""
     seen = read_seen(path) | {log.server: log.head for log in logs if not log.faults}
-    text = json.dumps({name: [head.count, head.chain.hex()] for name, head in sorted(seen.items())}, indent=1)
+    content = {name: [head.count, head.chain.hex(), head.durable] for name, head in sorted(seen.items())}
+    text = json.dumps(content, indent=1)
     new = path.with_name(path.name + ".new")
     new.write_text(text + "\n")
     os.replace(new, path)

@@ -1,0 +1,58 @@
+"""`private-keras names` and `private-keras approve`: named shares, and which plans others may run on them."""
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+
+from private_keras.cluster import connect
+from private_keras.cluster.named import as_table
+from private_keras.errors import InputError
+from private_keras.server.policy import DIGEST, Policy
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    """Adds the commands."""
+    listing = commands.add_parser(
+        "names", help="list named shares", description="Lists your own named shares and their policies, and those of "
+        "others that you may use."
+    )  # fmt: skip
+    _cluster(listing)
+    listing.set_defaults(command=_names)
+    approving = commands.add_parser(
+        "approve", help="allow a plan on your named shares",
+        description="Adds a plan's digest to the policy of named shares of yours: whoever the policy lets use them may "
+        "run that plan, and open its results to whom the policy names. Look at it before: private-keras inspect.",
+    )  # fmt: skip
+    approving.add_argument("name", help="of shares of yours")
+    approving.add_argument("digest", help="the plan's: sha256: and 64 hex digits")
+    approving.add_argument("--revoke", action="store_true", help="take it out of the policy instead")
+    _cluster(approving)
+    approving.set_defaults(command=_approve)
+
+
+def _cluster(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--config", type=Path, required=True, help="the cluster's description, cluster.json")
+    command.add_argument("--identity", help="your name, for a cluster over TLS")
+
+
+def _names(given: argparse.Namespace) -> int:
+    with connect(given.config, identity=given.identity) as cluster:
+        print(f"Own:\n{as_table(cluster.names())}\n\nOf others:\n{as_table(cluster.names(others=True))}")
+    return 0
+
+
+def _approve(given: argparse.Namespace) -> int:
+    if not DIGEST.fullmatch(given.digest):
+        raise InputError(f"expected a digest, sha256: and 64 hex digits. Received: {given.digest!r}")
+    with connect(given.config, identity=given.identity) as cluster:
+        found = [named for named in cluster.names() if named.name == given.name]
+        if not found:
+            raise InputError(f"you have no shares under the name {given.name!r}; see private-keras names")
+        policy = found[0].policy or Policy()
+        plans = set(policy.plans) ^ ({given.digest} if given.revoke == (given.digest in policy.plans) else set())
+        changed = {item.name: getattr(policy, item.name) for item in fields(Policy)} | {"plans": sorted(plans)}
+        cluster.set_policy(given.name, Policy(**changed))
+        print(f"{found[0]}: {Policy(**changed).to_json()}")
+        if not policy.use:
+            print("its policy lets nobody use it yet: set_policy with use=[...]")
+    return 0
