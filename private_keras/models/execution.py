@@ -12,15 +12,20 @@ from private_keras.errors import HandleNotFound, InputError
 from private_keras.models import inputs, windows
 from private_keras.models.guard import Guard
 from private_keras.models.stock import Job, Told
+from private_keras.models.together import MAX_TOGETHER, Call, Together
 from private_keras.models.training.jobs import Jobs
 from private_keras.models.weights import Weights
 from private_keras.tensor import Column, Part, spliced
 from private_keras.tracing import Traced, trace
 from private_keras.tracing.training.traced import TracedStep
 
+# Of all values of a plan together. Beyond it a job of two batches takes about as long as two.
+ELEMENTS_TOGETHER = 1 << 19
+
 
 class Execution:
-    """What a model keeps between predictions. Owned by the model; one thread at a time.
+    """What a model keeps between predictions. Owned by the model; `look`, `arrays` and `run` may be called by many
+    threads, everything else by one at a time.
 
     Plans depend on weights too (known values are folded into each other), so that both are forgotten together when the
     weights change, by whatever means. Where training has changed weights, which nobody knows, predictions use them as
@@ -38,6 +43,7 @@ class Execution:
         self._guards: dict[tuple[int, bool], Guard] = {}
         self._shares: Shares | None = None
         self._largest: float | None = None
+        self._together = Together(self._predict, self._rows_together)
 
     def narrow(self, largest: float | None) -> None:
         """Plans are for inputs of this size at most from now on; see `PrivateModel.narrow`."""
@@ -57,12 +63,20 @@ class Execution:
             UnsupportedError: the model uses something that cannot run on shares.
         """
         self.look()
+        with self._together.turn():
+            return self._traced_for(batch_size)
+
+    def _traced_for(self, batch_size: int) -> Traced | TracedStep:
         if self.jobs.holdings.secret:
             return self.jobs.steps.predict(batch_size)
         return self._plan_for(batch_size)
 
     def look(self) -> None:
         """Forgets plans and shares of weights that are no longer the model's. Once per call is enough."""
+        with self._together.turn():
+            self._look()
+
+    def _look(self) -> None:
         if self._weights_seen.changed():
             self._shares = None
             self.jobs.stock.clear()
@@ -99,17 +113,33 @@ class Execution:
     def arrays(self, x: Any, batch_size: int) -> list[inputs.Data]:
         """What x holds, in the order of the model's inputs, every row checked. Call `look` before."""
         arrays = inputs.flatten(self._model, x)
-        size = min(batch_size, len(arrays[0]))
-        traced = self.jobs.steps.predict(size) if self.jobs.holdings.secret else self._plan_for(size)
+        with self._together.turn():
+            traced = self._traced_for(min(batch_size, len(arrays[0])))
         inputs.check(self._model, traced.inputs, arrays)
         return arrays
 
     def run(self, x: Any) -> Any:
         """Predictions for one batch: shares weights that are not on the servers yet, and the batch; then runs.
 
-        Call `look` before the first of several batches.
+        Call `look` before the first of several batches. Small batches of several threads share a job.
         """
         arrays = inputs.flatten(self._model, x)
+        if inputs.is_secret(arrays):
+            with self._together.turn():
+                return self._predict(arrays)
+        return self._together.run(Call(arrays))
+
+    def _rows_together(self, call: Call) -> int:
+        """How many rows may share a job: as long as rounds and calls, not work, are most of what it takes."""
+        if self.jobs.stock.wanted(call.rows):
+            return 1  # what is ready is for batches of this size
+        plan = self._traced_for(call.rows).plan
+        known = {item.name for item in plan.inputs}
+        work = sum(kind.size for name, kind in plan.types.items() if name not in known)
+        return min(MAX_TOGETHER, call.rows * ELEMENTS_TOGETHER // max(1, work))
+
+    def _predict(self, arrays: list[inputs.Data]) -> Any:
+        """One batch, one job; called by one thread at a time."""
         if self.jobs.holdings.secret:
             step = self.jobs.steps.predict(len(arrays[0]))
             values = inputs.check(self._model, step.inputs, arrays)

@@ -27,7 +27,8 @@ class PrivateModel(TrainableModel):
         self, x: Any, batch_size: int | None = None, verbose: str | int = "auto", steps: int | None = None,
         callbacks: list | None = None,
     ) -> Any:
-        """Predictions for x, computed on shares; arguments and result as in Keras.
+        """Predictions for x, computed on shares; arguments and result as in Keras. Several threads may call it at once;
+        their small batches then share jobs (docs/operations.md, "Predictions that share a job").
 
         Args:
             x: array, list or dict of arrays, `tf.data.Dataset`, `keras.utils.PyDataset` or generator of batches. Or

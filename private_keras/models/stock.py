@@ -192,6 +192,11 @@ class Stock:
             shelf = self._shelves.get(batch_size)
             return count - (len(shelf.items) if shelf is not None and shelf.content == content else 0)
 
+    def wanted(self, batch_size: int) -> bool:
+        """Whether predictions for batches of this size are to be ready."""
+        shelf = self._shelves.get(batch_size)
+        return shelf is not None and shelf.wanted > 0
+
     def take(self, batch_size: int, job: Job) -> Item | None:
         """An item for this job, if there is one; it is the caller's. Items for another one are let go."""
         shelf = self._shelves.get(batch_size)
