@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from private_keras.cluster import NetworkCluster, connect
-from private_keras.cluster.doctor import examine
 from private_keras.cluster.keys import make_authority, make_party
 from private_keras.errors import (
     ClusterError,
@@ -220,19 +219,6 @@ def test_a_server_that_was_restarted_is_found_again_and_its_shares_are_missed(se
         assert cluster.incarnation != before
         with pytest.raises(HandleNotFound):
             cluster.run(dense_plan(), {**dense_data(), "w": handle})
-
-
-def test_doctor_says_what_is_well_and_what_is_not(servers):
-    report, healthy = examine(servers.config, "analyst")
-    assert healthy, report
-    assert report.count("ok ") == 5 and "server2 at 127.0.0.1" in report and "analyst.pem: valid until" in report
-    content = {**servers.content, "servers": [dict(s) for s in servers.content["servers"]]}
-    content["servers"][1]["control"] = "127.0.0.1:1"
-    report, healthy = examine(servers.write("broken.json", content), "analyst")
-    assert not healthy
-    assert "FAIL  ServerUnavailable: server1" in report
-    report, healthy = examine(servers.config, "nobody")
-    assert not healthy and "nobody.pem" in report
 
 
 def test_logs_say_who_ran_what_and_no_values_or_keys(servers, analyst):

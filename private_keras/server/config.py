@@ -80,6 +80,11 @@ class ClusterConfig:
         """Whether all servers are on this machine, over Unix sockets."""
         return self.servers[0].control.startswith("unix:")
 
+    @property
+    def names(self) -> list[str]:
+        """Everybody whom the description names, servers first."""
+        return [*(server.name for server in self.servers), *sorted(self.clients or ())]
+
     def credentials(self, name: str) -> Credentials:
         """Files that prove to be `name`."""
         if self.keys is None:
