@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from private_keras.cluster import Column, LocalCluster, Loop, Rows, SimulatedCluster, putting
+from private_keras.cluster import Column, LocalCluster, Loop, Rows, SimulatedCluster, connect, putting
 from private_keras.cluster.client import ServerClient
 from private_keras.errors import ClusterError, FileError, HandleNotFound, InputError, PrivateKerasError, SecurityError
 from private_keras.plan.builder import PlanBuilder
 from private_keras.ring import default_kernel
-from private_keras.server import limits
+from private_keras.server import limits, sealed
 from private_keras.server.entries import SavedTensor
 from private_keras.server.mapped import HANDLE_BYTES, Mapped, disk_bytes
 from private_keras.server.material import Material, masked_words, masks, material_bytes, seed_bytes
@@ -27,7 +27,7 @@ from private_keras.server.sealed import CHUNK_BYTES, Cache
 from private_keras.server.storage import Generation, Storage
 from private_keras.server.store import Store
 from private_keras.server.wire import messages_pb2 as wire
-from tests.clusters import saving_of
+from tests.clusters import TlsServers, saving_of
 from tests.loops import Held, revealed
 
 KERNEL = default_kernel(1)
@@ -302,6 +302,22 @@ def test_what_was_loaded_can_be_saved_under_another_name_without_being_read_whol
     assert part.seeded and b"".join(part.pieces()) == data and service._store.nbytes == HANDLE_BYTES
 
 
+def test_a_disk_that_fails_while_it_is_read_is_an_error_of_whoever_reads(on_disk, monkeypatch):
+    def broken(*_):
+        raise OSError(5, "Input/output error")
+
+    part, mapped = on_disk
+    if mapped.seeded and part.masked is None:
+        pytest.skip("the helper reads nothing but seeds")
+    monkeypatch.setattr(mapped._sealed, "_cache", Cache(CHUNK_BYTES))
+    monkeypatch.setattr(sealed.os, "pread", broken)
+    with pytest.raises(ClusterError, match="disk refuses: Input/output error"):
+        mapped.whole()
+    monkeypatch.setattr(sealed.os, "pread", lambda descriptor, count, start: b"")
+    with pytest.raises(FileError, match="damaged"):
+        mapped.whole()
+
+
 # --- clusters ---------------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def local(tmp_path_factory):
@@ -497,6 +513,52 @@ def test_a_server_killed_during_an_upload_leaves_nothing_half_written(tmp_path, 
         with suppress(PrivateKerasError):
             cluster.saved()
         assert cluster.saved() == ["data", "old"] and check(cluster, "data") == "again"
+
+
+@pytest.mark.parametrize("party", range(3))
+def test_a_server_killed_in_a_job_on_data_on_disk_costs_no_second_upload(tmp_path, party):
+    with LocalCluster(storage=tmp_path / "disk") as cluster:
+        cluster.put("data", columns())
+        handles, _ = cluster.load("data")
+        plan, order = rows_plan(5, LARGE.shape[1:], 18), np.arange(10**5).reshape(-1, 5) % 1501
+        kill = Loop(len(order), lambda done: os.kill(cluster.pids[party], 9) if 0 < done < len(order) else None)
+        with pytest.raises(ClusterError, match=f"server{party}"):
+            cluster.run(plan, {"x": Rows(handles["x"], order)}, loop=kill)
+        with suppress(PrivateKerasError):
+            cluster.saved()  # notices the loss
+        assert cluster.saved() == ["data"]
+        check(cluster)
+
+
+def test_owners_data_over_tls_are_used_by_whom_they_name_and_by_nobody_else(tmp_path):
+    with TlsServers(tmp_path, ("owner", "analyst", "other")) as servers:
+        for party in range(3):
+            servers.stop(party)
+            servers.start(party, storage=tmp_path / f"disk{party}")
+        for party in range(3):
+            servers.wait_listening(party, starts=2)
+        policy = Policy(use=["analyst"], plans=["evaluate"], reveal_to=["analyst"])
+        with connect(servers.config, identity="owner") as owner:
+            owner.put("data", columns(), "owned", policy)
+            assert check(owner) == "owned"
+        for party in range(3):
+            key = tmp_path / "keys" / f"server{party}.store"
+            assert key.stat().st_size == 32 and not list((tmp_path / f"disk{party}").rglob("*.store"))
+        with connect(servers.config, identity="analyst") as analyst, connect(servers.config, identity="other") as other:
+            handles, about = analyst.load("data", "owner")
+            assert about == "owned" and handles["x"].owner == "owner" and handles["y"].dtype == "int64"
+            b = PlanBuilder()
+            x = b.input("x", (7, *LARGE.shape[1:]), 18, "owner", "rows")
+            squares = b.add("truncate", b.add("multiply", x, x), bits=18)
+            b.output(b.add("reduce_sum", squares, axes=[0, 1, 2], keepdims=False), "sum", ["client"])
+            taken = np.arange(700, 707)[None]
+            got = analyst.run(b.build("sum", "evaluate"), {"x": Rows(handles["x"], taken)})["sum"]
+            np.testing.assert_allclose(got, (LARGE[700:707] ** 2).sum(), atol=0.01)
+            analyst.delete(*handles.values())
+            assert analyst.saved() == other.saved() == []
+            for who, whose in ((other, "owner"), (other, None), (analyst, None), (analyst, "other")):
+                with pytest.raises(HandleNotFound, match="'data'"):
+                    who.load("data", whose)
 
 
 def test_a_client_that_goes_away_during_an_upload_leaves_nothing(local):

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import secrets
 import stat
 import threading
@@ -198,8 +199,9 @@ def test_without_its_key_a_storage_gives_nothing_and_takes_nothing(tmp_path):
         for use in (lambda: read(disk, "alice", which), lambda: save(disk, "alice", generation(), "", tensors(0))):
             with pytest.raises(error, match=message):
                 use()
-        assert len(files(tmp_path)) == 1
+        assert len(files(tmp_path)) == 1 and re.search(message, disk.problem())
 
+    assert Storage(tmp_path / "disk", "trio", 0).problem() == Storage(None, "trio", 0).problem() == ""
     path.unlink()
     refused(ClusterError, "key that seals this server's storage.*is missing: put it back")
     assert not path.exists(), "another key must not be made in place of one that is lost"

@@ -19,14 +19,19 @@ class Condition:
 
     Args:
         storage: the directory for named shares, if there is one.
+        problem: says what keeps that from being used.
         files: the server's certificate, if it has one.
     """
 
-    def __init__(self, jobs: Jobs, store: Store, stock: Stock, storage: Path | None, files: Watched | None):
+    def __init__(
+        self, jobs: Jobs, store: Store, stock: Stock, storage: Path | None, problem: Callable[[], str],
+        files: Watched | None,
+    ):
         self._jobs = jobs
         self._store = store
         self._stock = stock
         self._storage = storage
+        self._problem = problem
         self._files = files
         self._began = time.monotonic()
 
@@ -83,7 +88,7 @@ class Condition:
             return f"{self._storage} cannot be written to", 0
         state = os.statvfs(place)
         free = state.f_bavail * state.f_frsize
-        return ("" if free else f"{self._storage}: the disk is full"), free
+        return self._problem() if free else f"{self._storage}: the disk is full", free
 
 
 def _resident_bytes() -> int:

@@ -96,6 +96,19 @@ class Storage:
             with contextlib.suppress(PrivateKerasError, OSError):
                 self._sweep()
 
+    def problem(self) -> str:
+        """What keeps it from being used, for whoever operates the server; empty if nothing does."""
+        try:
+            with disk.errors():
+                self._opened()
+                if self.catalogue.fact("key") is not None:
+                    self._unsealing(make=False)
+        except NoStorage:
+            return ""
+        except PrivateKerasError as error:
+            return str(error)
+        return ""
+
     @contextlib.contextmanager
     def writing(
         self, owner: str, generation: Generation, about: str, entries: Sequence[SavedTensor], policy: Policy
