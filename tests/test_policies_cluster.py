@@ -312,3 +312,58 @@ def test_command_that_reads_audit_logs(servers, parties, capsys, tmp_path):
     seen.write_text(json.dumps({**kept, "server1": [kept["server1"][0] + 1, kept["server1"][1], True]}))
     code, said = command(capsys, *given, "--verify")
     assert code == 1 and "WRONG    server1: it is cut short" in said.out
+
+
+def test_transcript_of_a_result_for_a_receiver(parties):
+    """The caller is sent nothing of it by any server; the receiver gets a word from each evaluator that is random by
+    itself, nothing from the helper, and the sum is the result.
+    """
+    analyst, made = parties["analyst"], layer(["receiver"], owner="client")
+    sent, firsts = [], []
+    real = [client.run for client in analyst._clients]
+
+    def watched(party):
+        def run(*given):
+            call = real[party](*given)
+
+            def replies():
+                for reply in call:
+                    sent.append(len(reply.contributions))
+                    yield reply
+
+            return _Watched(call, replies())
+
+        return run
+
+    with pytest.MonkeyPatch.context() as patch:
+        for party, client in enumerate(analyst._clients):
+            patch.setattr(client, "run", watched(party))
+        for _ in range(2):
+            assert analyst.run(made, {"x": X, "w": W}, delivery="watched") == {}
+    assert len(sent) >= 6 and set(sent) == {0}
+    for found in parties["receiver"].deliveries():
+        parts = [
+            np.frombuffer(b"".join(p.data for p in client.receive(found.id)), "<u8")
+            for client in parties["receiver"]._clients
+        ]
+        assert [part.size for part in parts] == [12, 12, 0]
+        total = (parts[0] + parts[1]).astype(np.int64) / 2.0**F
+        np.testing.assert_allclose(total.reshape(6, 2), X @ W, atol=1e-4)
+        firsts.append(parts[0])
+        parties["receiver"].receive(found)
+    # The same result twice: other words, with all bits used.
+    assert not (firsts[0] == firsts[1]).any()
+    assert np.bitwise_or.reduce(np.concatenate(firsts)) == np.uint64(2**64 - 1)
+
+
+class _Watched:
+    """A call whose replies somebody looks at."""
+
+    def __init__(self, call, replies):
+        self._call, self._replies = call, replies
+
+    def __iter__(self):
+        return self._replies
+
+    def __getattr__(self, name):
+        return getattr(self._call, name)

@@ -37,6 +37,7 @@ class Ordered:
     """One job as it was ordered, and what it may do.
 
     Attributes:
+        receivers: others than the caller, and the numbers of the outputs that each gets.
         servers: how many take part.
         granted: set when its inputs are known.
         room: for what waits for receivers.
@@ -46,20 +47,11 @@ class Ordered:
     caller: str
     plan: Plan
     delivery: str
+    receivers: dict[str, list[int]]
     servers: int
     ahead: bool
     room: Room = field(repr=False)
     granted: Granted | None = None
-
-    @property
-    def receivers(self) -> dict[str, list[int]]:
-        """Receivers other than the caller, and the numbers of the outputs that each gets."""
-        found: dict[str, list[int]] = {}
-        for index, item in enumerate(self.plan.outputs):
-            for receiver in item.receivers:
-                if receiver not in (CLIENT, self.caller):
-                    found.setdefault(receiver, []).append(index)
-        return found
 
     @property
     def logged(self) -> bool:
@@ -102,8 +94,11 @@ class Oversight:
             InputError: results for others without a name, or no results for others and a name.
             SecurityError: receivers that the cluster does not know.
         """
-        order = Ordered(job, caller, plan, first.delivery, 2 if first.item else 3, first.ahead, Room(0, caller))
-        receivers = order.receivers
+        receivers: dict[str, list[int]] = {}
+        for index, item in enumerate(plan.outputs):
+            for receiver in item.receivers:
+                if receiver not in (CLIENT, caller):
+                    receivers.setdefault(receiver, []).append(index)
         strangers = sorted(name for name in receivers if self._receivers is not None and name not in self._receivers)
         if strangers:
             raise SecurityError(
@@ -120,7 +115,8 @@ class Oversight:
             self._outbox.check_free(caller, sorted(receivers))
         sizes = [plan.types[plan.outputs[index].value].size for indices in receivers.values() for index in indices]
         with self._store.room(0 if first.ahead else 8 * sum(sizes), caller) as room:
-            yield Judge(self, replace(order, room=room))
+            servers = 2 if first.item else 3
+            yield Judge(self, Ordered(job, caller, plan, first.delivery, receivers, servers, first.ahead, room))
 
     def _check(self, order: Ordered, terms: Mapping[str, Terms], rows: frozenset[str], steps: int) -> Ordered:
         return replace(order, granted=self._consent.check(Asked(order.caller, order.plan, terms, rows, steps)))
