@@ -60,6 +60,9 @@ OPTIONS = (
     # Clients ask every few seconds whether a server still lives while a job runs.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
     ("grpc.http2.max_ping_strikes", 0),
+    # A client that is cut off without a word while its call runs is known to be gone after this.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
 )
 
 

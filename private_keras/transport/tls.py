@@ -18,6 +18,10 @@ from private_keras.transport.stream import Blocked, StreamChannel
 # A header and a payload up to this size go out as one record and one packet.
 JOINED = 16 << 10
 RETRY_SECONDS = 0.05
+# A line is cut when the system has sent something so often without an answer: after about 13 s.
+TRIES = 7
+# One that is idle, when after 5 s two questions 5 s apart had none.
+KEEPALIVE = {socket.TCP_KEEPIDLE: 5, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 2}
 
 
 def make_context(files: Credentials, pem: Pem, server_side: bool) -> ssl.SSLContext:
@@ -51,6 +55,10 @@ class TlsChannel(StreamChannel):
     buffered = True
 
     _socket: ssl.SSLSocket
+
+    def _cut(self) -> bool:
+        info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 4)
+        return info[2] >= TRIES  # tcpi_retransmits
 
     def _write(self, parts: list[memoryview]) -> int:
         data: bytes | memoryview = parts[0]
@@ -118,8 +126,14 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def _prompt(sock: socket.socket) -> socket.socket:
-    """Sends at once what is written: the end of a message would else wait for the peer to confirm what came before."""
+    """Sends at once what is written: the end of a message would else wait for the peer to confirm what came before.
+    And asks a peer that is silent whether it is still there, so that a connection that was cut while it was idle is
+    known to have ended before somebody wants to use it.
+    """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in KEEPALIVE.items():
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
     return sock
 
 
