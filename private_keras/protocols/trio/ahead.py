@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from private_keras.errors import FrameError, SecurityError
-from private_keras.protocols.protocol import Bilinear, Cost, Kept, Linear, relu_window, times
+from private_keras.protocols.protocol import Bilinear, Cost, Kept, Linear, relu_window
 from private_keras.protocols.rounds import Opened, Settle
 from private_keras.protocols.trio import costs
 from private_keras.protocols.trio.counting import CountingTrio
