@@ -44,7 +44,7 @@ def spaces():
 def test_a_plan_runs_through_proxies():
     with emulated(SLOW, links.Proxied) as (cluster, servers):
         assert current() is cluster
-        assert servers.kind == "delaying proxy" and servers.round_trip >= SLOW.rtt
+        assert servers.kind == "delaying proxy" and abs(servers.round_trip - SLOW.rtt) < 0.2 * SLOW.rtt
         works(cluster)
         # Comparison, sharing and opening: several messages one after the other.
         assert works(cluster) > 2 * SLOW.rtt
@@ -97,7 +97,7 @@ def test_shaping():
 def through(delay, bandwidth, count):
     """Seconds until `count` bytes have come through a proxy, and what has come."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        proxy = links.ProxyProcess(delay, bandwidth, [f"127.0.0.1:{server.getsockname()[1]}"])
+        proxy = links.ProxyProcess(delay, bandwidth, [server.getsockname()[1]])
         try:
             with socket.create_connection(("127.0.0.1", proxy.ports[0])) as ours, server.accept()[0] as theirs:
                 sent = np.random.default_rng(0).bytes(count)
@@ -129,7 +129,7 @@ def test_the_proxy_is_as_slow_as_its_link():
 
 def test_the_proxy_closes_where_nobody_listens():
     port = links.Direct().address(3, 0)[1]
-    proxy = links.ProxyProcess(0.0, 1e9, [f"127.0.0.1:{port}"])
+    proxy = links.ProxyProcess(0.0, 1e9, [port])
     try:
         with socket.create_connection(("127.0.0.1", proxy.ports[0]), timeout=5) as client:
             assert client.recv(1) == b""

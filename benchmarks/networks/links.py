@@ -6,12 +6,10 @@ its own and each pair of hosts a wire of its own, with `tc netem` at both ends; 
 
 import contextlib
 import itertools
-import json
 import os
 import socket
 import statistics
 import subprocess
-import sys
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -23,7 +21,9 @@ SERVERS = 3
 CLIENT = 3
 CONTROL, DATA = 4000, 4001
 ROOT = Path(__file__).parents[2]
+RELAY, RELAY_SOURCE = ROOT / "build" / "relay", Path(__file__).with_name("relay.cpp")
 PINGS = 200
+CALIBRATIONS = 2
 END_SECONDS = 2.0
 # Addresses for measurements of networks (RFC 2544); processes that emulate at once take different ones.
 FIRST_ADDRESS = 198 << 24 | 18 << 16
@@ -94,15 +94,18 @@ class Proxied(Links):
 
     def __init__(self, network: Network):
         self._direct = Direct()
-        own = _measured(0.0, network.bandwidth)
-        delay = max(0.0, (network.rtt - own) / 2)
+        # What the relay and the system take themselves, sleeping included, is part of the delay.
+        delay = network.rtt / 2
+        for _ in range(CALIBRATIONS):
+            self._rtt = _measured(delay, network.bandwidth)
+            delay = max(0.0, delay + (network.rtt - self._rtt) / 2)
         self._rtt = _measured(delay, network.bandwidth)
         # Servers dial those before them, and the client all.
         self._pairs = [(viewer, server) for server in range(SERVERS) for viewer in range(server + 1, CLIENT + 1)]
         places = [self._direct.address(viewer, server) for viewer, server in self._pairs]
         targets = [
-            f"{host}:{control if viewer == CLIENT else data}"
-            for (viewer, _), (host, control, data) in zip(self._pairs, places, strict=True)
+            control if viewer == CLIENT else data
+            for (viewer, _), (_, control, data) in zip(self._pairs, places, strict=True)
         ]
         self._process = ProxyProcess(delay, network.bandwidth, targets)
 
@@ -121,21 +124,39 @@ class Proxied(Links):
 
 
 class ProxyProcess:
-    """A running `proxy`, which ends with this process at the latest."""
+    """A running `relay`, which ends with this process at the latest.
 
-    def __init__(self, delay: float, bandwidth: float, targets: list[str]):
-        options = ["--delay", str(delay), "--bandwidth", str(bandwidth)]
+    Args:
+        delay: seconds, each way.
+        bandwidth: bits per second, each way.
+        targets: ports of this machine.
+    """
+
+    def __init__(self, delay: float, bandwidth: float, targets: list[int]):
+        command = [_relay(), str(delay), str(bandwidth), *map(str, targets)]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.networks.proxy", *options, *targets],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, start_new_session=True,
-        )  # fmt: skip
-        self.ports: list[int] = json.loads(self._process.stdout.readline())
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
+        self.ports = [int(port) for port in self._process.stdout.readline().split()]
 
     def close(self) -> None:
         """Ends it."""
         self._process.stdin.close()
         end(self._process)
         self._process.stdout.close()
+
+
+def _relay() -> Path:
+    """The relay, compiled if it is older than its source."""
+    if not RELAY.exists() or RELAY.stat().st_mtime < RELAY_SOURCE.stat().st_mtime:
+        RELAY.parent.mkdir(exist_ok=True)
+        made = RELAY.with_name(f"relay-{os.getpid()}")
+        try:
+            subprocess.run(["g++", "-std=c++17", "-O2", "-o", made, RELAY_SOURCE], check=True)
+        except FileNotFoundError:
+            raise Unavailable("links are emulated by a C++ program; install g++") from None
+        made.replace(RELAY)
+    return RELAY
 
 
 def end(process: subprocess.Popen) -> None:
@@ -150,7 +171,7 @@ def end(process: subprocess.Popen) -> None:
 def _measured(delay: float, bandwidth: float) -> float:
     """Median seconds of a byte through a proxy and back."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        proxy = ProxyProcess(delay, bandwidth, [f"127.0.0.1:{server.getsockname()[1]}"])
+        proxy = ProxyProcess(delay, bandwidth, [server.getsockname()[1]])
         threading.Thread(target=_echo, args=(server,), daemon=True).start()
         try:
             with socket.create_connection(("127.0.0.1", proxy.ports[0])) as client:

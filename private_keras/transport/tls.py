@@ -64,22 +64,40 @@ class TlsChannel(StreamChannel):
         data: bytes | memoryview = parts[0]
         if len(parts) > 1 and len(parts[0]) < JOINED:
             data = bytes(parts[0]) + bytes(parts[1][: JOINED - len(parts[0])])
+        done = 0
         try:
-            return self._socket.send(data)
+            # One record a call.
+            while len(data):
+                sent = self._socket.send(data)
+                done += sent
+                data = data[sent:]
         except ssl.SSLWantWriteError:
-            raise Blocked(select.POLLOUT) from None
+            if not done:
+                raise Blocked(select.POLLOUT) from None
         except ssl.SSLWantReadError:
-            raise Blocked(select.POLLIN) from None
+            if not done:
+                raise Blocked(select.POLLIN) from None
+        return done
 
     def _read(self, parts: list[memoryview]) -> int:
+        done = 0
         try:
-            return self._socket.recv_into(parts[0])
+            for part in parts:
+                while len(part):
+                    got = self._socket.recv_into(part)
+                    if not got:
+                        return done
+                    done += got
+                    part = part[got:]
         except ssl.SSLWantReadError:
-            raise Blocked(select.POLLIN) from None
+            if not done:
+                raise Blocked(select.POLLIN) from None
         except ssl.SSLWantWriteError:
-            raise Blocked(select.POLLOUT) from None
+            if not done:
+                raise Blocked(select.POLLOUT) from None
         except ssl.SSLEOFError:
-            return 0
+            return done
+        return done
 
 
 class TlsEndpoint:
