@@ -28,6 +28,7 @@ _OWN = {
     "Network": "private_keras.forecast",
     "Machine": "private_keras.forecast",
     "measure_machine": "private_keras.forecast",
+    "federated": "private_keras.federated",
     "share": "private_keras.tensor",
     "SecretTensor": "private_keras.tensor",
     "connect": "private_keras.cluster",

@@ -28,6 +28,7 @@ RANK = {
     "converter": 6,
     "forecast": 6,
     "models": 7,
+    "federated": 8,
 }
 # Where a room stands twice in a row of the same rank, these do not know each other.
 STRANGERS = {("plan", "protocols"), ("protocols", "plan"), ("ring", "transport"), ("transport", "ring")}

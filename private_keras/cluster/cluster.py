@@ -91,6 +91,11 @@ class NetworkCluster(Cluster):
         self._ready()
         return "-".join(self._incarnations)
 
+    @property
+    def identity(self) -> str:
+        self._ready()
+        return self._identity or ""
+
     def connect(self, seconds: float = CONNECT_SECONDS) -> None:
         """Reaches all servers, at once; raises the first one's error that does not answer or does not fit."""
         replies = self._all(lambda client: client.connect(seconds))

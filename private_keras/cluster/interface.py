@@ -40,6 +40,11 @@ class Cluster(ABC):
     def incarnation(self) -> str:
         """Changes whenever a server was started anew: handles from before are gone, and must be shared again."""
 
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """Who the servers take this client for: the name in its certificate; on Unix sockets the local user."""
+
     @abstractmethod
     def share(self, values: np.ndarray, fraction: int, name: str) -> Handle:
         """Shares a tensor among the servers, which keep it.

@@ -63,6 +63,10 @@ class SimulatedCluster(Cluster):
             raise ClusterError("this cluster is closed; call pk.connect() for a new one")
         return self._incarnation
 
+    @property
+    def identity(self) -> str:
+        return LOCAL
+
     def share(self, values: np.ndarray, fraction: int, name: str) -> Handle:
         incarnation = self.incarnation
         elements = fixedpoint.encode(values, fraction, name)
