@@ -58,7 +58,7 @@ def files(directory):
 def on_disk(request, tmp_path_factory):
     """A tensor in memory, and the same on disk after another one."""
     party, seeded = request.param
-    words = RNG.integers(0, 2**64, 3 * CHUNK_BYTES // 8 + 31, np.uint64)
+    words = RNG.integers(0, 2**64, 9 * CHUNK_BYTES // 8 + 31, np.uint64)
     seeds = secrets.token_bytes(seed_bytes(party))
     mask = masks(KERNEL, seeds, words.size) if seeded else RNG.integers(0, 2**64, words.size, np.uint64)
     part = Material(None if party == 2 else words, mask)
