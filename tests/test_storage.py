@@ -226,6 +226,14 @@ def test_two_servers_that_make_a_key_at_once_have_the_same_one(tmp_path):
     assert keyfile.read_key(path) == key and list(path.parent.iterdir()) == [path]
 
 
+def test_where_no_key_can_be_made_it_says_how_to_make_one(tmp_path):
+    (tmp_path / "file").touch()
+    disk = Storage(tmp_path / "disk", "trio", 0, tmp_path / "file" / "keys")
+    with pytest.raises(ClusterError, match=r"server0.store, cannot be made: .*head -c 32 /dev/urandom > server0.store"):
+        save(disk, "alice", generation(), "", tensors(0))
+    assert not files(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "/x", "a b", "a\0", "ä", "x" * 81, "-x", 3, None])
 def test_names_that_could_lead_elsewhere_are_refused(name):
     with pytest.raises(InputError, match="expected a name of 1 to 80"):

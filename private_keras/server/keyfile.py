@@ -47,9 +47,23 @@ def read_key(path: Path) -> bytes:
 
 
 def make_key(path: Path) -> None:
-    """A fresh key, unless there is one; on disk when this returns, whole, whoever else makes one at the same time."""
+    """A fresh key, unless there is one; on disk when this returns, whole, whoever else makes one at the same time.
+
+    Raises:
+        ClusterError: the directory cannot be written to.
+    """
     if path.exists():
         return
+    try:
+        _make_key(path)
+    except OSError as error:
+        raise ClusterError(
+            f"the key that is to seal this server's storage, {path}, cannot be made: {error.strerror}. Make it "
+            f"yourself, for the server's user alone: (umask 077; head -c {KEY_BYTES} /dev/urandom > {path.name})"
+        ) from None
+
+
+def _make_key(path: Path) -> None:
     disk.make(path.parent)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
