@@ -107,8 +107,16 @@ class Rounds:
             self._next()
         return ticket.reply
 
+    @property
+    def alone(self) -> bool:
+        """Whether nothing else can go with what is opened now, so that it need not wait for company."""
+        return not self.posted and self._told is None and not isinstance(getcurrent(), _Branch)
+
     def open(self, message: Opened) -> np.ndarray | None:
         """`post` and `wait`."""
+        if self.alone:
+            self.count += 1
+            return None if self._exchange is None else self._exchange(message)
         return self.wait(self.post(message))
 
     def together(self, *branches: Callable[[], Any]) -> list[Any]:

@@ -69,6 +69,7 @@ def room(out: np.ndarray | None, shape: tuple[int, ...], subtract: bool, *factor
     fits = isinstance(out, np.ndarray) and out.dtype == np.uint64 and out.shape == shape
     if not fits or not (out.flags.c_contiguous and out.flags.aligned and out.flags.writeable):
         raise KernelError(f"`out` must be a contiguous, writable uint64 array of shape {shape}")
-    if any(np.may_share_memory(out, factor) for factor in factors):
-        raise KernelError("`out` must not overlap a factor")
+    for factor in factors:
+        if np.may_share_memory(out, factor):
+            raise KernelError("`out` must not overlap a factor")
     return out

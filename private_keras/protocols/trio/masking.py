@@ -31,20 +31,31 @@ class Masking(Protocol):
             self._charges[cost] = self._charges.get(cost, 0) + 1
 
     def mask(self, *xs: TrioShare) -> None:
-        self.begin(*xs)
-        self.settle(xs)  # another branch may be masking some of them
+        todo = _additive(xs)
+        if not todo:
+            self.settle(xs)  # another branch may be masking some of them
+        elif self.rounds.alone:
+            opened, settle = self._covered(todo)
+            settle(self.rounds.open(opened))
+        else:
+            self._post(todo)
+            self.settle(xs)
 
     def begin(self, *xs: TrioShare) -> None:
-        todo = [x for x in xs if not x.masked and x.opening is None]
+        todo = _additive(xs)
         if todo:
-            if len(todo) > 1:
-                todo = list({id(x): x for x in todo}.values())
-            total = sum([x.size for x in todo])
-            ticket = self.rounds.post(*self._cover(todo, total))
-            self.charge(costs.exchange(total))
-            if not ticket.done:
-                for x in todo:
-                    x.opening = ticket
+            self._post(todo)
+
+    def _post(self, todo: list[TrioShare]) -> None:
+        ticket = self.rounds.post(*self._covered(todo))
+        if not ticket.done:
+            for x in todo:
+                x.opening = ticket
+
+    def _covered(self, xs: list[TrioShare]) -> tuple[Opened, Settle]:
+        total = sum([x.size for x in xs])
+        self.charge(costs.exchange(total))
+        return self._cover(xs, total)
 
     def settling(self, xs: Sequence[TrioShare]) -> bool:
         for x in xs:
@@ -60,3 +71,9 @@ class Masking(Protocol):
     @abstractmethod
     def _cover(self, xs: list[TrioShare], total: int) -> tuple[Opened, Settle]:
         """Masks additive shares with fresh draws: what this party opens, and what gives them their new form then."""
+
+
+def _additive(xs: Sequence[TrioShare]) -> list[TrioShare]:
+    """Those that are in the additive form and nobody is masking, each once."""
+    found = [x for x in xs if not x.masked and x.opening is None]
+    return found if len(found) < 2 else list({id(x): x for x in found}.values())

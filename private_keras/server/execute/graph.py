@@ -3,8 +3,8 @@
 Steps are numbered as in the plan and run as soon as their operands are there, so that independent ones share rounds. A
 value is forgotten after its last use.
 
-Steps that only rearrange or scale one value run just before the step that uses their result: by then their operand may
-have become masked, and what is computed from a masked value is masked, for nothing.
+Constants, and steps that only rearrange or scale one value, run just before the step that uses their result: by then
+their operand may have become masked, and what is computed from a masked value is masked, for nothing.
 """
 
 from collections import Counter
@@ -15,9 +15,9 @@ from private_keras.plan.plan import Plan
 from private_keras.protocols.protocol import Protocol, Share
 from private_keras.server.execute.values import Operation, Value
 
-LATE = frozenset({"reshape", "transpose", "broadcast", "pad", "negate", "shift"})
+LATE = frozenset({"constant", "reshape", "transpose", "broadcast", "pad", "negate", "shift"})
 # Steps that open nothing, whatever their operands are.
-LOCAL = LATE | {"constant", "slice", "gather", "concatenate", "add", "subtract", "reduce_sum", "sum_pool", "random"}
+LOCAL = LATE | {"slice", "gather", "concatenate", "add", "subtract", "reduce_sum", "sum_pool", "random"}
 
 # The results of a step, its own and the bits that it keeps, from its number and operands.
 Compute = Callable[[int, list[Value]], Sequence[Value]]
