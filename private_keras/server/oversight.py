@@ -126,9 +126,11 @@ class Oversight:
         self._consent.check_rows(granted, schedule.rows)
         if order.ahead:
             return  # nothing is opened; the job that uses what is made is judged again, and counts
-        for source in granted.used:
-            self._catalogue.count_use(source)
-        if order.logged:
+        if not order.logged:
+            return
+        with self._catalogue.transaction():  # all uses are counted or none, and no use without an entry
+            for source in granted.used:
+                self._catalogue.count_use(source)
             self._log("run", order, steps=schedule.steps, servers=order.servers)
 
     def _end(self, order: Ordered, contributions: Mapping[str, np.ndarray | None]) -> None:
