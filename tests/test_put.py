@@ -582,6 +582,43 @@ def test_a_client_that_goes_away_during_an_upload_leaves_nothing(local):
     assert local.saved() == []
 
 
+def test_uploads_of_one_name_at_once_leave_one_of_them_whole(local):
+    arrays = [np.full((3000, 50), float(value)) for value in range(3)]
+    threads = [
+        threading.Thread(target=local.put, args=("data", {"x": column(array)}, str(value)))
+        for value, array in enumerate(arrays)
+    ]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    with Held(local) as held:
+        handles, about = local.load("data")
+        held.own(handles)
+        np.testing.assert_array_equal(revealed(local, handles)["x"], arrays[int(about)])
+    local.put("data", columns())
+    assert len(files(local._storage)) == 3, "the next upload removes what is left of those before"
+    local.forget("data")
+
+
+def test_a_job_goes_on_with_data_that_are_replaced_or_forgotten_meanwhile(local):
+    local.put("data", {"x": column(LARGE)})
+    handles, _ = local.load("data")
+    order = np.arange(20_000).reshape(-1, 5) % 1501
+    told = []
+
+    def replaced(done):
+        if not told:
+            local.put("data", {"x": column(-LARGE)})
+            local.forget("data")
+            assert not files(local._storage)
+        told.append(done)
+
+    plan = rows_plan(5, LARGE.shape[1:], 18)
+    got = local.run(plan, {"x": Rows(handles["x"], order)}, loop=Loop(len(order), replaced))
+    assert told[0] < len(order)
+    np.testing.assert_array_equal(got["rows"], LARGE[order[-1]])
+    local.delete(*handles.values())
+
+
 def test_damage_is_found_by_the_job_that_reads_it(local):
     local.put("data", {"x": column(LARGE)})
     handles, _ = local.load("data")
