@@ -57,6 +57,7 @@ def test_targets_and_workloads_are_the_same():
     assert len({workload.title for workload in WORKLOADS}) == len(WORKLOADS)
     for goal in targets().values():
         assert ("peer" in goal) == ("peer_name" in goal) and ("peer_error" in goal) == ("peer_error_name" in goal)
+        assert "peer_error" in goal or "peer_error_up_to" not in goal
     assert "earlier measurements" in json.loads(TARGETS_FILE.read_text())["source"]
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from benchmarks.suite import machine
 from benchmarks.suite.bounds import Speeds, floor
+from benchmarks.suite.table import targets
 from benchmarks.suite.work import Work, Workload
 from private_keras.cluster import Cluster, Stats, Traffic
 from private_keras.forecast import Machine, Network
@@ -128,7 +129,7 @@ def _measured(
     return {
         "workload": workload.name, "title": workload.title, "first": first,
         **({} if forecast is None else {"forecast": forecast}),
-        **_runs(work, jobs, effort.of(workload), pids, here.speeds),
+        **_runs(workload, work, jobs, effort.of(workload), pids, here.speeds),
         "memory_before_mb": before, "peak_mb": max((machine.memory(pid, "VmHWM") for pid in pids), default=0.0),
         **({} if workload.heavy else _from_stock(work, jobs, effort)),
     }  # fmt: skip
@@ -154,7 +155,9 @@ def _from_stock(work: Work, jobs: Jobs, effort: Effort) -> Record:
     }  # fmt: skip
 
 
-def _runs(work: Work, jobs: Jobs, effort: Effort, pids: Sequence[int], speeds: Speeds) -> Record:
+def _runs(
+    workload: Workload, work: Work, jobs: Jobs, effort: Effort, pids: Sequence[int], speeds: Speeds
+) -> Record:
     """Runs on shares and in the clear in turns, so that both have the same machine."""
     calls: list[float] = []
     plain: list[float] = []
@@ -171,6 +174,7 @@ def _runs(work: Work, jobs: Jobs, effort: Effort, pids: Sequence[int], speeds: S
     busy = others.cores()
     seconds = [run.computing / work.steps for run in traffic]
     error, largest = work.error()
+    peers = targets()[workload.name].get("peer_error_up_to")
     longest = max(zip(jobs.seen, jobs.plans, strict=True), key=lambda job: job[0].computing)[1]
     rounds, sent = traffic[-1].rounds / work.steps, [nbytes / work.steps for nbytes in traffic[-1].sent]
     return {
@@ -180,4 +184,5 @@ def _runs(work: Work, jobs: Jobs, effort: Effort, pids: Sequence[int], speeds: S
         "runs": len(calls),
         "rounds": rounds, "sent": sent, "floor": floor(longest, rounds, sum(sent), speeds),
         "error": error, "largest": largest, "others": round(busy, 2),
+        **({} if peers is None else {"error_up_to": [peers, work.error_up_to(peers)]}),
     }  # fmt: skip

@@ -80,9 +80,15 @@ def costs(records: Sequence[Record]) -> str:
             continue
         goal = goals[record["workload"]]
         peer = f"{number(goal['peer_error'])} {goal['peer_error_name']}" if "peer_error" in goal else ""
+        error = number(record["error"], 2)
+        if "error_up_to" in record:
+            # A peer's error is that of the values that it was measured on.
+            up_to, of_these = record["error_up_to"]
+            error += f"; {number(of_these, 2)} up to {up_to:g}"
+            peer += f" up to {up_to:g}"
         rows.append([
             record["title"], f"{record['rounds']:.0f}", *(f"{sent:,.0f}" for sent in record["sent"]),
-            f"{record['peak_mb']:.0f}", number(record["error"], 2), peer, number(record["largest"]),
+            f"{record['peak_mb']:.0f}", error, peer, number(record["largest"]),
             str(record["runs"]), f"{record['others']:.1f}",
         ])  # fmt: skip
     return table(heads, rows)

@@ -44,6 +44,10 @@ class Work(ABC):
     def error(self) -> tuple[float, float]:
         """The largest difference from what is computed in the clear, and the largest value there."""
 
+    def error_up_to(self, largest: float) -> float:
+        """The largest difference among values of this size and smaller ones."""
+        raise NotImplementedError(f"{type(self).__name__} has one error, of all values")
+
     def traffic(self, jobs: Sequence[Traffic]) -> Traffic:
         """What counts of the jobs of one run."""
         return sum(jobs, Traffic())
@@ -146,6 +150,12 @@ class PlanWork(Work):
         return (
             max(float(np.abs(self._opened[name] - value).max()) for name, value in self._expected.items()),
             max(float(np.abs(value).max()) for value in self._expected.values()),
+        )
+
+    def error_up_to(self, largest: float) -> float:
+        return max(
+            float(np.abs(self._opened[name] - value)[np.abs(value) <= largest].max(initial=0.0))
+            for name, value in self._expected.items()
         )
 
     def close(self) -> None:
