@@ -3,6 +3,7 @@
 import os
 import resource
 import secrets
+import subprocess
 import threading
 import time
 from contextlib import suppress
@@ -633,3 +634,43 @@ def test_damage_is_found_by_the_job_that_reads_it(local):
         local.run(rows_plan(1501, LARGE.shape[1:], 18), {"x": Rows(handles["x"], np.arange(1501)[None])})
     local.delete(*handles.values())
     local.forget("data")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 4 MB, where this user may mount one."""
+    place = tmp_path / "small"
+    place.mkdir(0o700)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=0700", "tmpfs", place], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("this user may not mount a disk")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def test_a_disk_that_is_really_full_refuses_what_does_not_fit_and_keeps_what_it_has(small_disk):
+    storage = Storage(small_disk / "disk", "trio", 0)
+    service, kept = saving_of(storage, Store(), KERNEL), 0
+    entry = {"shape": (40_000,)}
+    upload = stream(bytes(material_bytes(0, 40_000)))
+    with pytest.raises(ClusterError, match="disk refuses: .*(No space left|full)"):
+        for kept in range(100):
+            which = Generation(f"data{kept}", 1, bytes(8))
+            put(service, head(which, **entry), *upload)
+            storage.commit("alice", which)
+    assert 5 < kept < 15 and len(files(small_disk)) == kept == len(storage.saved("alice"))
+    with pytest.raises(ClusterError, match="disk refuses: .*(No space left|full)"):
+        # Until the catalogue itself has no room.
+        for number in range(10_000):
+            put(service, head(Generation(f"small{number}", 1, bytes(8)), about="x" * 5000), *stream(bytes(96)))
+    assert storage.problem() == ""
+    again = Storage(small_disk / "disk", "trio", 0)
+    states = {row.source.name: row.state for row in again.saved("alice")}
+    assert [states[f"data{i}"] for i in range(kept)] == ["committed"] * kept
+    for i in range(kept):
+        (part,) = again.opened("alice", Generation(f"data{i}", 1, bytes(8))).tensors(KERNEL)
+        assert not part.whole().masked.any()
+    # What is forgotten makes room again, also where the catalogue has next to none.
+    assert again.forget("alice", [Generation("data0", 1, bytes(8))]) == 1
+    upload = stream(bytes(material_bytes(0, 20_000)))
+    put(saving_of(again, Store(), KERNEL), head(Generation("new", 1, bytes(8)), (20_000,)), *upload)

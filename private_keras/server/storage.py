@@ -197,11 +197,24 @@ class Storage:
         removed = 0
         root = self._opened()
         for generation in generations:
-            file = self.catalogue.forget(generation.of(owner))
+            file = self._forgotten(generation.of(owner))
             if file is not None:
                 removed += 1
                 self._remove(root / FILES / file)
         return removed
+
+    def _forgotten(self, source: Source) -> str | None:
+        try:
+            return self.catalogue.forget(source)
+        except ClusterError:
+            # A disk without room even for that has some when the file is gone. A crash between the two leaves a row
+            # without a file, which can be forgotten again.
+            row = self.catalogue.find(source)
+            if row is None or row.state not in (WRITTEN, COMMITTED):
+                raise
+            with disk.errors(), contextlib.suppress(FileNotFoundError):
+                os.unlink(self._opened() / FILES / row.file)
+            return self.catalogue.forget(source)
 
     def _remove(self, path: Path) -> None:
         with disk.errors(), contextlib.suppress(FileNotFoundError):
