@@ -12,6 +12,7 @@ import private_keras as pk
 from private_keras import cluster as clusters
 from private_keras.cluster import Rows
 from private_keras.errors import HandleNotFound, InputError, PrivateKerasError, UnsupportedError
+from private_keras.models.training.shuffle import mixed
 from private_keras.plan.builder import PlanBuilder
 from private_keras.plan.splice import splice
 from private_keras.tensor import Column, spliced
@@ -156,11 +157,55 @@ def test_joint_training_takes_rows_of_both(events):
     assert_alike(*histories)
     np.testing.assert_allclose(private.evaluate(*joined, verbose=0), plain.evaluate(x, y, verbose=0), atol=1e-3)
     assert not [plan for plan in events.plans if plan.kind == "compute"]
-    runs = [logistic()[0], logistic()[0]]
-    for model, data in zip(runs, (joined, (x, y)), strict=True):
-        model.fit(*data, batch_size=8, epochs=2, seed=5, verbose=0)
-    for one, other in zip(runs[0].get_weights(), runs[1].get_weights(), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-3)
+    steps = [plan for plan in events.plans if plan.kind == "train"]
+    assert {len(plan.inputs) for plan in steps} == {len(steps[0].inputs), len(steps[0].inputs) + 2}
+    losses = private.fit(*joined, batch_size=10, epochs=3, seed=5, verbose=0).history["loss"]
+    assert losses == sorted(losses, reverse=True)
+
+
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=60), st.integers(1, 9), st.sampled_from([True, False, "batch"]))
+@settings(max_examples=60, deadline=None)
+def test_batches_of_several_parts(parts, size, shuffle):
+    parts = np.array(parts)
+    found = mixed(parts, size, shuffle, 3, 1)
+    assert sorted(np.concatenate(found).tolist()) == list(range(len(parts)))
+    assert [len(batch) for batch in found[:-1]] == [size] * (len(found) - 1)
+    for batch in found:
+        assert (np.diff(parts[batch]) >= 0).all(), "in the order of the parts"
+    if shuffle is True:
+        for part in range(3):
+            counts = [int((parts[batch] == part).sum()) for batch in found if len(batch) == size]
+            assert max(counts, default=0) - min(counts, default=0) <= 2, "every batch has its share"
+        forms = [parts[batch].tobytes() for batch in found]
+        assert len(set(forms)) == 1 + sum(a != b for a, b in zip(forms, forms[1:], strict=False)), "together"
+
+
+def test_rows_in_any_order_and_of_nested_parts():
+    rng = np.random.default_rng(4)
+    arrays = [rng.normal(size=(n, 4)) for n in (3, 5, 4)]
+    a, b, c = shared(*arrays)
+    plain = np.concatenate(arrays)
+    nested = pk.ops.concatenate([pk.ops.concatenate([a, b], axis=0) * 2.0, c], axis=0)
+    expected = np.concatenate([2 * plain[:8], plain[8:]])
+    order = rng.permutation(12)
+    np.testing.assert_allclose(nested[order].reveal(), expected[order], atol=1e-4)
+    private, theirs = dense()
+    np.testing.assert_allclose(
+        private.predict(nested[order], batch_size=5, verbose=0), theirs.predict(expected[order], verbose=0), atol=1e-4
+    )
+    beside = pk.ops.concatenate([nested[:, :2], pk.ops.concatenate([c, b, a], axis=0)[:, 2:]], axis=1)
+    beside_plain = np.concatenate([expected[:, :2], np.concatenate(arrays[::-1])[:, 2:]], axis=1)
+    losses = [
+        model.fit(x, np.ones((12, 1)), batch_size=4, epochs=2, shuffle=False, verbose=0).history["loss"]
+        for model, x in ((private, beside), (theirs, beside_plain))
+    ]
+    np.testing.assert_allclose(*losses, atol=1e-3)
+
+
+def test_steps_that_take_other_rows_of_each_part_are_refused():
+    x = pk.ops.concatenate(shared(np.ones((4, 2)), np.ones((4, 2))), axis=0)
+    with pytest.raises(InputError, match="as many rows of each"):
+        Column(x.symbol, (2,), 18, np.arange(8)).rows(clusters.current(), np.array([[0, 1], [3, 4]]))
 
 
 def test_what_needs_all_rows_is_computed_once(events):

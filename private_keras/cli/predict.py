@@ -1,22 +1,27 @@
-"""`private-keras predict`: a model file's predictions on shares, from one array file to another."""
+"""`private-keras predict`: a model's predictions on shares, for this client or for somebody else."""
 
 import argparse
 from pathlib import Path
 
 import numpy as np
 
+from private_keras.cli.named import check_model, check_one, check_out, opened_data, opened_model, read_array
 from private_keras.cluster import connect
-from private_keras.errors import FileError, UnsupportedError
+from private_keras.errors import UnsupportedError
 
 
 def add(commands: argparse._SubParsersAction) -> None:
     """Adds the command."""
     command = commands.add_parser(
-        "predict", help="predict on shares", description="Loads a Keras model, predicts on shares, writes the result."
-    )
-    command.add_argument("model", type=Path, help="a .h5 or .keras file")
-    command.add_argument("data", type=Path, help="inputs as a NumPy .npy file, rows first")
-    command.add_argument("--out", type=Path, required=True, help="where to write the predictions, a .npy file")
+        "predict", help="predict on shares",
+        description="Predicts on shares with a Keras model, or one that was saved on the servers, and writes the "
+        "result, or sends it to somebody else.",
+    )  # fmt: skip
+    command.add_argument("model", help="a .h5 or .keras file, or the name of saved shares: model-owner/digits")
+    command.add_argument("data", help="inputs as a .npy file, rows first, or the name of shared data: hospital-a/x")
+    command.add_argument("--out", type=Path, help="where to write the predictions, a .npy file")
+    command.add_argument("--to", metavar="PARTY", help="who gets the predictions, and nobody else")
+    command.add_argument("--called", metavar="NAME", help="with --to: what they are called there (default: result)")
     command.add_argument("--batch-size", type=int, default=32, help="rows in one job (default: 32)")
     command.add_argument("--config", type=Path, help="the cluster's description; without it, three servers start here")
     command.add_argument("--identity", help="the client's name, for a cluster over TLS")
@@ -24,24 +29,18 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def _run(given: argparse.Namespace) -> int:
-    if given.out.exists():
-        raise FileError(f"{given.out} exists and is not overwritten")
-    if not given.out.parent.is_dir():
-        raise FileError(f"{given.out}: there is no directory {given.out.parent}; make it first")
-    try:
-        with open(given.data, "rb") as file:
-            data = np.lib.format.read_array(file, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise FileError(
-            f"cannot read {given.data} as one NumPy array: {error}. Write it with numpy.save(path, array)"
-        ) from None
-    # Keras takes seconds to load, and no other command needs it.
-    from private_keras.models import load_model
-
-    model = load_model(given.model)
+    check_one(out=given.out, to=given.to)
+    check_out(given.out)
+    array = read_array(given.data)
+    check_model(given.model)
     with connect(given.config, identity=given.identity) as cluster:
-        result = model.predict(data, batch_size=given.batch_size, verbose=0)
+        model, data = opened_model(given.model), opened_data(given.data, array)
+        to = {} if given.to is None else {"to": given.to, "name": given.called}
+        result = model.predict(data, batch_size=given.batch_size, verbose=0, **to)
         print(cluster.stats)
+    if given.to is not None:
+        print(f"{result.shape} sent to {result.to} as {result.name}")
+        return 0
     if not isinstance(result, np.ndarray):
         raise UnsupportedError("the command writes one array, and this model has several outputs; use Python for it")
     with open(given.out, "xb") as file:

@@ -118,15 +118,21 @@ class Execution:
         inputs.check(self._model, traced.inputs, arrays)
         return arrays
 
-    def run(self, x: Any) -> Any:
+    def run(self, x: Any, to: str | None = None, delivery: str = "") -> Any:
         """Predictions for one batch: shares weights that are not on the servers yet, and the batch; then runs.
 
         Call `look` before the first of several batches. Small batches of several threads share a job.
+
+        Args:
+            to: who gets the predictions, as `delivery`; None for the client.
+
+        Returns:
+            The outputs in Keras' structure; with `to`, names and shapes of outputs.
         """
         arrays = inputs.flatten(self._model, x)
-        if inputs.is_secret(arrays):
+        if to is not None or inputs.is_secret(arrays):
             with self._together.turn():
-                return self._predict(arrays)
+                return self._predict(arrays, to, delivery)
         return self._together.run(Call(arrays))
 
     def _rows_together(self, call: Call) -> int:
@@ -138,14 +144,17 @@ class Execution:
         work = sum(kind.size for name, kind in plan.types.items() if name not in known)
         return min(MAX_TOGETHER, call.rows * ELEMENTS_TOGETHER // max(1, work))
 
-    def _predict(self, arrays: list[inputs.Data]) -> Any:
+    def _predict(self, arrays: list[inputs.Data], to: str | None = None, delivery: str = "") -> Any:
         """One batch, one job; called by one thread at a time."""
         if self.jobs.holdings.secret:
             step = self.jobs.steps.predict(len(arrays[0]))
             values = inputs.check(self._model, step.inputs, arrays)
             cluster = current()
             given = inputs.given(cluster, values)
-            job = Job(cluster, step.plan, self.jobs.known(cluster, step))
+            job = Job(cluster, *spliced(step.plan, self.jobs.known(cluster, step)))
+            if to is not None:
+                self.jobs.run(cluster, step, given, known=job.known, to=to, delivery=delivery)
+                return _shapes(step)
             with self._ready(len(arrays[0]), job, given) as item:
                 opened = self.jobs.run(cluster, step, given, known=job.known, item=item)
             return _outputs(step, opened)
@@ -160,19 +169,22 @@ class Execution:
         # What is ready is for batches that `narrow` speaks of; one beyond neither takes it nor replaces it.
         stocked = self._largest is None or not wide
         try:
-            results = self._run(cluster, traced, values, len(arrays[0]), stocked)
+            results = self._run(cluster, traced, values, len(arrays[0]), stocked, to, delivery)
         except HandleNotFound:
             # A server was started anew and knows nothing of before; nothing of this batch was computed.
             self._shares = None
-            results = self._run(cluster, traced, values, len(arrays[0]), stocked)
-        return _outputs(traced, results)
+            results = self._run(cluster, traced, values, len(arrays[0]), stocked, to, delivery)
+        return _outputs(traced, results) if to is None else _shapes(traced)
 
     def _run(
-        self, cluster: Cluster, traced: Traced, values: Mapping[str, np.ndarray | Column], rows: int, stocked: bool
-    ) -> dict[str, np.ndarray]:
+        self, cluster: Cluster, traced: Traced, values: Mapping[str, np.ndarray | Column], rows: int, stocked: bool,
+        to: str | None, delivery: str,
+    ) -> dict[str, np.ndarray]:  # fmt: skip
         given = inputs.given(cluster, values)
         job = Job(cluster, traced.plan, self._weights(cluster, traced))
-        plan, whole = spliced(traced.plan, {**job.known, **given})
+        plan, whole = spliced(traced.plan, {**job.known, **given}, to)
+        if to is not None:
+            return cluster.run(plan, whole, delivery=delivery)
         if not stocked:
             return cluster.run(plan, whole)
         with self._ready(rows, job, given) as item:
@@ -206,7 +218,7 @@ class Execution:
     ) -> None:
         if self.jobs.holdings.secret:
             step = self.jobs.steps.predict(batch_size)
-            job = Job(cluster, step.plan, self.jobs.known(cluster, step))
+            job = Job(cluster, *spliced(step.plan, self.jobs.known(cluster, step)))
         else:
             traced = self._plan_for(batch_size)
             job = Job(cluster, traced.plan, self._weights(cluster, traced))
@@ -230,3 +242,8 @@ def _outputs(traced: Traced | TracedStep, results: Mapping[str, np.ndarray]) -> 
     return keras.tree.map_structure(
         lambda name: np.asarray(results[name]).astype(traced.output_dtypes[name]), traced.outputs
     )
+
+
+def _shapes(traced: Traced | TracedStep) -> dict[str, tuple[int, ...]]:
+    """Shapes of the outputs by name."""
+    return {item.name: traced.plan.types[item.value].shape for item in traced.plan.outputs if item.receivers}

@@ -10,6 +10,7 @@ from private_keras.cluster import current
 from private_keras.errors import InputError, UnsupportedError
 from private_keras.models.convert import convert
 from private_keras.models.training import checkpoint, reveal
+from private_keras.tensor import resolve
 
 
 def load_model(
@@ -55,7 +56,8 @@ def load_shares(name: str, custom_objects: Mapping[str, Any] | None = None) -> k
     """The model that `save_shares`, or the checkpoint of a `fit`, saved on the servers; its weights stay there.
 
     Args:
-        name: it was saved under.
+        name: it was saved under; "model-owner/digits" for what model-owner saved as "digits", with a policy that lets
+            this client use it. Its weights stay under that policy, and so does what is made of them.
         custom_objects: classes and functions by name that the model uses. Nothing that servers say is run or imported.
 
     Raises:
@@ -66,7 +68,7 @@ def load_shares(name: str, custom_objects: Mapping[str, Any] | None = None) -> k
     Opens: weights of layers that were declared public, to this client.
     """
     cluster = current()
-    found = checkpoint.read(cluster, name)
+    found = checkpoint.read(cluster, *resolve(cluster, name))
     text = found.about["model"]
     if text is None:
         raise UnsupportedError(

@@ -1,6 +1,6 @@
 """The loop of `predict`: Keras' data adapters, callbacks and progress bar around batches that run on shares."""
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -12,15 +12,18 @@ from private_keras.models.execution import Execution
 from private_keras.models.inputs import Data
 from private_keras.models.training.feeds import BATCH_SIZE, is_stream, tuples
 from private_keras.models.training.options import count
+from private_keras.tensor import Address, Delivery
 
 
 def predict(
     model: keras.Model, execution: Execution, x: Any, batch_size: int | None, verbose: str | int, steps: int | None,
-    callbacks: Any,
+    callbacks: Any, to: str | None, name: str | None,
 ) -> Any:
     """See `PrivateModel.predict`."""
     count("batch_size", batch_size)
     count("steps", steps)
+    if name is not None and to is None:
+        raise InputError("predict: name goes with to, for somebody else to receive the result under")
     execution.look()
     arrays: list[Data] = []
     if not is_stream(x):
@@ -36,13 +39,17 @@ def predict(
         callbacks = keras.callbacks.CallbackList(
             callbacks, add_progbar=verbose != 0, verbose=verbose, epochs=1, steps=batches.num_batches, model=model
         )
+    address = None if to is None else Address(to, name, batches.num_batches)
+    if address is not None and batches.num_batches is None:
+        raise InputError(f"model {model.name!r}: expected data whose number of batches is known, since what is sent to "
+                         f"{to} says how many parts it has. Received: {type(x).__name__}; give steps")
     results = []
     model.stop_predicting = False
     callbacks.on_predict_begin()
     for begin, end, (data,) in batches:
         callbacks.on_predict_batch_begin(begin)
         batch, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        outputs = execution.run(batch)
+        outputs = execution.run(batch) if address is None else execution.run(batch, to, address.part(len(results)))
         results.append(outputs)
         callbacks.on_predict_batch_end(end, {"outputs": outputs})
         if model.stop_predicting:
@@ -50,7 +57,15 @@ def predict(
     callbacks.on_predict_end()
     if not results:
         raise InputError(f"model {model.name!r}: expected at least one batch. Received: data without any")
+    if address is not None:
+        return Delivery(address.to, address.name, _together(results))
     return keras.tree.map_structure(lambda *parts: np.concatenate(parts, axis=0), *results)
+
+
+def _together(shapes: Sequence[Mapping[str, tuple[int, ...]]]) -> Any:
+    """Shapes of batches one below the other: of the only output, or by name."""
+    whole = {name: (sum(part[name][0] for part in shapes), *shape[1:]) for name, shape in shapes[0].items()}
+    return next(iter(whole.values())) if len(whole) == 1 else whole
 
 
 class _Slices:

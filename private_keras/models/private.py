@@ -25,7 +25,7 @@ class PrivateModel(TrainableModel):
 
     def predict(
         self, x: Any, batch_size: int | None = None, verbose: str | int = "auto", steps: int | None = None,
-        callbacks: list | None = None,
+        callbacks: list | None = None, *, to: str | None = None, name: str | None = None,
     ) -> Any:
         """Predictions for x, computed on shares; arguments and result as in Keras. Several threads may call it at once;
         their small batches then share jobs (docs/operations.md, "Predictions that share a job").
@@ -38,17 +38,21 @@ class PrivateModel(TrainableModel):
             verbose: 0 for no progress bar.
             steps: batches to draw, for data without an end.
             callbacks: Keras callbacks.
+            to: the party that predictions are opened to, instead of this client, who learns nothing of them. It calls
+                `private_keras.receive("this-client/name")`.
+            name: what they are called there.
 
         Returns:
-            NumPy arrays in the structure of the model's outputs. Off from Keras' predictions by the fixed-point
-            arithmetic: see `check`.
+            NumPy arrays in the structure of the model's outputs; with `to`, a `Delivery`. Off from Keras' predictions
+            by the fixed-point arithmetic: see `check`.
 
         Raises:
             UnsupportedError: the model uses something that cannot run on shares; before anything is shared.
             InputError: data of the wrong shape, type or range; before it is shared.
+            SecurityError: the policy of somebody's data or weights does not allow it.
             ClusterError: servers that cannot be reached or were lost.
         """
-        return predict(self, self._on_shares(), x, batch_size, verbose, steps, callbacks)
+        return predict(self, self._on_shares(), x, batch_size, verbose, steps, callbacks, to, name)
 
     def predict_on_batch(self, x: Any) -> Any:
         """Predictions for one batch, computed on shares; as in Keras. Errors as in `predict`."""

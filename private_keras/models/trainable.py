@@ -15,6 +15,8 @@ from private_keras.models.training.evaluate import evaluate, on_batch
 from private_keras.models.training.fit import fit
 from private_keras.models.training.jobs import Jobs
 from private_keras.models.training.options import checked_seed, options
+from private_keras.server.policy import Policy
+from private_keras.tensor import Address
 
 
 class TrainableModel:
@@ -109,10 +111,18 @@ class TrainableModel:
 
     def evaluate(
         self, x: Any = None, y: Any = None, batch_size: int | None = None, verbose: str | int = "auto",
-        sample_weight: Any = None, steps: int | None = None, callbacks: Any = None, return_dict: bool = False,
-        **kwargs: Any,
+        sample_weight: Any = None, steps: int | None = None, callbacks: Any = None, return_dict: bool = False, *,
+        to: str | None = None, name: str | None = None, **kwargs: Any,
     ) -> Any:
         """Loss and metrics on shares; as in Keras. Opens the results of metrics and nothing else.
+
+        Args:
+            to: the party that the results are opened to, instead of this client: it receives a dict by name of the
+                metric with `private_keras.receive("this-client/name")`.
+            name: what they are called there.
+
+        Returns:
+            As in Keras; with `to`, a `Delivery`.
 
         Raises:
             UnsupportedError, InputError: before anything is shared.
@@ -120,7 +130,12 @@ class TrainableModel:
         """
         if kwargs:
             raise InputError(f"evaluate: expected Keras' arguments. Received: {sorted(kwargs)}")
-        logs = evaluate(self, self._jobs(), x, y, sample_weight, batch_size, verbose, steps, callbacks)
+        if name is not None and to is None:
+            raise InputError("evaluate: name goes with to, for somebody else to receive the results under")
+        address = None if to is None else Address(to, name)
+        logs = evaluate(self, self._jobs(), x, y, sample_weight, batch_size, verbose, steps, callbacks, address)
+        if address is not None:
+            return logs
         return logs if return_dict else self._flatten_metrics_in_order(logs)
 
     def train_on_batch(
@@ -213,17 +228,23 @@ class TrainableModel:
         with reveal.in_the_clear(self, self._jobs()):
             return super().__reduce__()
 
-    def save_shares(self, name: str) -> None:
+    def save_shares(self, name: str, policy: Policy | None = None) -> None:
         """Saves weights and optimiser state on the servers' disks under a name, as shares: nobody learns anything.
 
-        `private_keras.models.load_shares(name)` gives the model again. What servers can read: layers, shapes, how it is
-        compiled, and the number of steps it was trained for.
+        `private_keras.models.load_shares(name)` gives the model again. What servers, and those who may use it, can
+        read: layers, shapes, how it is compiled, and the number of steps it was trained for.
+
+        Args:
+            policy: `private_keras.Policy` of who else may use the model, and how; nobody by default. They call
+                `private_keras.models.load_shares("this-client/name")`.
 
         Raises:
             InputError: a name that is none.
             ClusterError: a server without room or a directory for it.
         """
-        checkpoint.save(self, self._jobs(), current(), name)
+        if policy is not None and not isinstance(policy, Policy):
+            raise InputError(f"save_shares: policy: expected pk.Policy(...). Received: {type(policy).__name__}")
+        checkpoint.save(self, self._jobs(), current(), name, policy=policy or Policy())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """As in Keras, in the clear, on this machine; not with weights that are on the servers.

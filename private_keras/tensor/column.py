@@ -10,6 +10,7 @@ import numpy as np
 from private_keras.cluster import Cluster, Handle, Rows
 from private_keras.plan.plan import Plan
 from private_keras.plan.splice import splice
+from private_keras.tensor.delivery import addressed
 from private_keras.tensor.sources import OWNER
 from private_keras.tensor.symbols import Root, sources
 from private_keras.tensor.writing import Written, by_rows, derived, write_rows
@@ -66,35 +67,38 @@ class Column:
             source = tensor.source
             if (source.fraction, source.owner, tensor.shape[1:]) == (self._fraction, OWNER, self._row):
                 return Rows(source.handle(cluster), numbers if tensor.rows is None else tensor.rows[numbers])
-        written = self._written(numbers.shape[1])
+        written = self._written(numbers)
         return Part(written.plan, written.given(cluster, numbers))
 
-    def _written(self, count: int) -> Written:
+    def _written(self, numbers: np.ndarray) -> Written:
         if not hasattr(self._tensor, "forms"):
-            self._tensor.forms = collections.OrderedDict()
-        forms, key = self._tensor.forms, (count, self._row, self._fraction)
-        if key not in forms:
-            forms[key] = write_rows(self._tensor, *key)
-            while len(forms) > _FORMS:
-                forms.popitem(last=False)
-        return forms[key]
+            self._tensor.forms = collections.deque(maxlen=_FORMS)
+        key = numbers.shape[1], self._row, self._fraction
+        for known, written in self._tensor.forms:
+            if known == key and written.fits(numbers):
+                return written
+        written = write_rows(self._tensor, numbers, self._row, self._fraction)
+        self._tensor.forms.appendleft((key, written))
+        return written
 
 
-def spliced(plan: Plan, given: Mapping[str, Any]) -> tuple[Plan, dict[str, Any]]:
+def spliced(plan: Plan, given: Mapping[str, Any], to: str | None = None) -> tuple[Plan, dict[str, Any]]:
     """The plan that takes what it is given: parts are computed in it, and who owns an input stands at it.
 
     Args:
         given: by name of an input; with parts among them.
+        to: who gets what is opened; None for the client.
     """
     parts = {name: value for name, value in given.items() if isinstance(value, Part)}
     owners = {name: owner for name, value in given.items() if (owner := _owner(value))}
-    if not parts and not owners:
+    if not parts and not owners and to is None:
         return plan, dict(given)
-    key = (id(plan), *sorted((name, id(part.plan)) for name, part in parts.items()), *sorted(owners.items()))
+    key = (id(plan), to, *sorted((name, id(part.plan)) for name, part in parts.items()), *sorted(owners.items()))
     if key not in _joined:
         before = {name: part.plan for name, part in parts.items()}
         # With the plans that the ids in the key are of, so that no others get them.
-        _joined[key] = splice(plan, before, owners), plan, before
+        joined = splice(plan if to is None else addressed(plan, to), before, owners)
+        _joined[key] = joined, plan, before
         while len(_joined) > _JOINED:
             _joined.popitem(last=False)
     result = {name: value for name, value in given.items() if name not in parts}

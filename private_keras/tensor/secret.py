@@ -10,11 +10,12 @@ from private_keras.data.data import REAL_BITS
 from private_keras.errors import InputError, UnsupportedError
 from private_keras.ring.fixedpoint import DEFAULT_FRACTION
 from private_keras.server import limits
-from private_keras.tensor.column import Column
+from private_keras.tensor.column import Column, spliced
+from private_keras.tensor.delivery import Address, Delivery
 from private_keras.tensor.operators import Operators, apply
 from private_keras.tensor.sources import OWNER, Source
 from private_keras.tensor.symbols import Root, sources
-from private_keras.tensor.writing import VALUE, write_whole
+from private_keras.tensor.writing import VALUE, parts, write_whole
 from private_keras.tracing.expression import is_whole
 
 _PARTS = (slice, int, np.integer)
@@ -131,22 +132,34 @@ class SecretTensor(Operators):
                 self._picked = Root(self.shape, base.dtype, base=base, rows=self._rows)
         return self._picked
 
-    def reveal(self) -> np.ndarray:
-        """Opens it to this client, through a plan of kind "reveal", or "compute" where it was computed.
+    def reveal(self, to: str | None = None, name: str | None = None) -> "np.ndarray | Delivery":
+        """Opens it, through a plan of kind "reveal", or "compute" where it was computed of data with others.
+
+        Args:
+            to: the party that it is opened to, instead of this client, who learns nothing then. It calls
+                `pk.receive("this-client/name")`.
+            name: what it is called there.
 
         Returns:
-            What the servers have, in its dtype: real numbers are multiples of 2^-18, others are exact.
+            What the servers have, in its dtype: real numbers are multiples of 2^-18, others are exact. With `to`,
+            a `Delivery`.
 
         Raises:
             UnsupportedError: an operation that cannot run on shares.
+            SecurityError: the policy of an owner does not allow it.
             HandleNotFound: it was lost, because a server was started anew.
             ClusterError: its cluster is closed, or a server cannot be reached.
         """
+        address = None if to is None else Address(to, name)
+        if name is not None and to is None:
+            raise InputError("reveal: name goes with to, for somebody else to receive it under")
         cluster = self._home()
-        written = write_whole(self.symbol, (OWNER,))
+        written = write_whole(self.symbol, (OWNER if to is None else to,))
         given = written.given(cluster, np.zeros((1, 1), np.int64))
-        opened = cluster.run(written.plan, given, deadline=limits.MAX_SECONDS)
-        return opened[VALUE].astype(self.dtype)
+        plan, given = spliced(written.plan, given)
+        delivery = {} if address is None else {"delivery": address.part(0)}
+        opened = cluster.run(plan, given, deadline=limits.MAX_SECONDS, **delivery)
+        return opened[VALUE].astype(self.dtype) if address is None else Delivery(address.to, address.name, self.shape)
 
     def _home(self) -> Any:
         homes = [source.home() for source in sources(self._base)]
@@ -172,6 +185,10 @@ class SecretTensor(Operators):
             raise InputError(f"{where}: expected real numbers below 2^{REAL_BITS} in size. Received: {self!r}, with "
                              "larger integers. Scale them and share them as real numbers.")
         return Column(self._base, tuple(row), fraction, self._all_rows())
+
+    def parts(self) -> np.ndarray | None:
+        """Of tensors one below the other, a number for each row that says which it is in; None of others."""
+        return parts(self._base, self._all_rows())
 
     def _all_rows(self) -> np.ndarray:
         return np.arange(len(self)) if self._rows is None else self._rows

@@ -1,8 +1,8 @@
 """Recorded operations to plans: of whole tensors, or of the rows that a step of a job takes.
 
 Rows of a concatenation are taken from its parts, so that nothing is copied on the servers: side by side, each part
-gives the same rows; one below the other, each part gives as many rows as a step takes, and public zeros and ones say
-which of them count. What does not work on each row by itself is computed once, for all rows, and kept.
+gives the same rows; one below the other, each gives those rows that are its own, so many in every step of a job. What
+does not work on each row by itself is computed once, for all rows, and kept.
 """
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,7 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from private_keras.cluster import Cluster, Handle, PublicValue, Rows
+from private_keras.cluster import Cluster, Handle, Rows
+from private_keras.errors import InputError
 from private_keras.plan.openings import shown_inputs
 from private_keras.plan.passes import optimise
 from private_keras.plan.plan import Plan
@@ -24,7 +25,9 @@ from private_keras.tracing.rowwise import again, is_chain, rowwise
 from private_keras.tracing.values import Secret
 
 VALUE = "value"
-Picks = tuple  # of steps from rows of a result to rows of a part: arrays of row numbers, or (first, count) of a part
+# Of steps from rows of a result to rows of a part of it: ("rows", their numbers), ("all", their numbers, whatever rows
+# are asked for) and ("own", places in a batch, first row) of tensors one below the other.
+Picks = tuple[tuple, ...]
 
 
 @dataclass(frozen=True)
@@ -34,14 +37,21 @@ class Written:
     Attributes:
         plan: of one output, `VALUE`.
         slots: by name of an input, the shares, and how rows of the result lead to rows of them; None for all of them.
-        masks: by name of a public input, how rows lead to which of them count.
+        mixtures: of tensors one below the other, how rows lead to rows of them, where each begins, and whose the rows
+            of a batch are, place by place.
         arrays: by name of an input, what the caller gave as arrays.
     """
 
     plan: Plan
     slots: dict[str, tuple[Source, Picks | None]]
-    masks: dict[str, Picks]
+    mixtures: list[tuple[Picks, np.ndarray, np.ndarray]]
     arrays: dict[str, np.ndarray] = field(repr=False)
+
+    def fits(self, indices: np.ndarray) -> bool:
+        """Whether the plan is for batches whose rows belong to the same parts."""
+        return all(
+            np.array_equal(_whose(picks, starts, indices), whose) for picks, starts, whose in self.mixtures
+        )
 
     def given(self, cluster: Cluster, indices: np.ndarray) -> dict[str, Any]:
         """The inputs for rows of shape (steps, rows).
@@ -52,11 +62,7 @@ class Written:
         result: dict[str, Any] = dict(self.arrays)
         for name, (source, picks) in self.slots.items():
             handle = source.handle(cluster)
-            result[name] = handle if picks is None else Rows(handle, _picked(picks, indices)[0])
-        types = {item.name: item.type for item in self.plan.inputs}
-        for name, picks in self.masks.items():
-            counts = _picked(picks, indices)[1]
-            result[name] = PublicValue(counts.reshape(len(indices), *types[name].shape).astype(np.float64))
+            result[name] = handle if picks is None else Rows(handle, _picked(picks, indices))
         return result
 
 
@@ -67,9 +73,14 @@ def write_whole(tensor: keras.KerasTensor, receivers: tuple[str, ...] = ()) -> W
     return writer.written(result, lambda value: value, receivers)
 
 
-def write_rows(tensor: keras.KerasTensor, count: int, row: tuple[int, ...], fraction: int) -> Written:
-    """The plan of so many rows, in the form of a plan's input."""
-    writer = _Writer()
+def write_rows(tensor: keras.KerasTensor, indices: np.ndarray, row: tuple[int, ...], fraction: int) -> Written:
+    """The plan of rows like these, of shape (steps, rows), in the form of a plan's input.
+
+    Raises:
+        InputError: of tensors one below the other, steps that take different numbers of rows of each.
+    """
+    count = indices.shape[1]
+    writer = _Writer(indices)
     result = writer.rows(tensor, (), count)
 
     def formed(value: Secret) -> Secret:
@@ -99,10 +110,11 @@ _ALL = np.zeros((1, 1), np.int64)  # what takes no rows needs none
 class _Writer:
     """One plan in the making."""
 
-    def __init__(self) -> None:
+    def __init__(self, indices: np.ndarray | None = None) -> None:
         self.lo = Lowering(DEFAULT_FRACTION, "accurate", OWNER)
+        self._indices = _ALL if indices is None else indices
         self._slots: dict[str, tuple[Source, Picks | None]] = {}
-        self._masks: dict[str, Picks] = {}
+        self._mixtures: list[tuple[Picks, np.ndarray, np.ndarray]] = []
         self._roots: dict[int, Secret] = {}
         self._done: dict[tuple, keras.KerasTensor] = {}
         self._keep: list[Any] = []  # so that ids stay unique
@@ -120,7 +132,7 @@ class _Writer:
         plan = optimise(plan) if plan.steps else plan
         used = {item.name for item in plan.inputs}
         arrays = {name: array for name, array in self.lo.weights.items() if name in used}
-        return Written(plan, self._slots, self._masks, arrays)
+        return Written(plan, self._slots, self._mixtures, arrays)
 
     def whole(self, tensor: keras.KerasTensor) -> keras.KerasTensor:
         """All of a tensor."""
@@ -131,8 +143,7 @@ class _Writer:
             if tensor.source is not None:
                 rows = tensor.rows
                 return self._slot(tensor.source, tensor.shape, tensor.dtype, None if rows is None else (("all", rows),))
-            # Of tensors one below the other, the rows themselves: sums with zeros would hide that data show.
-            if by_rows(tensor.base) and not _chained(tensor.base):
+            if by_rows(tensor.base):
                 return self.rows(tensor.base, (("all", tensor.rows),), len(tensor.rows))
             return keras.ops.take(self.whole(tensor.base), tensor.rows, axis=0)
         node, place = maker(tensor)
@@ -140,7 +151,7 @@ class _Writer:
 
     def rows(self, tensor: keras.KerasTensor, picks: Picks, count: int) -> keras.KerasTensor:
         """So many rows of a tensor."""
-        key = (id(tensor), *((kind, id(value) if kind != "part" else value) for kind, value in picks))
+        key = (id(tensor), *(id(pick[1]) for pick in picks))
         return self._once(key, tensor, lambda each: self._rows(each, picks, count))
 
     def _rows(self, tensor: keras.KerasTensor, picks: Picks, count: int) -> keras.KerasTensor:
@@ -166,28 +177,23 @@ class _Writer:
         return self._slot(derived(tensor), tensor.shape, tensor.dtype, None)
 
     def _chained(self, node: Any, picks: Picks, count: int) -> keras.KerasTensor:
-        """Rows of tensors that are one below the other: of each, times one where it is this one's turn, else zero."""
-        result, first = None, 0
-        dtype = node.outputs[0].dtype
-        for part in node.input_tensors:
-            size = part.shape[0]
-            inner = (*picks, ("part", (first, size)))
-            first += size
-            rows = keras.ops.cast(self.rows(part, inner, count), dtype)
-            counts = self._mask(inner, (count, *[1] * (len(part.shape) - 1)))
-            term = keras.ops.multiply(rows, counts)
-            result = term if result is None else keras.ops.add(result, term)
-        return result
-
-    def _mask(self, picks: Picks, shape: tuple[int, ...]) -> keras.KerasTensor:
-        tensor = keras.KerasTensor(shape, dtype="bool")
-        name = f"counts{len(self._masks)}"
-        self._masks[name] = picks
-        self._roots[id(tensor)] = self.lo.secret(
-            self.lo.builder.input(name, shape, 0, OWNER, "rows that count", public=True)
-        )
-        self._keep.append(tensor)
-        return tensor
+        """Rows of tensors that are one below the other: of each those that are its own, put in order again."""
+        starts = np.cumsum([0, *(part.shape[0] for part in node.input_tensors)])[:-1]
+        whose = _whose(picks, starts, self._indices)
+        if whose is None:
+            raise InputError("rows of tensors one below the other: expected steps of a job that take as many rows of "
+                             "each. Received: others")
+        self._mixtures.append((picks, starts, whose))
+        found, order = [], []
+        for number, (part, first) in enumerate(zip(node.input_tensors, starts, strict=True)):
+            places = np.flatnonzero(whose == number)
+            if len(places):
+                rows = self.rows(part, (*picks, ("own", places, int(first))), len(places))
+                found.append(keras.ops.cast(rows, node.outputs[0].dtype))
+                order.append(places)
+        joined = found[0] if len(found) == 1 else keras.ops.concatenate(found, axis=0)
+        back = np.argsort(np.concatenate(order))
+        return joined if (back == np.arange(count)).all() else keras.ops.take(joined, back, axis=0)
 
     def _slot(
         self, source: Source, shape: tuple[int, ...], dtype: str, picks: Picks | None
@@ -220,32 +226,49 @@ def by_rows(tensor: keras.KerasTensor) -> bool:
     return is_chain(node) or rowwise(node) is not None
 
 
-def _chained(tensor: keras.KerasTensor) -> bool:
-    """Whether tensors that are one below the other are among what a tensor is computed of."""
-    waiting, seen = [tensor], set()
-    while waiting:
-        each = waiting.pop()
-        if id(each) in seen or each is None:
-            continue
-        seen.add(id(each))
-        made = None if isinstance(each, Root) else maker(each)
-        if made is not None and is_chain(made[0]):
-            return True
-        waiting.extend([each.base] if isinstance(each, Root) else made[0].input_tensors if made else [])
-    return False
+def parts(tensor: keras.KerasTensor, rows: np.ndarray) -> np.ndarray | None:
+    """For each of these rows a number that says which of tensors one below the other it is in; None if there are none.
+
+    Batches whose rows have the same numbers, place by place, are taken by the same plan.
+    """
+    if isinstance(tensor, Root):
+        return None if tensor.base is None else parts(tensor.base, tensor.rows[rows])
+    node, _ = maker(tensor)
+    if is_chain(node):
+        starts = np.cumsum([0, *(part.shape[0] for part in node.input_tensors)])[:-1]
+        whose = np.searchsorted(starts, rows, side="right") - 1
+        inner = np.zeros(len(rows), np.int64)
+        for number, (part, first) in enumerate(zip(node.input_tensors, starts, strict=True)):
+            places = np.flatnonzero(whose == number)
+            within = parts(part, rows[places] - first)
+            if within is not None:
+                inner[places] = within
+        return together([whose, inner])
+    taken = rowwise(node)
+    if taken is None:
+        return None
+    return together([parts(t, rows) for t, by_row in zip(node.input_tensors, taken, strict=True) if by_row])
 
 
-def _picked(picks: Picks, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of a part for rows of the result, and which of them count; those that do not are rows 0."""
-    counts = np.ones(indices.shape, bool)
-    for kind, value in picks:
+def together(numbers: list[np.ndarray | None]) -> np.ndarray | None:
+    """One number for each row, different where any of these are."""
+    known = [item for item in numbers if item is not None]
+    return np.unique(np.stack(known), axis=1, return_inverse=True)[1].reshape(-1) if known else None
+
+
+def _whose(picks: Picks, starts: np.ndarray, indices: np.ndarray) -> np.ndarray | None:
+    """Which part each place of a batch belongs to; None if that is not the same in all steps."""
+    whose = np.searchsorted(starts, _picked(picks, indices), side="right") - 1
+    return whose[0] if (whose == whose[0]).all() else None
+
+
+def _picked(picks: Picks, indices: np.ndarray) -> np.ndarray:
+    """Rows of a part for rows of the result."""
+    for kind, value, *first in picks:
         if kind == "all":
-            indices, counts = value[np.newaxis], np.ones((1, len(value)), bool)
+            indices = value[np.newaxis]
         elif kind == "rows":
             indices = value[indices]
         else:
-            first, size = value
-            inside = (indices >= first) & (indices < first + size)
-            counts = counts & inside
-            indices = np.where(inside, indices - first, 0)
-    return indices, counts
+            indices = indices[:, value] - first[0]
+    return indices

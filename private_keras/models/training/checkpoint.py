@@ -16,7 +16,9 @@ from private_keras.errors import FileError, InputError
 from private_keras.models.training.holdings import place_of
 from private_keras.models.training.jobs import Jobs
 from private_keras.models.training.options import Options
+from private_keras.server.policy import Policy
 
+OWNER_ONLY = Policy()
 FORMAT = "private_keras.model/1"
 
 
@@ -66,7 +68,10 @@ class Checkpoint:
         return dataclasses.replace(options, initial_epoch=self.progress.epoch, seed=self.progress.seed)
 
 
-def save(model: keras.Model, jobs: Jobs, cluster: Cluster, name: str, progress: Progress | None = None) -> None:
+def save(
+    model: keras.Model, jobs: Jobs, cluster: Cluster, name: str, progress: Progress | None = None,
+    policy: Policy = OWNER_ONLY,
+) -> None:  # fmt: skip
     """Saves weights, optimiser and metrics as shares, with the model's configuration.
 
     Raises:
@@ -82,7 +87,7 @@ def save(model: keras.Model, jobs: Jobs, cluster: Cluster, name: str, progress: 
             fraction = 18 if "float" in keras.backend.standardize_dtype(variable.dtype) else 0
             shares[f"weight/{i}"] = Share(cluster, cluster.share(value, fraction, variable.path))
     about = json.dumps(_about(model, jobs, progress), sort_keys=True)
-    cluster.save(name, {place: share.handle for place, share in shares.items()}, about)
+    cluster.save(name, {place: share.handle for place, share in shares.items()}, about, policy)
 
 
 def _about(model: keras.Model, jobs: Jobs, progress: Progress | None) -> dict[str, Any]:
@@ -117,14 +122,14 @@ def _config(model: keras.Model) -> str | None:
         return None
 
 
-def read(cluster: Cluster, name: str) -> Checkpoint:
-    """What is saved under a name.
+def read(cluster: Cluster, name: str, owner: str | None = None) -> Checkpoint:
+    """What is saved under a name, by this client or by `owner`.
 
     Raises:
         HandleNotFound: nothing is.
         FileError: what servers give is not what `save` writes.
     """
-    handles, text = cluster.load(name)
+    handles, text = cluster.load(name, owner)
     shares = {place: Share(cluster, handle) for place, handle in handles.items()}
     try:
         about = json.loads(text)

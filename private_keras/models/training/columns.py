@@ -9,7 +9,7 @@ from keras.src.trainers.data_adapters import data_adapter_utils
 
 from private_keras.errors import InputError, UnsupportedError
 from private_keras.models import inputs
-from private_keras.tensor import SecretTensor
+from private_keras.tensor import SecretTensor, together
 from private_keras.tracing.training.traced import Target
 
 
@@ -32,6 +32,12 @@ class Columns:
     @property
     def rows(self) -> int:
         return len(self.x[0])
+
+    @property
+    def parts(self) -> np.ndarray | None:
+        """Which part of tensors one below the other each row is in; None where there are none."""
+        columns = [*self.x, *self.y, *([] if self.weight is None else [self.weight])]
+        return together([column.parts() for column in columns if isinstance(column, SecretTensor)])
 
     @property
     def nbytes(self) -> int:

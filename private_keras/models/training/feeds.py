@@ -16,7 +16,7 @@ from private_keras.errors import InputError
 from private_keras.models.inputs import is_secret
 from private_keras.models.training import columns as data
 from private_keras.models.training.columns import Columns
-from private_keras.models.training.shuffle import Shuffle, batches
+from private_keras.models.training.shuffle import Shuffle, batches, mixed
 from private_keras.tensor import Column, Part
 from private_keras.tracing.training.traced import TracedStep
 
@@ -95,7 +95,7 @@ class Feed(ABC):
         for batch in itertools.islice(self.begin_epoch(), skip, None):
             weight = batch.nbytes if isinstance(batch, Columns) else 0
             full = len(group) >= limit or size + weight > PIECE_BYTES
-            if group and (full or _rows(batch) != _rows(group[0]) or stops(step)):
+            if group and (full or self._form(batch) != self._form(group[0]) or stops(step)):
                 yield Segment(step - len(group), group, self.sample(group[0]))
                 group, size = [], 0
             group.append(batch)
@@ -110,6 +110,10 @@ class Feed(ABC):
 
     def _limit(self) -> int:
         return PIECE_BATCHES
+
+    def _form(self, batch: Batch) -> object:
+        """What batches of one job have in common."""
+        return _rows(batch)
 
 
 class ArrayFeed(Feed):
@@ -127,6 +131,7 @@ class ArrayFeed(Feed):
         self, columns: Columns, size: int, steps: int | None, shuffle: Shuffle, seed: int, check: Check, number: int = 0
     ):
         self._columns = columns
+        self._parts = columns.parts
         self._size = size
         self._steps = steps
         self._shuffle: Shuffle = shuffle
@@ -163,7 +168,10 @@ class ArrayFeed(Feed):
         return self._values
 
     def begin_epoch(self) -> Iterator[Batch]:
-        order = batches(self._columns.rows, self._size, self._shuffle, self._seed, self._pass)
+        if self._parts is None:
+            order = batches(self._columns.rows, self._size, self._shuffle, self._seed, self._pass)
+        else:
+            order = mixed(self._parts, self._size, self._shuffle, self._seed, self._pass)
         stop = self._per_pass if self._steps is None else min(self._done + self._steps, self._per_pass)
         part = order[self._done : stop]
         # As in Keras: an epoch ends with the data, and the next one begins anew.
@@ -183,6 +191,9 @@ class ArrayFeed(Feed):
 
     def _limit(self) -> int:
         return max(1, INDICES // self.size)
+
+    def _form(self, batch: Batch) -> object:
+        return _rows(batch) if self._parts is None else self._parts[batch].tobytes()
 
 
 class StreamFeed(Feed):

@@ -1,5 +1,5 @@
 """One model's jobs on the cluster in use: steps on its data, from its values there to new ones."""
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import keras
 import numpy as np
@@ -8,12 +8,13 @@ from private_keras.cluster import Cluster, Handle, Item, Loop, PublicValue, Rows
 from private_keras.cluster.shares import Share
 from private_keras.errors import DivergenceError, InputError
 from private_keras.models.stock import Stock
+from private_keras.models.training.delivered import delivered
 from private_keras.models.training.holdings import Counters, Holdings, Snapshot, place_of
 from private_keras.models.training.results import DIVERGED, LIMIT_BITS, guard_plan, guarded, guarded_states
 from private_keras.models.training.steps import Steps
 from private_keras.server import limits
-from private_keras.tensor import Part, spliced
-from private_keras.tracing.training.traced import State, TracedStep
+from private_keras.tensor import Address, Part, spliced
+from private_keras.tracing.training.traced import State, TracedResults, TracedStep
 
 Logs = dict[str, float]
 
@@ -44,7 +45,7 @@ class Jobs:
     def run(
         self, cluster: Cluster, traced: TracedStep, data: Mapping[str, Rows | np.ndarray | Part], steps: int = 1,
         on_step: Callable[[int], None] | None = None, known: Mapping[str, Handle | PublicValue] | None = None,
-        item: Item | None = None,
+        item: Item | None = None, to: str | None = None, delivery: str = "",
     ) -> dict[str, np.ndarray]:
         """Runs a step on data several times, in one job.
 
@@ -53,6 +54,7 @@ class Jobs:
             on_step: called with the number of steps done.
             known: what `known` gave, where it was asked before.
             item: what servers have made ready for a prediction.
+            to: who gets what the plan opens, as `delivery`; None for the client.
 
         Returns:
             What the plan opens. The values that it carries are the model's from then on; after an error, nothing has
@@ -62,8 +64,9 @@ class Jobs:
         first = int(self._model.optimizer._iterations) if training else 0
         given = {**data, **(self.known(cluster, traced, first, steps) if known is None else known)}
         loop = Loop(steps, on_step)
-        plan, given = spliced(traced.plan, given)
-        results = cluster.run(plan, given, deadline=limits.MAX_SECONDS, loop=loop, item=item)
+        plan, given = spliced(traced.plan, given, to)
+        more = {} if to is None else {"delivery": delivery}
+        results = cluster.run(plan, given, deadline=limits.MAX_SECONDS, loop=loop, item=item, **more)
         self.holdings.put(cluster, {name: results.pop(output) for name, output in traced.carried.items()})
         for name, value in traced.tallies.items():
             self.tallies[name] = self.tallies.get(name, self._begun.pop(place_of(name), 0.0)) + steps * value
@@ -94,11 +97,7 @@ class Jobs:
         results = self.steps.results(self._last)
         states = guarded_states(self._trained) if guard else []
         plan = guarded(results.plan, states) if states else results.plan
-        handles = self.holdings.handles(cluster, [*results.states.values(), *states])
-        given: dict[str, Handle | PublicValue] = dict(handles)
-        for name, item in results.public.items():
-            start = keras.ops.convert_to_numpy(item.variable).astype(np.float64)
-            given[name] = PublicValue(start + self.tallies.get(name, 0.0))
+        given = self._metrics(cluster, results, [*results.states.values(), *states])
         plan, given = spliced(plan, {item.name: given[item.name] for item in plan.inputs})
         opened = cluster.run(plan, given)
         read = results.read(opened, self.tallies)
@@ -107,6 +106,25 @@ class Jobs:
         if guard and (opened.get(DIVERGED, 0) > 0 or not abs(loss) < 2.0**LIMIT_BITS):
             raise self._diverged()
         return logs
+
+    def deliver(self, cluster: Cluster, address: Address) -> tuple[str, ...]:
+        """Opens metrics to somebody else; returns their names."""
+        results = self.steps.results(self._last)
+        sent = delivered(results, self.tallies)
+        given = self._metrics(cluster, results, results.states.values())
+        given |= {name: PublicValue(value) for name, value in sent.public.items()}
+        plan, given = spliced(sent.plan, {item.name: given[item.name] for item in sent.plan.inputs}, address.to)
+        cluster.run(plan, given, delivery=address.part(0))
+        return tuple(item.name for item in plan.outputs)
+
+    def _metrics(
+        self, cluster: Cluster, results: TracedResults, states: Iterable[State]
+    ) -> dict[str, Handle | PublicValue]:
+        given: dict[str, Handle | PublicValue] = dict(self.holdings.handles(cluster, states))
+        for name, item in results.public.items():
+            start = keras.ops.convert_to_numpy(item.variable).astype(np.float64)
+            given[name] = PublicValue(start + self.tallies.get(name, 0.0))
+        return given
 
     def check(self, cluster: Cluster) -> None:
         """Opens whether values left the range, and nothing else.

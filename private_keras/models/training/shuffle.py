@@ -29,6 +29,31 @@ def batches(rows: int, size: int, shuffle: Shuffle, seed: int, number: int) -> l
     return parts
 
 
+def mixed(parts: np.ndarray, size: int, shuffle: Shuffle, seed: int, number: int) -> list[np.ndarray]:
+    """As `batches`, of rows that are in several parts, which jobs take as many rows of in each of their steps.
+
+    Shuffled, every batch has its share of each part, to a row, and batches that have the same are together. Within a
+    batch rows are in the order of the parts.
+
+    Args:
+        parts: which part each row is in.
+    """
+    rows = len(parts)
+    order = np.arange(rows)
+    if shuffle is True:
+        order = _permutation(rows, seed, number)
+        place = np.empty(rows)
+        for part in np.unique(parts):
+            own = order[parts[order] == part]
+            place[own] = (np.arange(len(own)) + 0.5) / len(own)
+        order = order[np.argsort(place[order], kind="stable")]
+    found = [order[start : start + size] for start in range(0, rows, size)]
+    found = [batch[np.argsort(parts[batch], kind="stable")] for batch in found]
+    if shuffle is True:
+        found.sort(key=lambda batch: (-len(batch), parts[batch].tolist()))
+    return found
+
+
 def _permutation(rows: int, seed: int, number: int) -> np.ndarray:
     return np.argsort(_keys(rows, seed, number), kind="stable")
 
