@@ -620,6 +620,26 @@ def test_a_job_goes_on_with_data_that_are_replaced_or_forgotten_meanwhile(local)
     local.delete(*handles.values())
 
 
+def test_many_names_can_be_loaded_at_once(local):
+    """Each is a file that stays open, shared by all of its handles, until the last of them is deleted."""
+    for pid in local.pids:
+        soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        assert soft == hard
+
+    def used():
+        return [len(os.listdir(f"/proc/{pid}/fd")) for pid in local.pids]
+
+    for number in range(5):
+        local.put(f"data{number}", {"x": column(LARGE), "again": column(LARGE)})
+    before = used()
+    handles = [h for _ in range(3) for number in range(5) for h in local.load(f"data{number}")[0].values()]
+    assert len(handles) == 30 and [after - n for after, n in zip(used(), before, strict=True)] == [5] * 3
+    local.delete(*handles)
+    assert used() == before
+    for number in range(5):
+        local.forget(f"data{number}")
+
+
 def test_damage_is_found_by_the_job_that_reads_it(local):
     local.put("data", {"x": column(LARGE)})
     handles, _ = local.load("data")

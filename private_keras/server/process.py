@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import secrets
 import select
 import signal
@@ -231,6 +232,9 @@ def serve(config: Path, party: int, lifeline: int | None, options: Options) -> N
             ends at once when the other end is closed, as it is when the client dies in whatever way.
     """
     os.umask(0o077)
+    # Clients, peers and each file of named shares that somebody has loaded take a descriptor.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     ended, hurried = threading.Event(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: (hurried if ended.is_set() else ended).set())
