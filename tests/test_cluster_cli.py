@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from private_keras.cli import main
 from private_keras.cluster import LocalCluster
-from private_keras.cluster.keys import NAME, check_name
+from private_keras.cluster.keys import NAME, check_name, make_party
 from private_keras.errors import InputError
 from private_keras.transport.credentials import name_of, pin_of
 from tests.clusters import ROOT, TlsServers, dense_plan
@@ -126,6 +126,11 @@ def test_serve_says_what_is_wrong_with_its_description(tmp_path):
     assert done.returncode == 1 and "cannot read" in done.stderr and "Traceback" not in done.stderr
     done = serve("--config", str(servers.config), "--party", "3")
     assert done.returncode == 1 and "party from 0 to 2" in done.stderr
+    make_party(tmp_path / "keys", "server2", days=-1, directory=tmp_path / "old")
+    for suffix in (".pem", ".key"):
+        (tmp_path / f"old/server2{suffix}").replace(tmp_path / f"keys/server2{suffix}")
+    done = serve("--config", str(servers.config), "--party", "2")
+    assert done.returncode == 1 and "server2.pem is expired" in done.stderr and "keys --renew" in done.stderr
     (tmp_path / "keys/server1.key").unlink()
     done = serve("--config", str(servers.config), "--party", "1")
     assert done.returncode == 1 and "server1.key" in done.stderr and "private-keras keys" in done.stderr

@@ -5,6 +5,7 @@ import pytest
 
 from private_keras.cluster import connect
 from private_keras.errors import SecurityError
+from private_keras.server.policy import Policy
 from tests.clusters import TlsServers, dense_data, dense_plan
 
 ROLES = {
@@ -18,7 +19,7 @@ ROLES = {
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory):
     directory = tmp_path_factory.mktemp("roles")
-    with TlsServers(directory, tuple(ROLES), ROLES, ("hospital-a", "hospital-b")) as made:
+    with TlsServers(directory, tuple(ROLES), ROLES, ("hospital-a", "hospital-b"), storage=True) as made:
         yield made
 
 
@@ -35,6 +36,17 @@ def test_an_owner_shares_and_runs_nothing(servers):
         cluster.delete(cluster.share(np.ones((8, 3)), 18, "w"))
         with pytest.raises(SecurityError, match=r"server0: hospital-a has the roles .*Prepare is for \['analyst'\]"):
             cluster.run(dense_plan(), dense_data(), deadline=20)
+
+
+def test_an_analyst_saves_for_itself_and_lets_nobody_use_it(servers):
+    with connect(servers.config, identity="analyst") as cluster:
+        handle = cluster.share(np.ones((8, 3)), 18, "w")
+        cluster.save("mine", {"w": handle})
+        with pytest.raises(SecurityError, match=r"analyst has the roles .*SetPolicy is for \['owner'\]"):
+            cluster.save("ours", {"w": handle}, policy=Policy(use=["hospital-b"], plans=["predict"]))
+        assert cluster.saved() == ["mine"]
+        cluster.forget("mine")
+        cluster.delete(handle)
 
 
 def test_a_receiver_neither_shares_nor_runs(servers):

@@ -47,8 +47,12 @@ class Identities:
             raise SecurityError(
                 f"the certificate of {name} has expired; make a new one with `private-keras keys --renew`"
             )
-        roles.require(name, self._config.roles_of(name), call)
+        self.require(name, call)
         return name
+
+    def require(self, name: str, call: str) -> None:
+        """Raises `SecurityError` for a call that none of a client's roles allows, or what amounts to it."""
+        roles.require(name, self._config.roles_of(name), call)
 
     def _check(self, certificate: x509.Certificate) -> str:
         name = name_of(certificate)

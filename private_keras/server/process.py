@@ -137,12 +137,13 @@ class ServerProcess:
         condition.register(
             metrics, server=self._own.name, version=VERSION, protocol=config.protocol, kernel=kernel.name
         )
+        identities = Identities(config)
         service = Service(
             about, store, stock, self._jobs, collector, runner, saving, oversight, kernel, self.log, metrics,
-            condition.health, self._lanes,
+            condition.health, self._lanes, identities.require,
         )  # fmt: skip
         pace = Pace(allowance.requests_a_minute)
-        entrance = Entrance(self._own.name, Identities(config), pace, self._memory.use, metrics, self.log, oversight)
+        entrance = Entrance(self._own.name, identities, pace, self._memory.use, metrics, self.log, oversight)
         workers = allowance.present + OTHER_CALLS
         pool = futures.ThreadPoolExecutor(workers, thread_name_prefix="call")
         self._server = grpc.server(

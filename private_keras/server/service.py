@@ -21,6 +21,7 @@ from private_keras.server.material import Receiver, stored_bytes
 from private_keras.server.metrics import Metrics
 from private_keras.server.oversight import Judge, Oversight
 from private_keras.server.plans import Plans
+from private_keras.server.policy import Policy
 from private_keras.server.run import Outcome, Runner, replies, result_bytes
 from private_keras.server.saving import Saving
 from private_keras.server.stock import Stock
@@ -34,6 +35,7 @@ class Service:
     Args:
         about: what `Hello` replies, apart from the identity.
         health: what `Health` replies.
+        require: raises for an identity and a call that none of its roles allows.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Service:
         metrics: Metrics,
         health: Callable[[], wire.HealthReply],
         lanes: Lanes,
+        require: Callable[[str, str], None],
     ):
         self._about = about
         self._store = store
@@ -65,6 +68,7 @@ class Service:
         self._metrics = metrics
         self._health = health
         self._lanes = lanes
+        self._require = require
         self._plans = Plans(about.protocol)
 
     # --- calls --------------------------------------------------------------------------------------------------------
@@ -214,7 +218,10 @@ class Service:
         self, requests: Iterator[wire.SaveRequest], identity: str, context: grpc.ServicerContext
     ) -> wire.SaveReply:
         """Writes shares to disk."""
-        return self._saving.save(_first(requests), requests, identity)
+        first = _first(requests)
+        if Policy.from_json(first.policy).use:  # that others may use them is an owner's to allow
+            self._require(identity, "SetPolicy")
+        return self._saving.save(first, requests, identity)
 
     def put(self, requests: Iterator[wire.PutRequest], identity: str, context: grpc.ServicerContext) -> wire.PutReply:
         """Writes shares to disk as they come."""
