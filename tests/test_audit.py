@@ -3,17 +3,28 @@
 import dataclasses
 import json
 import sqlite3
+from types import SimpleNamespace
 
+import grpc
 import pytest
 
 from private_keras.cluster.audit import Head, checked, differences, read_seen, write_seen
 from private_keras.cluster.keys import make_keys
 from private_keras.cluster.reading import _check_signature
-from private_keras.errors import FileError, SecurityError
+from private_keras.errors import ClusterError, FileError, SecurityError
+from private_keras.plan.builder import PlanBuilder
 from private_keras.server import limits
 from private_keras.server.audit import Audit, chained, content_of, sign_head
 from private_keras.server.catalogue import AuditRow, Catalogue
 from private_keras.server.config import ClusterConfig, ServerAddress
+from private_keras.server.entrance import Entrance
+from private_keras.server.entries import SavedTensor
+from private_keras.server.metrics import Metrics
+from private_keras.server.oversight import Oversight
+from private_keras.server.policy import Policy
+from private_keras.server.schedule import Schedule
+from private_keras.server.store import Store
+from private_keras.server.terms import Source, Terms
 from private_keras.server.wire import messages_pb2 as wire
 
 
@@ -191,3 +202,50 @@ def test_heads_are_signed_by_the_server_that_they_are_of(tmp_path):
     ):  # fmt: skip
         with pytest.raises(SecurityError, match=why):
             _check_signature("server0", wrong, config)
+
+
+def test_who_is_refused_is_refused_where_the_log_cannot_be_written():
+    def fail(*_):
+        raise ClusterError("the disk is full")
+
+    logged, told = [], []
+    log = SimpleNamespace(write=lambda kind, event, **_: logged.append((kind, event)))
+    entrance = Entrance("server0", None, None, None, Metrics(False), log, SimpleNamespace(refused=fail))
+    context = SimpleNamespace(set_trailing_metadata=lambda _: None, abort=lambda *given: told.append(given))
+    entrance._refuse("Run", SecurityError("no"), "alice", context)
+    assert told == [(grpc.StatusCode.PERMISSION_DENIED, "no")]
+    assert logged[-1] == ("error", "refusal not in the audit log")
+
+
+def test_a_job_whose_uses_cannot_be_counted_or_logged_does_not_run(tmp_path):
+    """All or nothing: no use without its entry, no entry without its uses."""
+    tmp_path.chmod(0o700)
+    catalogue = Catalogue(tmp_path)
+    sources = [Source("hospital", name, 1, "00" * 8) for name in ("x", "y")]
+    for source, uses in zip(sources, (5, 1), strict=True):
+        policy = Policy(use=["analyst"], plans=["predict"], reveal_to=["analyst"], uses=uses)
+        row = catalogue.begin(source, "", (SavedTensor("t", (6, 4), 18),), policy, 100, f"{source.name}.sealed")
+        catalogue.finish(row)
+        assert catalogue.commit(source)
+    servers = tuple(ServerAddress(f"server{i}", f"127.0.0.1:{i}", f"127.0.0.1:{i + 3}") for i in range(3))
+    oversight = Oversight("server0", catalogue, Store(), ClusterConfig("trio", servers), None)
+    b = PlanBuilder()
+    for name in ("x", "y"):
+        b.input(name, (6, 4), 18, "hospital")
+    b.input("w", (4, 2), 18, "client")
+    b.output(b.add("matmul", b.add("add", "x", "y"), "w"), "z", ["client"])
+    plan = b.build("p", "predict")
+    terms = {source.name: Terms.of(source) for source in sources}
+
+    def run():
+        first = wire.RunRequest(job=bytes(16), digest=plan.digest, steps=1)
+        with oversight.ordered(bytes(16), "analyst", plan, first) as judge:
+            judge.inputs(terms, frozenset(("x", "y")), 1)
+            judge.begin(Schedule(plan.digest, 1, {}, {}, {}, {}))
+            judge.end({"z": None})
+
+    run()
+    assert [json.loads(row.text)["event"] for row in catalogue.audit()] == ["run", "opened"]
+    with pytest.raises(SecurityError, match="hospital/y: used 1 times"):
+        run()
+    assert [catalogue.find(source).uses for source in sources] == [1, 1] and len(catalogue.audit()) == 2

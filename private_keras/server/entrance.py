@@ -143,7 +143,10 @@ class Entrance:
             kind, f"{name.lower()} failed", error=type(error).__name__, message=str(error)[: limits.DETAIL_CHARACTERS]
         )
         if identity and isinstance(error, SecurityError):
-            self._oversight.refused(identity, name, error)
+            try:
+                self._oversight.refused(identity, name, error)
+            except PrivateKerasError as failure:  # a disk that is full: the caller is refused all the same
+                self._log.write("error", "refusal not in the audit log", error=type(failure).__name__)
         detail = detail_of(error, self._server)
         context.set_trailing_metadata(((DETAIL_KEY, detail.SerializeToString()),))
         context.abort(code_of(error), detail.message)
