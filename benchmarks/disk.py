@@ -1,8 +1,8 @@
 """Data larger than the servers' memory: `python benchmarks/disk.py [--gigabytes 2.2] [--limit 600]`.
 
-Shares a data set that is made as it is sent, so many gigabytes on each evaluator's disk, trains a logistic regression
-on it and evaluates it, both by rows, and reads some at random places. Prints seconds, and the most memory that each
-server has ever had; fails where that is more than the limit in MB. Then starts the servers anew on the same disks.
+Shares a `.npy` file under a name, so many gigabytes on each evaluator's disk, trains a logistic regression on it and
+evaluates it, both by rows, and reads some at random places. Prints seconds, and the most memory that each server has
+ever had; fails where that is more than the limit in MB. Then starts the servers anew on the same disks.
 """
 
 import argparse
@@ -11,7 +11,6 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import private_keras as pk  # noqa: E402
-from private_keras.cluster import Cluster, Column, LocalCluster  # noqa: E402
-from private_keras.cluster.shares import Share  # noqa: E402
-from private_keras.tensor.secret import SecretTensor  # noqa: E402
-from private_keras.tensor.sources import Stored  # noqa: E402
+from private_keras.cluster import LocalCluster  # noqa: E402
 
 FEATURES, BATCH, BLOCK = 1000, 280, 2000
 WORD_BYTES = 8
@@ -37,17 +33,13 @@ def block(start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     return x, (x[:, :50].sum(axis=1) > 0).astype("float32")
 
 
-def columns(rows: int) -> dict[str, Column]:
-    """The data set, block by block."""
-
-    def blocks(which: int) -> Iterator[np.ndarray]:
-        for start in range(0, rows, BLOCK):
-            yield block(start, min(BLOCK, rows - start))[which]
-
-    return {
-        "x": Column((rows, FEATURES), 18, "float32", lambda: blocks(0)),
-        "y": Column((rows,), 18, "float32", lambda: blocks(1)),
-    }
+def written(rows: int, path: Path) -> np.ndarray:
+    """Writes the data set's features to a file and returns the labels."""
+    file = np.lib.format.open_memmap(path, "w+", np.dtype("float32"), (rows, FEATURES))
+    labels = np.empty(rows, "float32")
+    for start in range(0, rows, BLOCK):
+        file[start : start + BLOCK], labels[start : start + BLOCK] = block(start, min(BLOCK, rows - start))
+    return labels
 
 
 def peak(cluster: LocalCluster) -> list[int]:
@@ -58,15 +50,6 @@ def peak(cluster: LocalCluster) -> list[int]:
         (line,) = (line for line in lines if line.startswith("VmHWM:"))
         found.append(int(line.split()[1]) * 1024)
     return found
-
-
-def loaded(cluster: Cluster) -> tuple[SecretTensor, SecretTensor]:
-    """The data set as models take it."""
-    handles, _ = cluster.load("data")
-    return tuple(
-        SecretTensor.of(Stored(name, Share(cluster, handles[name]), True), handles[name].shape, np.dtype("float32"))
-        for name in ("x", "y")
-    )
 
 
 @dataclass(frozen=True)
@@ -91,12 +74,12 @@ def measured(rows: int, directory: Path) -> Result:
         began = time.perf_counter()
 
     keras.utils.set_random_seed(1)
+    labels = written(rows, directory / "x.npy")
     with LocalCluster(storage=directory / "disk") as cluster:
         began = time.perf_counter()
-        cluster.put("data", columns(rows))
-        lap("put")
-        x, y = loaded(cluster)
-        lap("load")
+        x = pk.share(directory / "x.npy", "data/x", pk.Policy(), verbose=0)
+        y = pk.share(labels, "data/y", pk.Policy())
+        lap("share")
         model = pk.Sequential([keras.Input((FEATURES,)), pk.layers.Dense(1, activation="sigmoid")])
         model.compile(optimizer="sgd", loss="binary_crossentropy", metrics=["accuracy"])
         model.fit(x[:BATCH], y[:BATCH], batch_size=BATCH, verbose=0)
@@ -111,12 +94,11 @@ def measured(rows: int, directory: Path) -> Result:
                                    for i in some.tolist()])
         np.testing.assert_allclose(x[some].reveal(), expected, atol=2**-18)
         found, disk = peak(cluster), sizes(directory / "disk")
-        del x, y
     began = time.perf_counter()
     with LocalCluster(storage=directory / "disk") as cluster:
         lap("start anew")
-        x, _ = loaded(cluster)
-        lap("load again")
+        x = pk.secret("data/x")
+        lap("find again")
         x[some].reveal()
         lap("reveal 50 rows")
         return Result(seconds, found, peak(cluster), disk, accuracy)
