@@ -516,6 +516,35 @@ def test_a_server_killed_during_an_upload_leaves_nothing_half_written(tmp_path, 
         assert cluster.saved() == ["data", "old"] and check(cluster, "data") == "again"
 
 
+@pytest.mark.parametrize(("party", "when"), [(0, "before"), (2, "before"), (1, "after")])
+def test_a_server_killed_at_the_commit_leaves_the_old_or_the_new(tmp_path, monkeypatch, party, when):
+    honest = ServerClient.commit
+
+    with LocalCluster(storage=tmp_path / "disk") as cluster:
+        cluster.put("data", columns(), "old")
+
+        def dying(self, generation):
+            if self.name == f"server{party}" and when == "before":
+                os.kill(cluster.pids[party], 9)
+            honest(self, generation)
+            if self.name == f"server{party}":
+                os.kill(cluster.pids[party], 9)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ServerClient, "commit", dying)
+            if when == "before":
+                with pytest.raises(ClusterError):
+                    cluster.put("data", columns(), "new")
+            else:
+                cluster.put("data", columns(), "new")
+        with suppress(PrivateKerasError):
+            cluster.saved()  # notices the loss
+        assert cluster.saved() == ["data"]
+        assert check(cluster) == ("old" if when == "before" else "new")
+        cluster.put("data", columns(), "last")
+        assert check(cluster) == "last" and len(files(tmp_path / "disk")) == 3
+
+
 @pytest.mark.parametrize("party", range(3))
 def test_a_server_killed_in_a_job_on_data_on_disk_costs_no_second_upload(tmp_path, party):
     with LocalCluster(storage=tmp_path / "disk") as cluster:
