@@ -178,6 +178,8 @@ def test_ends_are_kept_of_logs_without_faults(tmp_path, audit):
     assert kept == {"server0": Head(4, found[3].chain)}
     write_seen(path, [log_of(TAMPERED["removed"](found))])
     assert read_seen(path) == kept
+    with pytest.raises(FileError, match="--seen"):
+        write_seen(tmp_path / "none/seen.json", [log_of(found)])
     for bad in ("{", "[]", '{"server0": 3}', '{"server0": [1, "zz", true]}'):
         path.write_text(bad)
         with pytest.raises(FileError, match="remove it"):

@@ -3,6 +3,8 @@
 Whoever changes passes, gradients or layers so that rows are lost on the way makes `fit` on shares of others impossible.
 """
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -43,6 +45,7 @@ def recurrent():
     return (4, 3), made, (1,), "mse", ["mae"], "rmsprop"
 
 
+@functools.cache
 def step(make, kind, batch=BATCH):
     shape, made, target, loss, metrics, optimizer = make()
     keras.utils.set_random_seed(1)

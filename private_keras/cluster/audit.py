@@ -131,5 +131,8 @@ def write_seen(path: Path, logs: Iterable[Log]) -> None:
     content = {name: [head.count, head.chain.hex(), head.durable] for name, head in sorted(seen.items())}
     text = json.dumps(content, indent=1)
     new = path.with_name(path.name + ".new")
-    new.write_text(text + "\n")
-    os.replace(new, path)
+    try:
+        new.write_text(text + "\n")
+        os.replace(new, path)
+    except OSError as error:
+        raise FileError(f"{path}: cannot keep the ends of audit logs: {error.strerror}; give --seen FILE") from None
