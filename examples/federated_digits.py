@@ -32,7 +32,7 @@ SERVERS = ("server0", "server1", "server2")
 def digits(owners: int, seed: int = 0) -> tuple[list[tuple], tuple, tuple]:
     """(x, y) of each owner, of all owners together, and to test with.
 
-    Of each digit every owner has a share drawn from Dirichlet(1/2): few of most, many of some.
+    Of each digit every owner has a share drawn from Dirichlet(1): some have many of it, others hardly any.
     """
     x, y = load_digits(return_X_y=True)
     rng = np.random.default_rng(seed)
@@ -42,7 +42,7 @@ def digits(owners: int, seed: int = 0) -> tuple[list[tuple], tuple, tuple]:
     rows: list[list[int]] = [[] for _ in range(owners)]
     for digit in range(10):
         found = np.flatnonzero(train[1] == digit)
-        cuts = (np.cumsum(rng.dirichlet([0.5] * owners))[:-1] * len(found)).astype(int)
+        cuts = (np.cumsum(rng.dirichlet([1.0] * owners))[:-1] * len(found)).astype(int)
         for mine, part in zip(rows, np.split(found, cuts), strict=True):
             mine.extend(part)
     return [(train[0][mine], train[1][mine]) for mine in rows], train, test
@@ -51,9 +51,9 @@ def digits(owners: int, seed: int = 0) -> tuple[list[tuple], tuple, tuple]:
 def network() -> keras.Model:
     """A model in plain Keras, compiled."""
     model = keras.Sequential([
-        keras.Input((64,)), keras.layers.Dense(32, activation="relu"), keras.layers.Dense(10, activation="softmax"),
+        keras.Input((64,)), keras.layers.Dense(64, activation="relu"), keras.layers.Dense(10, activation="softmax"),
     ])  # fmt: skip
-    model.compile(keras.optimizers.SGD(0.2), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile(keras.optimizers.SGD(0.5), "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
 

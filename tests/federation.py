@@ -1,6 +1,7 @@
 """Small federations for tests: models that train in milliseconds, and owners without a mind of their own."""
 
 import threading
+import traceback
 
 import keras
 import numpy as np
@@ -100,6 +101,7 @@ def together(*actions, seconds=60):
         try:
             results[index] = actions[index]()
         except BaseException as error:
+            traceback.print_exc()  # others may wait for this one
             errors.append(error)
 
     threads = [threading.Thread(target=one, args=(index,), daemon=True) for index in range(len(actions))]

@@ -7,7 +7,7 @@ import numpy as np
 from private_keras.errors import HandleNotFound, InputError, SecurityError
 from private_keras.federated import blob
 from private_keras.federated.board import Board
-from private_keras.federated.round import MODEL, ROUND, Round, from_json
+from private_keras.federated.round import MODEL, PLACE, ROUND, Round, from_json
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,9 @@ class Announcements:
 
     def newest(self) -> Announced | None:
         """The round that is on, opened once; None: there is none."""
-        found = [each for each in self._board.listed() if self._is_round(each.owner, each.name)]
-        if not found:
+        name = self._newest_name()
+        if not name:
             return None
-        name = max(found, key=lambda each: (each.created, each.name)).name
         if name != self._name:
             try:
                 opened, about = self._board.open(self._owner, name)
@@ -54,6 +53,18 @@ class Announcements:
             self._last = Announced(current, _bytes(opened, name))
             self._name = name
         return self._last
+
+    def _newest_name(self) -> str:
+        """Of the fit whose announcement is the newest, the furthest round: clocks need not be exact within a fit."""
+        prefix = f"{self._federation}/{ROUND}."
+        found = [
+            (each.created, *place.groups(), each.name) for each in self._board.listed()
+            if self._is_round(each.owner, each.name) and (place := PLACE.fullmatch(each.name.removeprefix(prefix)))
+        ]  # fmt: skip
+        if not found:
+            return ""
+        token = max(found)[1]
+        return max((int(number), int(attempt), name) for _, t, number, attempt, name in found if t == token)[2]
 
     def is_on(self, current: Round) -> bool:
         """Whether a round has not ended."""

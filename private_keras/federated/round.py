@@ -16,7 +16,7 @@ UPDATE, GRADIENT = "update", "gradient"
 FORMAT = 1
 # Of a federation: names of shares have 80 characters.
 FEDERATION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,39}", re.ASCII)
-PLACE = re.compile(r"[0-9a-f]{8}\.(0|[1-9][0-9]{0,6})\.(0|[1-9][0-9]{0,4})")
+PLACE = re.compile(r"([0-9a-f]{8})\.(0|[1-9][0-9]{0,6})\.(0|[1-9][0-9]{0,4})")
 ROUND, MODEL, SHARED, STATE = "round", "model", "update", "state"
 MAX_DEADLINE = 30 * 24 * 3600.0
 

@@ -17,7 +17,8 @@ all updates are there:
   and the mean uses twice the number (one bit shifted), which no other bit of it can enter;
 - *the update is no longer than agreed*: the squares of the sums add up to its squared length times half their number,
   less than a fifth off as a rule. Above `_SLACK` times the limit squared it is refused: one of four times the
-  limit passes with a chance below 4e-4, one of the limit is refused with a chance below 1e-13.
+  limit passes with a chance below 4e-4, one of the limit is refused with a chance below 1e-12 (the tails of
+  Achlioptas, J. Comput. Syst. Sci. 2003, for sums of signs: each of our -1, 0, 0, 1 is half a sum of two).
 
 The mean is (sum of count times update) / (sum of counts). The divisor is brought to 1/2 .. 1 by a power of two, which
 the dividend takes as well, so that the quotient is as precise for a thousand examples as for a billion.
@@ -48,7 +49,7 @@ PROJECTIONS = 64
 SEED = "seed"
 CLIENT = "client"
 
-_TAIL = 6  # a sum of random elements of an honest update is above so many limits with a chance below 2e-13
+_TAIL = 6  # a sum of random elements of an honest update is above so many limits with a chance below 1e-15
 _SLACK = 3  # of the squared length, as 64 sums tell it
 _MOST_FRACTION, _LEAST_FRACTION = 22, 12
 _ROOM = 61  # bits of any value
