@@ -200,7 +200,7 @@ def _found(row: Row, identity: str) -> Iterator[wire.Found]:
     )
     about = {"snapshot": snapshot, "committed": row.state == COMMITTED, "bytes": row.bytes, "created": row.created}
     if source.owner == identity:
-        about["policy"] = row.policy.to_json()
+        about["policy"] = row.policy_text
     entries = [wire.Entry(label=e.label, shape=e.shape, fraction=e.fraction, dtype=e.dtype) for e in row.entries]
     for start in range(0, len(entries), ENTRIES):
         yield wire.Found(entries=entries[start : start + ENTRIES], **about)
