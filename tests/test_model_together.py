@@ -8,7 +8,9 @@ import pytest
 
 import private_keras as pk
 from private_keras.errors import InputError, PeerLost
+from private_keras.models.rows import rows_apart
 from private_keras.models.together import Call, Together
+from private_keras.tracing import trace
 from tests.test_faults import eventually
 
 
@@ -200,3 +202,74 @@ def test_a_batch_that_is_refused_spoils_nobody_elses(small):
             assert isinstance(result, InputError)
         else:
             np.testing.assert_allclose(result, small.predict(batch, verbose=0), atol=1e-3)
+
+
+class Mixing(keras.layers.Layer):
+    """Computes across the rows of a batch."""
+
+    def __init__(self, how, **given):
+        super().__init__(**given)
+        self.how = how
+
+    def get_config(self):
+        return {**super().get_config(), "how": self.how}
+
+    def call(self, x):
+        if self.how == "mean":
+            return x - keras.ops.mean(x, axis=0, keepdims=True)
+        if self.how == "flip":
+            return x + keras.ops.flip(x, axis=0)
+        return keras.ops.matmul(keras.ops.softmax(keras.ops.matmul(x, keras.ops.transpose(x))), x)
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+@pytest.mark.parametrize("how", ["mean", "flip", "attend"])
+def test_rows_that_depend_on_each_other_are_noticed(how):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="tanh"), Mixing(how)])
+    assert not rows_apart(trace(model, 2))
+
+
+def test_rows_that_do_not_are_too(small):
+    assert rows_apart(trace(small, 2))
+    image = keras.Sequential([
+        keras.Input((8, 8, 1)), keras.layers.Conv2D(3, 3, activation="relu"), keras.layers.BatchNormalization(),
+        keras.layers.MaxPooling2D(), keras.layers.Flatten(), keras.layers.Dense(4, activation="softmax"),
+    ])  # fmt: skip
+    assert rows_apart(trace(image, 2))
+    words = keras.Sequential([
+        keras.Input((5,), dtype="int32"), keras.layers.Embedding(9, 4), keras.layers.LSTM(3), keras.layers.Dense(1),
+    ])  # fmt: skip
+    assert rows_apart(trace(words, 3))
+    a, b = keras.Input((3,)), keras.Input((3,))
+    two = keras.Model([a, b], [keras.layers.Dense(2)(a), keras.layers.Multiply()([a, b])])
+    assert rows_apart(trace(two, 2))
+
+
+def test_a_model_whose_rows_depend_on_each_other_shares_no_job():
+    """Each caller gets what it would get alone."""
+    model = keras.Sequential([keras.Input((4,)), Mixing("mean")])
+    batches = [np.full((2, 4), i, "float32") + np.array([[0], [1]]) for i in range(8)]
+    with pk.LocalCluster() as cluster:
+        private = pk.convert(model)
+        private.predict(batches[0], verbose=0)
+        before = cluster.stats.total.runs
+        results = predict_at_once(private, batches)
+        assert cluster.stats.total.runs - before == 8
+    for result in results:
+        np.testing.assert_allclose(result, [[-0.5] * 4, [0.5] * 4], atol=1e-3)
+
+
+def test_models_that_were_trained_on_shares_share_jobs_too():
+    keras.utils.set_random_seed(1)
+    model = pk.Sequential([pk.layers.Input((4,)), pk.layers.Dense(3, activation="tanh"), pk.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    x = np.linspace(-1, 1, 64).reshape(16, 4).astype("float32")
+    with pk.LocalCluster() as cluster:
+        model.fit(x, x.sum(1, keepdims=True), epochs=1, batch_size=8, verbose=0)
+        model.predict(x[:1], verbose=0)
+        before = cluster.stats.total.runs
+        results = predict_at_once(model, [x[i : i + 1] for i in range(16)])
+        assert cluster.stats.total.runs - before < 16
+        np.testing.assert_allclose(np.concatenate(results), model.reveal().predict(x, verbose=0), atol=1e-3)

@@ -11,6 +11,7 @@ from private_keras.cluster.shares import Shares, delete_abandoned
 from private_keras.errors import HandleNotFound, InputError
 from private_keras.models import inputs, windows
 from private_keras.models.guard import Guard
+from private_keras.models.rows import rows_apart
 from private_keras.models.stock import Job, Told
 from private_keras.models.together import MAX_TOGETHER, Call, Together
 from private_keras.models.training.jobs import Jobs
@@ -43,6 +44,7 @@ class Execution:
         self._guards: dict[tuple[int, bool], Guard] = {}
         self._shares: Shares | None = None
         self._largest: float | None = None
+        self._apart: dict[bool, bool] = {}
         self._together = Together(self._predict, self._rows_together)
 
     def narrow(self, largest: float | None) -> None:
@@ -82,6 +84,7 @@ class Execution:
             self.jobs.stock.clear()
             self._traced.clear()
             self._guards.clear()
+            self._apart.clear()
 
     def _plan_for(self, batch_size: int, wide: bool = False) -> Traced:
         """The plan for a batch size; `wide` for inputs of any size, where `narrow` says how large they are."""
@@ -139,6 +142,11 @@ class Execution:
         """How many rows may share a job: as long as rounds and calls, not work, are most of what it takes."""
         if self.jobs.stock.wanted(call.rows):
             return 1  # what is ready is for batches of this size
+        secret = self.jobs.holdings.secret
+        if secret not in self._apart:
+            self._apart[secret] = rows_apart(self._traced_for(2))
+        if not self._apart[secret]:
+            return 1
         plan = self._traced_for(call.rows).plan
         known = {item.name for item in plan.inputs}
         work = sum(kind.size for name, kind in plan.types.items() if name not in known)

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from private_keras.errors import ClusterError
+from private_keras.errors import ClusterError, PrivateKerasError
 
 # Rows of a call that may share a job, and of such a job.
 MAX_ROWS = 32
@@ -130,8 +130,11 @@ class Together:
             candidates = [other for other in self._waiting if call.fits(other)]
         if not candidates:
             return [call]
-        room = self._most(call) - call.rows
         group = [call]
+        try:
+            room = self._most(call) - call.rows
+        except PrivateKerasError:  # what is wrong with larger batches is not this call's trouble
+            return group
         with self._lock:
             for other in candidates:
                 if other in self._waiting and other.rows <= room:
