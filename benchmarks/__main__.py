@@ -8,6 +8,7 @@
     python -m benchmarks compare BEFORE.json AFTER.json
 """
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,7 +58,8 @@ def _forecast(given: argparse.Namespace) -> None:
     here = results.speed()
     records = []
     for network in results.FORECASTS:
-        records += results.collect(workloads, network, QUICK, here, lambda record: None)
+        effort = dataclasses.replace(QUICK, alone=True)
+        records += results.collect(workloads, network, effort, here, lambda record: None)
     _say("forecast", report.forecasts(records), given.into)
 
 

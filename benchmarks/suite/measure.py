@@ -4,7 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.suite import machine
 from benchmarks.suite.bounds import Speeds, floor
@@ -19,15 +19,19 @@ Record = dict[str, object]
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure a workload: at least `least` runs, more until `seconds` are over, at most `most`."""
+    """How long to measure a workload: at least `least` runs, more until `seconds` are over, at most `most`; with
+    `alone`, single runs only, none from stock and none in a row, and what runs in the clear, on the same cores and with
+    threads that spin when it is over, is over before.
+    """
 
     least: int = 5
     most: int = 40
     seconds: float = 3.0
+    alone: bool = False
 
     def of(self, workload: Workload) -> "Effort":
         """Fewer runs for what takes seconds each."""
-        return Effort(min(self.least, 3), self.most, self.seconds) if workload.heavy else self
+        return replace(self, least=min(self.least, 3)) if workload.heavy else self
 
 
 QUICK = Effort(3, 10, 0.5)
@@ -111,7 +115,7 @@ def measure(
         work = workload.make(cluster, tiny)
         try:
             record = _measured(workload, work, jobs, pids, effort, here)
-            row = None if workload.heavy else work.in_a_row(cluster, IN_A_ROW)
+            row = None if workload.heavy or effort.alone else work.in_a_row(cluster, IN_A_ROW)
             return record if row is None else {**record, "row": row}
         finally:
             work.close()
@@ -131,7 +135,7 @@ def _measured(
         **({} if forecast is None else {"forecast": forecast}),
         **_runs(workload, work, jobs, effort.of(workload), pids, here.speeds),
         "memory_before_mb": before, "peak_mb": max((machine.memory(pid, "VmHWM") for pid in pids), default=0.0),
-        **({} if workload.heavy else _from_stock(work, jobs, effort)),
+        **({} if workload.heavy or effort.alone else _from_stock(work, jobs, effort)),
     }  # fmt: skip
 
 
@@ -160,17 +164,18 @@ def _runs(
 ) -> Record:
     """Runs on shares and in the clear in turns, so that both have the same machine."""
     calls: list[float] = []
-    plain: list[float] = []
     traffic: list[Traffic] = []
     others = machine.Others(pids)
     end = time.perf_counter() + effort.seconds
     work.run()
-    work.plain()
+    plain = [timed(work.plain) / work.steps]
+    work.run()
     while len(calls) < effort.least or (len(calls) < effort.most and time.perf_counter() < end):
         jobs.forget()
         calls.append(timed(work.run) / work.steps)
         traffic.append(work.traffic(jobs.seen))
-        plain.append(timed(work.plain) / work.steps)
+        if not effort.alone:
+            plain.append(timed(work.plain) / work.steps)
     busy = others.cores()
     seconds = [run.computing / work.steps for run in traffic]
     error, largest = work.error()
