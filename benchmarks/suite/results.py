@@ -81,7 +81,9 @@ def collect(
         if not group:
             continue
         with place(network) as (cluster, servers):
-            there = here if network == EMBEDDED or here.network is None else between(here, cluster)
+            # Embedded servers are those of `speed`, if it was not long ago.
+            again = here.network is not None and (network != EMBEDDED or effort.alone)
+            there = between(here, cluster) if again else here
             for workload in group:
                 try:
                     record = measure(workload, cluster, servers.pids, effort, there)
