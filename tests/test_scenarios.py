@@ -25,7 +25,7 @@ def scenarios():
     before = set(sys.modules)
     try:
         yield {name: load(name) for name in (
-            "private_prediction", "joint_prediction", "private_training", "joint_training",
+            "private_prediction", "joint_prediction", "private_training", "joint_training", "federated_averaging",
         )}  # fmt: skip
     finally:
         sys.path.remove(str(SCENARIOS))
@@ -103,6 +103,20 @@ def test_private_and_joint_training(stage, scenarios):
         np.testing.assert_allclose(told["loss"], losses, atol=1e-3)
         for one, other in zip(told["weights"], plain.get_weights(), strict=True):
             np.testing.assert_allclose(one, np.ravel(other), atol=1e-3)
+
+
+@pytest.mark.timeout(400)
+def test_federated_averaging(stage, scenarios):
+    module = scenarios["federated_averaging"]
+    reports = play(stage, module)
+    x, y = module.provide_data()
+    plain = module.build_model()
+    plain.fit(x[: module.TRAINED], y[: module.TRAINED], epochs=6, batch_size=25, verbose=0)
+    accuracy = plain.evaluate(x[module.TRAINED :], y[module.TRAINED :], verbose=0)[1]
+    told = facts(reports, "model-owner")
+    assert len(told["accuracy"]) == module.ROUNDS and abs(told["accuracy"][-1] - accuracy) < 0.05
+    for owner in module.OWNERS:
+        assert facts(reports, owner) == {"rounds": module.ROUNDS, "refusals": []}
 
 
 def test_hosts_where_namespaces_are_not_allowed(scenarios):
