@@ -132,7 +132,6 @@ def main(folder: Path, rounds: int = ROUNDS, owners: int = OWNERS) -> None:
             optimizer=keras.optimizers.SGD(1.0, momentum=0.5),
         )
         history = server.fit(rounds)
-        server.forget()
     expected = central.fit(*everything, epochs=rounds * EPOCHS, batch_size=BATCH, validation_data=test, verbose=0)
     alone = []
     for data in private:

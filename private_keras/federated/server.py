@@ -154,7 +154,10 @@ class Server:
         return history
 
     def forget(self) -> None:
-        """Removes all that this party has left on the servers: the model, the last round and the state of the fit."""
+        """Removes all that this party has left on the servers: the model, the last round and the state of the fit.
+
+        Owners who have not seen the end of a fit by then wait until their patience ends.
+        """
         self._progress.forget()
 
     def _first(self, saved: Saved, rounds: int, attempt: int) -> Round:
