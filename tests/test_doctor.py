@@ -109,7 +109,7 @@ def test_certificates_that_end_soon_or_have(servers, tmp_path):
         ({"storage": "/x cannot be written to"}, "FAIL  server0: /x cannot be written to"),
         ({"storage": "/x: the disk is full"}, "FAIL  server0: /x: the disk is full"),
         ({"storage_free": 1000}, "1,000 bytes free"),
-        ({"certificate_ends": time.time() + 5 * 86_400 + 60}, "ends in 5 days"),
+        ({"certificate_ends": time.time() + 5.5 * 86_400}, "ends in 5 days"),
     ],
 )
 def test_what_a_server_says_of_itself(servers, changes, line):
