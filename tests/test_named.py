@@ -196,6 +196,9 @@ def test_commands_on_named_data_and_models(tmp_path, monkeypatch, capsys):
         np.testing.assert_allclose(one, other, atol=1e-3)
     assert cli.main(["predict", "trained", "b/x", "--out", "p.npy"]) == 0
     np.testing.assert_allclose(np.load("p.npy"), plain.predict(x[16:], verbose=0), atol=1e-3)
+    assert cli.main(["forget", "a/x", "c/x"]) == 1 and "no shares under the name 'c/x'" in capsys.readouterr().err
+    assert cli.main(["forget", "a/x", "b/x"]) == 0
+    assert cli.main(["forget", "a/x"]) == 1
 
 
 @pytest.mark.parametrize("arguments, expected", [
@@ -204,10 +207,29 @@ def test_commands_on_named_data_and_models(tmp_path, monkeypatch, capsys):
     (["predict", "m.keras", "x", "--to", "b"], "no file m.keras"),
     (["fit", "m", "x.npy", "y", "--save", "n"], "cannot read x.npy"),
     (["fit", "m", "x", "y"], "expected one of --save, --out"),
+    (["receive", "a/b", "--config", "c"], "a name and --out"),
+    (["receive", "--out", "x.npy", "--config", "c"], "or neither"),
+    (["receive", "a/b", "--out", "x.csv", "--config", "c"], "expected a .npy or .npz file"),
 ])  # fmt: skip
 def test_what_commands_on_named_data_refuse(arguments, expected, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for command in ("fit", "predict"):
+    for command in ("fit", "predict", "receive"):
         monkeypatch.setattr(f"private_keras.cli.{command}.connect", lambda *a, **k: pytest.fail("a cluster was used"))
     assert cli.main(arguments) == 1
     assert expected in capsys.readouterr().err
+
+
+def test_the_command_that_receives(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    results = {"analyst/scores": np.arange(3.0), "analyst/quality": {"loss": np.array(0.5), "accuracy": np.array(1.0)}}
+    monkeypatch.setattr("private_keras.cli.receive.connect", lambda *a, **k: clusters.SimulatedCluster())
+    monkeypatch.setattr("private_keras.tensor.deliveries", lambda: list(results))
+    monkeypatch.setattr("private_keras.tensor.receive", results.pop)
+    assert cli.main(["receive", "--config", "c"]) == 0
+    assert capsys.readouterr().out == "analyst/scores\nanalyst/quality\n"
+    assert cli.main(["receive", "analyst/scores", "--out", "s.npy", "--config", "c"]) == 0
+    assert cli.main(["receive", "analyst/quality", "--out", "q.npz", "--config", "c"]) == 0
+    np.testing.assert_array_equal(np.load("s.npy"), [0, 1, 2])
+    with np.load("q.npz") as found:
+        assert {name: float(found[name]) for name in found} == {"loss": 0.5, "accuracy": 1.0}
+    assert cli.main(["receive", "--config", "c"]) == 0 and "nothing waits" in capsys.readouterr().out

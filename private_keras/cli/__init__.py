@@ -7,12 +7,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from private_keras.cli import audit, doctor, fit, inspect, keys, names, predict, serve, share
+from private_keras.cli import audit, doctor, fit, forget, inspect, keys, names, predict, receive, serve, share
 from private_keras.errors import PrivateKerasError
 from private_keras.version import VERSION
 
 # Each has `add(commands)`, which adds a parser whose `command` runs it and gives the exit code. In the order of --help.
-COMMANDS = (serve, keys, doctor, share, names, predict, fit, inspect, audit)
+COMMANDS = (serve, keys, doctor, share, names, forget, predict, fit, receive, inspect, audit)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,32 @@
+"""`private-keras forget`: deletes what an owner keeps on the servers under a name."""
+
+import argparse
+from pathlib import Path
+
+from private_keras.cluster import connect
+from private_keras.errors import InputError
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    """Adds the command."""
+    command = commands.add_parser(
+        "forget", help="delete named shares of yours",
+        description="Deletes named shares of yours from all servers. What others have made of them stays under their "
+        "policy.",
+    )  # fmt: skip
+    command.add_argument("names", nargs="+", metavar="name", help="as private-keras names lists them")
+    command.add_argument("--config", type=Path, help="the cluster's description; without it, three servers start here")
+    command.add_argument("--identity", help="your name, for a cluster over TLS")
+    command.set_defaults(command=_run)
+
+
+def _run(given: argparse.Namespace) -> int:
+    with connect(given.config, identity=given.identity) as cluster:
+        missing = sorted(set(given.names) - set(cluster.saved()))
+        if missing:
+            raise InputError(f"you have no shares under the name {missing[0]!r}; see private-keras names. Nothing was "
+                             "deleted")
+        for name in given.names:
+            cluster.forget(name)
+            print(f"{name}: deleted")
+    return 0

@@ -1,0 +1,46 @@
+"""`private-keras receive`: results that others have sent."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from private_keras.cli.named import check_out
+from private_keras.cluster import connect
+from private_keras.errors import InputError
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    """Adds the command."""
+    command = commands.add_parser(
+        "receive", help="fetch results that others sent you",
+        description="Lists what others have sent to you; with a name, opens it and writes it to a file. Servers forget "
+        "what was received.",
+    )  # fmt: skip
+    command.add_argument("name", nargs="?", help="sender/name, as this command lists them")
+    command.add_argument("--out", type=Path, help="where to write it: a .npy file, or .npz for several arrays")
+    command.add_argument("--config", type=Path, required=True, help="the cluster's description")
+    command.add_argument("--identity", help="your name, for a cluster over TLS")
+    command.set_defaults(command=_run)
+
+
+def _run(given: argparse.Namespace) -> int:
+    if (given.name is None) != (given.out is None):
+        raise InputError("expected a name and --out, to receive a result; or neither, to list what waits")
+    check_out(given.out)
+    if given.out is not None and given.out.suffix not in (".npy", ".npz"):
+        raise InputError(f"--out: expected a .npy or .npz file. Received: {given.out.name}")
+    from private_keras.tensor import deliveries, receive
+
+    with connect(given.config, identity=given.identity):
+        if given.name is None:
+            print("\n".join(deliveries()) or "nothing waits")
+            return 0
+        result = receive(given.name)
+    with open(given.out, "xb") as file:
+        if given.out.suffix == ".npy" and isinstance(result, np.ndarray):
+            np.save(file, result)
+        else:
+            np.savez(file, **(result if isinstance(result, dict) else {"result": result}))
+    print(f"written to {given.out}")
+    return 0
