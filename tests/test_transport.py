@@ -14,7 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from private_keras.cluster.keys import make_authority, make_party
-from private_keras.errors import DeadlineExceeded, FrameError, InputError, PeerLost, SecurityError, ServerUnavailable
+from private_keras.errors import (
+    ClusterError,
+    DeadlineExceeded,
+    FrameError,
+    InputError,
+    PeerLost,
+    SecurityError,
+    ServerUnavailable,
+)
 from private_keras.transport import frames
 from private_keras.transport.credentials import Credentials, Watched
 from private_keras.transport.memory import memory_network
@@ -283,6 +291,15 @@ def test_a_well_formed_message_passes_the_fuzz_checks():
 
 
 # --- who is at the other end -----------------------------------------------------------------------------------------
+def test_a_missing_extension_is_an_error_that_names_the_remedy(monkeypatch):
+    monkeypatch.setattr("private_keras.transport.unix._socket", None)
+    ends = socket.socketpair(socket.AF_UNIX)
+    with pytest.raises(ClusterError, match="pip install"):
+        UnixChannel(ends[0], "server1")
+    for end in ends:
+        end.close()
+
+
 def test_unix_sockets_need_a_private_directory(tmp_path):
     tmp_path.chmod(0o755)
     with pytest.raises(SecurityError, match="0700"):
