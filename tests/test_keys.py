@@ -17,6 +17,7 @@ from private_keras.server.config import parse_config
 from private_keras.server.identity import Identities
 from private_keras.transport.credentials import Credentials, Watched, read_certificate
 from tests.clusters import TlsServers, dense_data, dense_plan
+from tests.test_faults import eventually
 
 
 def works(cluster):
@@ -130,8 +131,11 @@ def test_a_certificate_that_ends_while_a_connection_is_open_is_of_no_use_any_mor
 
 
 def test_a_certificate_that_ends_soon_is_warned_of(tmp_path):
-    with TlsServers(tmp_path) as servers:
-        renew(tmp_path / "keys", "analyst", days=9)
+    servers = TlsServers(tmp_path)
+    for name in ("server1", "analyst"):
+        renew(tmp_path / "keys", name, days=9)
+    with servers:
+        assert eventually(lambda: '"certificate ends soon", "file": "server1.pem", "days": 8' in servers.log(1))
         with pytest.warns(UserWarning, match=r"analyst.pem is valid until .* keys --renew"):
             connect(servers.config, identity="analyst").close()
         connect(servers.config, identity="other").close()
