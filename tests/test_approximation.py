@@ -143,6 +143,17 @@ def test_parameters_are_cached_and_not_ignored():
         activation("sigmoid", "exact")
 
 
+@pytest.mark.parametrize("accuracy", ["accurate", "fast"])
+@pytest.mark.parametrize(
+    ("name", "middle"), [("sigmoid", 0.5), ("tanh", 0), ("erf", 0), ("softsign", 0), ("tanh_shrink", 0)]
+)
+def test_odd_curves_are_exact_at_zero_and_mirrored(name, middle, accuracy):
+    curve = activation(name, accuracy)
+    assert (shares(curve.attributes(18), np.zeros(1000)) == middle).all()
+    x = np.linspace(-12, 12, 10_001)
+    np.testing.assert_allclose(curve(x) + curve(-x), 2 * middle, atol=1e-12)
+
+
 def test_more_accuracy_costs_more_pieces():
     for name in ("sigmoid", "tanh", "gelu", "softplus"):
         fast, accurate = (len(activation(name, a).spline.knots) for a in ("fast", "accurate"))

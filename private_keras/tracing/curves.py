@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from private_keras.errors import UnsupportedError
-from private_keras.tracing.approximation import Function, Spline, fit
+from private_keras.tracing.approximation import KNOT_BITS, Function, Spline, fit
 
 ERRORS = {"accurate": 1e-4, "fast": 1e-3}
 SIGMOID_ERROR = 1e-5  # of the accurate one: probabilities are what people read
 LARGEST_BITS = 45  # |x| up to 2^45 ring units never wraps
 UNIT = 2.0**-20  # a square's coefficient is rounded to this: scale 60 with 20 fractional bits
 FAR = 2.0**14  # where x / (1 + |x|) and its like are within 1e-4 of their tails
+LINE_SAMPLES = 257
 SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 
 
@@ -103,6 +104,42 @@ def _curve(function: Function, reach: float, left: float = 0.0, right: float = 0
         return fit(function, -reach, reach, error, left=[left], right=[right], breaks=kink, unit=UNIT), slopes
 
     return make
+
+
+def _odd(function: Function, reach: float, right: float, slope: float = 0.0):
+    """An activation with f(-x) = 2 f(0) - f(x): exact at 0, where classes tie and units without input stand.
+
+    A line through the middle, as long as the error allows, and curves that mirror each other beside it.
+    """
+
+    def make(error: float) -> Made:
+        middle = float(function(np.zeros(1))[0])
+        end, steepness = _line(function, middle, error, reach)
+        above = fit(function, end, reach, error, right=[right], unit=UNIT)
+        knots = [-k for k in reversed(above.knots)] + [-end, end, *above.knots]
+        below = [(2 * middle - c, b, -a) for c, b, a in reversed(above.polynomials)]
+        rows = [*below, (middle, steepness, 0.0), *above.polynomials]
+        return Spline(tuple(knots), tuple(rows)), (slope, slope)
+
+    return make
+
+
+def _line(function: Function, middle: float, error: float, reach: float) -> tuple[float, float]:
+    """The longest line from (0, middle) within the error: its end, a knot, and its slope."""
+    low, high = 0.0, reach
+    best = 0.0, 0.0
+    while high - low > 2.0**-KNOT_BITS:
+        end = math.ceil((low + high) / 2 * 2**KNOT_BITS) / 2**KNOT_BITS
+        if end == high:
+            break
+        node = end * math.sqrt(3) / 2  # a zero of the odd Chebyshev polynomial T3, where an odd cubic meets its best line
+        slope = float(function(np.array([node]))[0] - middle) / node
+        xs = np.linspace(0, end, LINE_SAMPLES)
+        if (np.abs(middle + slope * xs - function(xs)) <= error).all():
+            low, best = end, (end, slope)
+        else:
+            high = end
+    return best
 
 
 def _linear(knots: Sequence[float], rows: Sequence[tuple[float, float]]) -> Made:
@@ -202,10 +239,10 @@ def _mish_bump(x: np.ndarray) -> np.ndarray:
 
 # name -> (error, **parameters) -> (spline, slopes)
 ACTIVATIONS: dict[str, Callable[..., Made]] = {
-    "sigmoid": lambda error: _curve(_sigmoid, 20.0, right=1.0)(SIGMOID_ERROR if error == ERRORS["accurate"] else error),
-    "tanh": _curve(np.tanh, 10.0, left=-1.0, right=1.0),
-    "erf": _curve(_erf, 6.0, left=-1.0, right=1.0),
-    "softsign": _curve(lambda x: x / (1 + np.abs(x)), FAR, left=-1.0, right=1.0),
+    "sigmoid": lambda error: _odd(_sigmoid, 20.0, 1.0)(SIGMOID_ERROR if error == ERRORS["accurate"] else error),
+    "tanh": _odd(np.tanh, 10.0, 1.0),
+    "erf": _odd(_erf, 6.0, 1.0),
+    "softsign": _odd(lambda x: x / (1 + np.abs(x)), FAR, 1.0),
     "softplus": _curve(_softplus_bump, 20.0, slopes=(0.0, 1.0)),
     "squareplus": _squareplus,
     "gelu": _gelu,
@@ -215,7 +252,7 @@ ACTIVATIONS: dict[str, Callable[..., Made]] = {
     "celu": _celu,
     "selu": _selu,
     "log_sigmoid": _curve(lambda x: -_softplus_bump(x), 20.0, slopes=(1.0, 0.0)),
-    "tanh_shrink": _curve(lambda x: -np.tanh(x), 10.0, left=1.0, right=-1.0, slopes=(1.0, 1.0)),
+    "tanh_shrink": _odd(lambda x: -np.tanh(x), 10.0, -1.0, slope=1.0),
     "relu": _relu,
     "relu6": lambda error: _relu(error, max_value=6.0),
     "leaky_relu": lambda error, negative_slope=0.2: _relu(error, negative_slope),
