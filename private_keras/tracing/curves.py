@@ -132,7 +132,7 @@ def _line(function: Function, middle: float, error: float, reach: float) -> tupl
         end = math.ceil((low + high) / 2 * 2**KNOT_BITS) / 2**KNOT_BITS
         if end == high:
             break
-        node = end * math.sqrt(3) / 2  # a zero of the odd Chebyshev polynomial T3, where an odd cubic meets its best line
+        node = end * math.sqrt(3) / 2  # a zero of the Chebyshev polynomial T3: there an odd cubic meets its best line
         slope = float(function(np.array([node]))[0] - middle) / node
         xs = np.linspace(0, end, LINE_SAMPLES)
         if (np.abs(middle + slope * xs - function(xs)) <= error).all():
