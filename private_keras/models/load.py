@@ -65,7 +65,8 @@ def load_shares(name: str, custom_objects: Mapping[str, Any] | None = None) -> k
         FileError: what servers give back is damaged, or names something unknown.
         UnsupportedError: the model has no configuration.
 
-    Opens: weights of layers that were declared public, to this client.
+    Opens: weights of layers that were declared public, to this client; those of others only if their policy allows
+    plans of kind "reveal".
     """
     cluster = current()
     found = checkpoint.read(cluster, *resolve(cluster, name))
