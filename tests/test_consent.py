@@ -224,13 +224,17 @@ def test_terms_of_several_owners_go_on():
 OWNERS = ["a", "b", "c", "d"]
 
 
-def mean(owners, kind=None, steps=1, minimum=3, **policy):
+def mean(owners, kind=None, steps=1, minimum=3, change=lambda terms: None, rows=(), **policy):
     made = aggregate_plan([6], owners, 1.0, minimum=minimum)
     sources = {owner: Source(owner, "update", 1, "00") for owner in OWNERS}
     given = Policy(**{"use": ["analyst"], "plans": ["aggregate"], "reveal_to": ["analyst"], **policy})
-    terms = {item.name: Terms.of(sources[item.owner]) for item in made.inputs if not item.public}
+    terms = {
+        item.name: Terms.of(sources[item.owner], item.name.partition("/")[2])
+        for item in made.inputs if item.owner in sources and not item.public
+    }  # fmt: skip
+    change(terms)
     rules = Consent(dict.fromkeys(sources.values(), given).get, None, lambda: NOW)
-    return rules.check(Asked("analyst", made, terms, frozenset(), steps))
+    return rules.check(Asked("analyst", made, terms, frozenset(rows), steps))
 
 
 def test_means():
@@ -243,6 +247,45 @@ def test_means():
             mean(owners, **more)
     with pytest.raises(SecurityError, match="allows fit"):
         mean(OWNERS, plans=["fit"])
+
+
+def test_who_runs_a_mean_is_one_owner_at_most():
+    for more in ({}, {"plans": [f"sha256:{aggregate_plan([6], [OWNERS[0], 'analyst', 'model-owner'], 1.0).digest}"]}):
+        with pytest.raises(SecurityError, match="something else as input 'model-owner/examples'"):
+            mean([OWNERS[0], "analyst", "model-owner"], **more)
+    assert len(mean([*OWNERS[:2], "analyst"]).used) == 2
+
+
+@pytest.mark.parametrize("swap", [
+    ("0/examples", "0/update/0"),  # an element of an update as its weight
+    ("0/examples", "1/examples"),
+    ("0/update/0", "1/update/0"),
+])  # fmt: skip
+def test_what_is_averaged_is_what_owners_shared_for_it(swap):
+    first, second = (f"{OWNERS[int(name[0])]}{name[1:]}" for name in swap)
+
+    def change(terms):
+        terms[first] = Terms(terms[second].shows, terms[first].direct and terms[second].direct, terms[second].label)
+
+    with pytest.raises(SecurityError):
+        mean(OWNERS, change=change)
+
+
+def test_a_mean_is_of_one_update_of_each_and_of_all_of_it():
+    older = Terms.of(Source(OWNERS[0], "update", 0, "00"), "examples")
+    counts = f"{OWNERS[0]}/examples"
+
+    def mixed(terms):
+        terms[counts] = Terms(terms[counts].shows | older.shows, terms[counts].direct, "examples")
+
+    for change, rows in (
+        (lambda terms: None, [counts]), (lambda terms: terms.update({counts: older}), []), (mixed, []),
+    ):  # fmt: skip
+        with pytest.raises(SecurityError, match="something else as input|knows nothing"):
+            mean(OWNERS, change=change, rows=rows)
+    copied = Terms(Terms.of(Source(OWNERS[0], "update", 1, "00")).shows)
+    with pytest.raises(SecurityError, match="something else as input 'analyst/examples'"):
+        mean([*OWNERS[:2], "analyst"], change=lambda terms: terms.update({"analyst/examples": copied}))
 
 
 def test_another_plan_that_calls_itself_a_mean_is_none():

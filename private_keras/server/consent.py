@@ -266,6 +266,7 @@ class Consent:
                     source, f"allows the mean of {policy.least_owners} owners or more",
                     f"one of {mean.minimum} or more, {asked.steps} times", "allow fewer, or ask for more",
                 )  # fmt: skip
+            self._check_updates(source, asked)
             return plan.kind
         if plan.kind != "aggregate" and self._is_allowed(policy, plan.kind):
             return plan.kind
@@ -275,8 +276,35 @@ class Consent:
             f"allow that kind, or look at the plan and allow its digest (private-keras approve {source.name} ...)",
         )  # fmt: skip
 
+    def _check_updates(self, source: Source, asked: Asked) -> None:
+        """A mean is of what owners shared for it: of each owner one update, whole, with the count that belongs to it.
+
+        An element of an update in place of another owner's count would weigh that owner alone, and two owners whose
+        shares the caller makes itself would leave the third one's.
+        """
+        given: dict[str, Source] = {}
+        for item in asked.plan.inputs:
+            if item.public:
+                continue
+            terms = asked.terms.get(item.name, Terms())
+            if item.owner == asked.caller:
+                right = all(other.owner == asked.caller for other in terms.sources)
+            else:
+                label = item.name.removeprefix(f"{item.owner}/")
+                right = (
+                    terms.direct is not None and terms.direct == given.setdefault(item.owner, terms.direct)
+                    and terms.sources == {terms.direct} and terms.label == label and item.name not in asked.rows
+                )  # fmt: skip
+            if not right:
+                self._refuse(
+                    source, "allows the mean of what owners shared for it", f"something else as input {item.name!r}",
+                    f"look at the job: it is to take {item.name!r} whole, as {item.owner} shared it",
+                )  # fmt: skip
+
     def _check_pinned(self, source: Source, asked: Asked) -> None:
         """A digest says who provides what: nothing of the source comes in by another door."""
+        if asked.plan.kind == "aggregate":
+            self._check_updates(source, asked)
         owners = {item.name: item.owner for item in asked.plan.inputs}
         for name, shows in asked.shows(source).items():
             if asked.terms[name].direct != source and not shows.made:

@@ -132,7 +132,7 @@ class Saving:
         with self._store.room(sum(sizes), identity) as room:
             items = []
             for handle, part, size, entry in zip(handles, opened.tensors(self._kernel), sizes, entries, strict=True):
-                terms = entry.terms if owner == identity else entry.terms.loaded(source)
+                terms = entry.terms if owner == identity else entry.terms.loaded(source, entry.label)
                 items.append(Kept(handle, part if size == HANDLE_BYTES else part.whole(), size, terms))
             self._store.put(identity, items, room)
         said = [wire.Entry(label=e.label, shape=e.shape, fraction=e.fraction, dtype=e.dtype) for e in entries]

@@ -53,19 +53,21 @@ class Terms:
     Attributes:
         shows: everything it was computed from that is under somebody's policy, and how much it shows of it.
         direct: the named shares that it is, as they were loaded from somebody else.
+        label: which tensor of these.
     """
 
     shows: frozenset[tuple[Source, Shows]] = field(default_factory=frozenset)
     direct: Source | None = None
+    label: str = ""
 
     @classmethod
-    def of(cls, source: Source) -> "Terms":
+    def of(cls, source: Source, label: str = "") -> "Terms":
         """Of named shares themselves."""
-        return cls(frozenset({(source, Shows(Level.RAW, by_row=True))}), source)
+        return cls(frozenset({(source, Shows(Level.RAW, by_row=True))}), source, label)
 
-    def loaded(self, source: Source) -> "Terms":
+    def loaded(self, source: Source, label: str = "") -> "Terms":
         """Of named shares of somebody else, of which these are the terms that they were saved with."""
-        return Terms(self.shows | Terms.of(source).shows, source)
+        return Terms(self.shows | Terms.of(source).shows, source, label)
 
     @property
     def sources(self) -> frozenset[Source]:
@@ -73,7 +75,7 @@ class Terms:
         return frozenset(source for source, _ in self.shows)
 
     def to_list(self) -> list[Any]:
-        """For JSON; `direct` is not of what is stored, but of how it was loaded."""
+        """For JSON; `direct` and `label` are not of what is stored, but of how it was loaded."""
         return [
             [s.owner, s.name, s.number, s.nonce, int(shows.level), shows.by_row, sorted(shows.made)]
             for s, shows in sorted(self.shows, key=lambda item: item[0])
