@@ -9,6 +9,7 @@ A scenario is a dict of functions, one for each party. What a party reports is o
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -73,6 +74,7 @@ def main(scenario: Scenario, roles: Mapping[str, Sequence[str]]) -> None:
     parser.add_argument("--config", type=Path, help="the cluster's description")
     given = parser.parse_args()
     if given.party is None:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers and parties end, too
         with stage(roles) as place:
             print(f"{len(SERVERS)} servers and {len(scenario)} parties on {place.hosts.kind}", flush=True)
             for party, lines in place.play(Path(sys.argv[0]), list(scenario), show=True).items():
