@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from private_keras.errors import PlanError
+from private_keras.plan import provenance
 from private_keras.plan.builder import PlanBuilder
 from private_keras.plan.primitives import TABLE
 from private_keras.plan.provenance import Level
@@ -186,6 +188,29 @@ def test_vectors_that_are_joined_and_taken_apart_again():
     assert shown["loss"] == {"x": Level.REDUCED}
     assert shown["own"] == shown["across"] == shown["both"] == {"x": Level.ROWS}
     assert shown["other"] == {}
+
+
+def test_vectors_that_are_joined_with_themselves_again_and_again():
+    b = PlanBuilder()
+    value = b.input("x", (1,), 18, "owner")
+    for _ in range(28):  # 2^28 pieces, if each were told apart
+        value = b.add("concatenate", value, value, axis=0)
+    b.output(b.add("relu", b.add("add", value, value)), "y", [])
+    assert traced(b.build("p", "predict"), {"x": {"s": Level.RAW}}, [])["y"]["s"].level is Level.RAW
+
+
+def test_a_plan_that_would_take_minutes_to_judge_is_refused(monkeypatch):
+    monkeypatch.setattr(provenance, "MOST_WORK", 1 << 12)
+    b = PlanBuilder()
+    for i in range(100):  # each step carries on by one place: as many passes as places
+        b.input(f"c{i}", (1,), 18, "client")
+    for i in range(99):
+        b.output(f"c{i}", f"o{i}", [], carry=f"c{i + 1}")
+    b.output("c99", "y", [])
+    plan = b.build("p", "train")
+    with pytest.raises(PlanError, match="smaller plan"):
+        traced(plan, {"c0": {"s": Level.RAW}}, [])
+    assert not traced(plan, {}, [])["y"]
 
 
 def test_what_others_show_is_handed_on():

@@ -15,6 +15,7 @@ from collections.abc import Collection, Hashable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from private_keras.errors import PlanError
 from private_keras.plan.plan import Plan
 from private_keras.plan.provenance.rules import RULES, Shape, unknown
 from private_keras.plan.provenance.shown import NOTHING, REDUCED, ROWS_OF_OWN, Level, Place, Shown, Value, joined
@@ -23,6 +24,8 @@ from private_keras.plan.records import Step, TensorType
 __all__ = ["Level", "Shown", "trace"]
 
 Key = TypeVar("Key", bound=Hashable)
+# A job is judged before it has a turn, and cannot be cancelled meanwhile; this takes some seconds.
+MOST_WORK = 1 << 21
 
 
 def trace(plan: Plan, held: Mapping[str, Mapping[Key, Level]], rows: Collection[str]) -> dict[str, dict[Key, Shown]]:
@@ -37,8 +40,12 @@ def trace(plan: Plan, held: Mapping[str, Mapping[Key, Level]], rows: Collection[
     Returns:
         By output name, the sources that it depends on. One that is not there has no influence on it.
 
+    Raises:
+        PlanError: a plan that would take minutes to judge.
+
     Cost: one pass over the steps for each time that carried values show more than before; at most a few.
     """
+    work = 0
     types = plan.types
     public = {item.name for item in plan.inputs if item.public}
     for step in plan.steps:
@@ -52,6 +59,7 @@ def trace(plan: Plan, held: Mapping[str, Mapping[Key, Level]], rows: Collection[
     while True:
         for step in plan.steps:
             operands = [values.get(name, NOTHING) for name in step.inputs]
+            work = _checked(work + 1 + sum(shown.weight for value in operands for shown in value.values()))
             known = [name in public for name in step.inputs]
             if any(operands):
                 rule = RULES.get(step.op, unknown)
@@ -62,10 +70,20 @@ def trace(plan: Plan, held: Mapping[str, Mapping[Key, Level]], rows: Collection[
         if all(values[carry] == value for carry, value in grown.items()):
             break
         values.update(grown)
+        work = _checked(work + sum(1 + len(value) for value in grown.values()))
     return {
         item.name: {k: s for k, s in values.get(item.value, NOTHING).items() if k is not ROWS_OF_OWN}
         for item in plan.outputs
     }
+
+
+def _checked(work: int) -> int:
+    if work > MOST_WORK:
+        raise PlanError(
+            f"what the plan shows of others' shares takes more than {MOST_WORK} looks to find out: too many steps, "
+            "values that are carried on and on, or owners; use a smaller plan"
+        )
+    return work
 
 
 def _given(held: Mapping[Any, Level], kind: TensorType, rows: bool) -> Value:

@@ -12,6 +12,7 @@ from private_keras.plan.provenance.shown import (
     Place,
     Shown,
     Value,
+    in_pieces,
     joined,
     piece_at,
     place_of,
@@ -48,7 +49,7 @@ def _elementwise(step: Step, operands: list[Value], public: list[bool], shapes: 
     result = {}
     for key in {key for value in moved for key in value}:
         levels = [piece[key].level for _, piece in pieces if key in piece]
-        result[key] = Shown(max(levels), pieces=tuple((end, piece.get(key)) for end, piece in pieces))
+        result[key] = in_pieces(Shown(max(levels)), tuple((end, piece.get(key)) for end, piece in pieces))
     return result
 
 
@@ -149,7 +150,7 @@ def _concatenate(step: Step, operands: list[Value], public: list[bool], shapes: 
             for value, s in zip(operands, shapes, strict=True):
                 end += s[0]
                 pieces.append((end, value.get(key)))
-            result[key] = replace(result[key], pieces=tuple(pieces))
+            result[key] = in_pieces(result[key], tuple(pieces))
     return result
 
 

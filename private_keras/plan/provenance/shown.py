@@ -1,9 +1,13 @@
 """How much a value shows of a source, and where the source's rows are in it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import cached_property
 from typing import Any
+
+# In what is known of one value, those of pieces included.
+MOST_PIECES = 1 << 12
 
 
 class Level(IntEnum):
@@ -49,6 +53,11 @@ class Shown:
     fixed: bool = False
     pieces: "tuple[tuple[int, Shown | None], ...]" = ()
 
+    @cached_property
+    def weight(self) -> int:
+        """How much it takes to look at it: itself, and its pieces."""
+        return 1 + sum(1 if piece is None else piece.weight for _, piece in self.pieces)
+
     @property
     def by_row(self) -> bool:
         """Whether the value's first axis is the rows, perhaps with others'."""
@@ -65,6 +74,12 @@ NOTHING: Value = {}
 REDUCED = Shown(Level.REDUCED)
 # Stands among sources for rows that nobody's policy is about: where these are matters all the same.
 ROWS_OF_OWN = object()
+
+
+def in_pieces(shown: Shown, pieces: "tuple[tuple[int, Shown | None], ...]") -> Shown:
+    """The same, of pieces; of very many, joined again and again, they are not told apart any more."""
+    found = replace(shown, pieces=pieces)
+    return found if found.weight <= MOST_PIECES else replace(shown, pieces=())
 
 
 def piece_at(shown: Shown, start: int, stop: int) -> Shown | None:
