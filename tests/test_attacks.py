@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import random
 import secrets
 import socket
@@ -290,6 +291,21 @@ def test_plans_whose_digest_differs_between_servers(parties):
                     assert not reply.contributions
             kinds.append(from_call(caught.value, "server", "there")[0])
         assert any(isinstance(kind, SecurityError | VersionMismatch | ClusterError) for kind in kinds)
+
+
+def test_a_handle_that_is_another_tensor_at_each_server(parties):
+    share(parties, "agreed/a", plans=["predict"])
+    share(parties, "agreed/b", plans=["predict"])
+    analyst, base = parties["analyst"], secrets.token_bytes(16)
+    for client, name in zip(analyst._clients, ("agreed/a", "agreed/b", "agreed/a"), strict=True):
+        (source,) = client.saved(name, True)
+        client.load(source, False, base)
+    good = analyst.load("agreed/a", "hospital")[0]["x"]
+    mixed = dataclasses.replace(good, id=loaded_handle(base, 0))
+    with pytest.raises(VersionMismatch):
+        analyst.run(layer(), {"x": mixed, "w": W})
+    np.testing.assert_allclose(analyst.run(layer(), {"x": good, "w": W})["y"], X @ W, atol=1e-4)
+    analyst.delete(mixed, good)
 
 
 def test_a_tampered_plan(parties, monkeypatch):

@@ -118,7 +118,8 @@ class Collector:
                     receivers[index] = receiver
             _feed(job, receivers, first, rest)
             handles = {item.name: item.handle for item in first.inputs if item.handle}
-            schedule = Schedule(plan.digest, first.steps, handles, {}, {}, kept, first.ahead, first.item)
+            sources = {name: of.identity for name, (_, of) in held.items() if of.shows}
+            schedule = Schedule(plan.digest, first.steps, handles, {}, {}, kept, first.ahead, first.item, sources)
             for index, receiver in receivers.items():
                 item = first.inputs[index]
                 if isinstance(receiver, Receiver):

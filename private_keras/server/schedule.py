@@ -5,7 +5,7 @@ The plan says what is computed; this says on what. Servers compare a digest over
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -57,6 +57,8 @@ class Schedule:
         kept: by output name, the handle under which it is kept.
         ahead: whether the job is made ahead of its batch.
         item: id of the item of stock that the job uses up, if any.
+        sources: by input name, of stored tensors that come from others: which shares these are. A handle is the
+            client's to give, and it could give one for different tensors to each server.
     """
 
     plan: str
@@ -67,6 +69,7 @@ class Schedule:
     kept: Mapping[str, bytes]
     ahead: bool = False
     item: bytes = b""
+    sources: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def digest(self) -> bytes:
@@ -86,6 +89,7 @@ class Schedule:
         total.update(self.steps.to_bytes(8, "little"))
         for kind, values in (
             (b"handle", self.handles), (b"rows", self.rows), (b"public", self.public), (b"kept", self.kept),
+            (b"source", self.sources),
         ):  # fmt: skip
             for name in sorted(values):
                 value = values[name]

@@ -4,6 +4,7 @@ Whatever a job makes of shares stays under the policy of their owner, however of
 loaded: results inherit the terms of all that they depend on.
 """
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,6 +74,16 @@ class Terms:
     def sources(self) -> frozenset[Source]:
         """All that it depends on."""
         return frozenset(source for source, _ in self.shows)
+
+    @property
+    def identity(self) -> bytes:
+        """Which tensor of others this is, as far as servers have to agree on it; empty where it is of nobody else.
+
+        What allowed the plans that made it is each server's own to say: policies change at each at its own moment.
+        """
+        shown = [[s.owner, s.name, s.number, s.nonce, int(shows.level), shows.by_row]
+                 for s, shows in sorted(self.shows, key=lambda item: item[0])]
+        return json.dumps([shown, self.direct is not None, self.label]).encode() if shown else b""
 
     def to_list(self) -> list[Any]:
         """For JSON; `direct` and `label` are not of what is stored, but of how it was loaded."""
