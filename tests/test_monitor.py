@@ -9,13 +9,14 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 
 import numpy as np
 import pytest
 
 from private_keras.cluster import connect
 from private_keras.errors import ClusterError, InputError
+from private_keras.server import monitor as monitor_module
 from private_keras.server.metrics import Metrics
 from private_keras.server.monitor import Monitor, parse_address
 from tests.clusters import TlsServers, dense_data, dense_plan, long_plan
@@ -110,6 +111,32 @@ def test_a_slow_caller_does_not_stop_the_monitor():
                 urllib.request.urlopen(request, timeout=5)
             assert caught.value.code == 501
             caught.value.close()
+
+
+def test_callers_that_send_a_byte_now_and_then_neither_stop_the_monitor_nor_its_end(monkeypatch):
+    monkeypatch.setattr(monitor_module, "CALLERS", 2)
+    with closing(Monitor("0", lambda: "", list)) as monitor, ExitStack() as held:
+        slow = [held.enter_context(socket.create_connection(("127.0.0.1", monitor.port))) for _ in range(3)]
+
+        def cut(sock):
+            """Whether the monitor has ended it."""
+            try:
+                return not sock.recv(1, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return False
+            except ConnectionError:
+                return True
+
+        def ended():
+            for sock in slow:
+                with suppress(OSError):
+                    sock.sendall(b"G")
+            time.sleep(0.05)
+            return all(cut(sock) for sock in slow)
+
+        assert eventually(ended)
+        assert get(monitor.port, "/healthz") == (200, "alive\n")
+        held.enter_context(socket.create_connection(("127.0.0.1", monitor.port))).sendall(b"GET /")
 
 
 def test_addresses_for_metrics():

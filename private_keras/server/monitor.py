@@ -4,16 +4,21 @@ It has no certificate and asks for none, and says nothing that the server's log 
 a network of the operator's own.
 """
 
+import contextlib
+import socket
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from socketserver import ThreadingMixIn
 from typing import Any
 
 from private_keras.errors import ClusterError, InputError
 from private_keras.server.config import HOST
 
-# One caller at a time, so that none may be slow.
+# For a whole call, however it comes in.
 CALLER_SECONDS = 2.0
+# At once; one more is turned away.
+CALLERS = 32
 LOOPBACK = "127.0.0.1"
 
 
@@ -75,7 +80,36 @@ class Monitor:
         self._server.server_close()
 
 
-class _Server(HTTPServer):
+class _Server(ThreadingMixIn, HTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 64
+
+    def __init__(self, *arguments: Any):
+        self._free = threading.BoundedSemaphore(CALLERS)
+        super().__init__(*arguments)
+
+    def process_request(self, request: socket.socket, client_address: Any) -> None:
+        if not self._free.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # no thread for it
+            self._free.release()
+            raise
+
+    def process_request_thread(self, request: socket.socket, client_address: Any) -> None:
+        # A timeout of the socket is one between two bytes.
+        timer = threading.Timer(CALLER_SECONDS, _end, [request])
+        timer.daemon = True
+        try:
+            timer.start()
+            super().process_request_thread(request, client_address)
+        finally:
+            timer.cancel()
+            self._free.release()
+
     def server_bind(self) -> None:
         # HTTPServer's own looks up the host's name, which can take long and is not used.
         self.socket.bind(self.server_address)
@@ -84,6 +118,11 @@ class _Server(HTTPServer):
 
     def handle_error(self, *_: Any) -> None:
         """A caller that is slow, or went away."""
+
+
+def _end(request: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        request.shutdown(socket.SHUT_RDWR)
 
 
 def parse_address(address: str) -> tuple[str, int]:
