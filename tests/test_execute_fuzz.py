@@ -12,7 +12,7 @@ from private_keras.protocols.protocol import Cost
 from private_keras.protocols.simulate import Simulate
 from private_keras.ring.numpy_kernel import NumpyKernel
 from private_keras.server.execute import Program, execute
-from private_keras.server.execute.account import account
+from private_keras.server.execute.account import account, room
 from tests.trio import Session
 
 AXES = range(4)
@@ -114,5 +114,6 @@ def test_three_parties_send_what_is_accounted(plan):
     seed = values(plan)["seed"]
     opened = session.run(run, *(v for name, v in values(plan).items() if name != "seed"))
     assert opened.shape == plan.types[plan.outputs[0].value].shape
+    assert room(program, "trio").moved >= 0
     total = sum(account(plan, "trio"), Cost())
     assert (total.rounds, dict(total.sent)) == session.measured()

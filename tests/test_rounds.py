@@ -15,7 +15,7 @@ from private_keras.protocols.rounds import Rounds
 from private_keras.ring import default_kernel
 from private_keras.ring.fixedpoint import decode, encode
 from private_keras.server.execute import Program
-from private_keras.server.execute.account import account
+from private_keras.server.execute.account import account, room
 from tests.trio import Session
 
 U = np.uint64
@@ -226,3 +226,14 @@ def test_a_value_that_several_steps_need_is_masked_once():
     assert [cost.rounds for cost in costs if cost.rounds] == [1]
     # y, and -y in the first step, are masked; then five products are dealt.
     assert sum(costs, Cost()).bytes == 6 * 8 * (4 + 5)
+
+
+def test_room_is_counted_for_public_steps_beside_secret_ones_that_wait():
+    """Counted as if they were secret, public comparisons take rounds while secret steps wait for theirs."""
+    b = PlanBuilder()
+    x, n = b.input("x", (3,), 20, "client"), b.input("n", (3,), 20, "client", public=True)
+    secret = b.add("truncate", x, bits=2)
+    positive = b.add("greater_equal", n, b.constant(np.zeros(3, np.int64), 20))
+    b.output(b.add("multiply", secret, positive), "y", ["client"])
+    plan = b.build("public beside secret", "compute")
+    assert room(Program(plan), "trio").moved > sum(account(plan, "trio"), Cost()).bytes

@@ -115,7 +115,11 @@ def _counted(program: Program, protocol_name: str, in_public: InPublic) -> tuple
         walk.work(index)
         events.append(~index)
 
-    counting.rounds.run(program.graph.first, work, walk.after, walk.local)
+    def local(index: int) -> bool:
+        # What is public waits for nothing in a run, but may do so where it is counted as if it were secret.
+        return not program.graph.operations[index].public and walk.local(index)
+
+    counting.rounds.run(program.graph.first, work, walk.after, local)
     return counting, walk.most, events
 
 
