@@ -525,6 +525,21 @@ def test_laundering_by_rows(parties):
         parties["analyst"].run(steps, {"x": Rows(x, np.arange(6)[:, None]), "w": W}, loop=Loop(6))
 
 
+def test_laundering_by_another_shape(parties):
+    x = share(parties, "laundry/shape")
+    analyst = parties["analyst"]
+    flat = dataclasses.replace(x, shape=(24, 1))
+    with pytest.raises(InputError, match="expected rows of 4 elements"):
+        analyst.save("laundry/flat", {"x": flat})
+    b = PlanBuilder()
+    b.input("x", (4, 1), F, "hospital")  # the four features of one patient
+    b.input("w", (1, 2), F, "client")
+    b.output(b.add("reduce_sum", b.add("truncate", b.add("matmul", "x", "w"), bits=F), axes=[0]), "y", ["client"])
+    with pytest.raises(SecurityError, match="rows of 4 elements"):
+        analyst.run(b.build("p", "evaluate"), {"x": Rows(flat, np.arange(4)[None]), "w": np.ones((1, 2))})
+    analyst.delete(x)
+
+
 def test_laundering_by_kept_results_and_saving(parties):
     analyst, x = parties["analyst"], share(parties, "washed", plans=["fit"])
     kept = analyst.run(layer([], kind="train", value="raw"), {"x": x, "w": W})["y"]

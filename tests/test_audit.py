@@ -237,7 +237,7 @@ def test_a_job_whose_uses_cannot_be_counted_or_logged_does_not_run(tmp_path):
     b.input("w", (4, 2), 18, "client")
     b.output(b.add("matmul", b.add("add", "x", "y"), "w"), "z", ["client"])
     plan = b.build("p", "predict")
-    terms = {source.name: Terms.of(source) for source in sources}
+    terms = {source.name: Terms.of(source, row=4) for source in sources}
 
     def run():
         first = wire.RunRequest(job=bytes(16), digest=plan.digest, steps=1)

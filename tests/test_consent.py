@@ -44,7 +44,7 @@ def plan(kind="predict", receivers=("client",), owner="hospital", value="layer",
 
 
 def asked(made, terms=None, rows=("x",), caller="analyst", **more):
-    return Asked(caller, made, {"x": Terms.of(X)} if terms is None else terms, frozenset(rows), **more)
+    return Asked(caller, made, {"x": Terms.of(X, row=4)} if terms is None else terms, frozenset(rows), **more)
 
 
 def refused(rules, job, *words):
@@ -74,7 +74,7 @@ def test_own_data_are_under_no_policy_but_others_are():
 def test_an_owner_may_always_receive_what_depends_on_its_data_alone():
     rules = consent(use=["analyst"], plans=["predict"])
     rules.check(asked(plan(receivers=["hospital"])))
-    both = {"x": Terms.of(X), "w": Terms.of(M)}
+    both = {"x": Terms.of(X, row=4), "w": Terms.of(M, row=4)}
     mine = Policy(use=["analyst"], plans=["predict"], reveal_to=["analyst"])
     joint = consent(Policy(**ALL), mine)
     joint.check(asked(plan(weights="maker"), both))
@@ -83,7 +83,7 @@ def test_an_owner_may_always_receive_what_depends_on_its_data_alone():
 
 
 def test_all_owners_must_allow():
-    both = {"x": Terms.of(X), "w": Terms.of(M)}
+    both = {"x": Terms.of(X, row=4), "w": Terms.of(M, row=4)}
     job = asked(plan(weights="maker"), both)
     consent(Policy(**ALL), Policy(**ALL)).check(job)
     with pytest.raises(SecurityError, match="maker/digits.*does not let you use them"):
@@ -128,7 +128,7 @@ def test_digests():
     rules = consent(use=["analyst"], plans=[f"sha256:{allowed.digest}"], reveal_to=["analyst"])
     rules.check(asked(allowed))
     refused(rules, asked(plan("predict")), f"allows sha256:{allowed.digest}", "digest sha256:")
-    copy = Terms(Terms.of(X).shows)  # saved under a name of one's own, and loaded
+    copy = Terms(Terms.of(X).shows, row=4)  # saved under a name of one's own, and loaded
     with pytest.raises(SecurityError, match="input 'x': expected shares of hospital"):
         rules.check(asked(allowed, {"x": copy}))
     other = plan("reveal", value="raw", owner="client")
@@ -138,7 +138,7 @@ def test_digests():
 
 def test_a_digest_says_whose_weights_where_a_party_has_the_name_of_the_role():
     made = plan(weights="model-owner")
-    given = {"x": Terms.of(X), "w": Terms()}
+    given = {"x": Terms.of(X, row=4), "w": Terms()}
     policy = {"use": ["analyst"], "plans": [f"sha256:{made.digest}"], "reveal_to": ["analyst"]}
     consent(**policy, parties=["hospital", "analyst"]).check(asked(made, given))
     refused(consent(**policy, parties=["model-owner", "analyst"]), asked(made, given), "own shares for input 'w'")
@@ -177,7 +177,7 @@ def kept(rules, made, terms, **more):
 def test_what_is_kept_stays_under_the_policy():
     rules = consent(**ALL)
     terms = kept(rules, plan("train", receivers=[], value="mean"), None)
-    assert terms == Terms(frozenset({(X, Shows(Level.REDUCED, False, frozenset({"train"})))}))
+    assert terms == Terms(frozenset({(X, Shows(Level.REDUCED, False, frozenset({"train"})))}), row=1)
     opening = asked(plan("reveal", owner="client"), {"x": terms})
     assert rules.check(opening).used == ()  # not a use of rows
     refused(consent(**{**ALL, "reveal_to": []}), opening, "opened to none")
@@ -213,9 +213,21 @@ def test_what_a_pinned_plan_made_is_for_pinned_plans():
     refused(consent(**policy, plans=digests[1:]), asked(second, {"x": terms}), f"'{digests[0]}' made")
 
 
+def test_parts_of_a_row_are_no_rows():
+    """Else the sum over 30 features of one patient would be one over 30 rows."""
+    rules, wide = consent(**ALL), Terms.of(X, row=32)
+    refused(rules, asked(plan("evaluate", value="mean"), {"x": wide}), "rows of 32 elements", "rows of 4 as input 'x'")
+    refused(rules, asked(plan("compute"), {"x": wide}, rows=[]), "rows of 32 elements")
+    refused(consent(), asked(plan("evaluate", value="mean"), {"x": wide}), "does not let you use them")
+    rules.check(asked(plan("predict"), {"x": wide}, rows=[]))  # as weights, of which nothing is reduced
+    parts = kept(rules, plan("train", receivers=[]), None)
+    assert parts.row == 4
+
+
 def test_terms_of_several_owners_go_on():
     rules = consent(Policy(**ALL), Policy(**ALL))
-    terms = kept(rules, plan("train", receivers=[], weights="maker"), {"x": Terms.of(X), "w": Terms.of(M)})
+    both = {"x": Terms.of(X, row=4), "w": Terms.of(M, row=4)}
+    terms = kept(rules, plan("train", receivers=[], weights="maker"), both)
     assert terms.sources == {X, M}
     with pytest.raises(SecurityError, match="maker/digits"):
         consent(Policy(**ALL), Policy()).check(asked(plan("predict", owner="client"), {"x": terms}))

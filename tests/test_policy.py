@@ -88,8 +88,8 @@ def test_terms_as_text_and_loaded(shown, other):
     terms = Terms(frozenset(shown.items()))
     assert terms.sources == set(shown) == sources_of([terms, Terms()])
     assert Terms.from_list(json.loads(json.dumps(terms.to_list()))) == terms
-    loaded = Terms().loaded(other)
-    assert loaded == Terms.of(other) and loaded.direct == other and dict(loaded.shows)[other].level is Level.RAW
+    loaded = Terms().loaded(other, "x", 4)
+    assert loaded == Terms.of(other, "x", 4) and loaded.direct == other and dict(loaded.shows)[other].level is Level.RAW
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ allowed plans made.
 """
 
 import datetime
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
@@ -152,6 +153,7 @@ class Consent:
             return Granted(asked)
         traced = self._trace(asked)
         by = {source: self._allowed_by(source, asked, traced) for source in asked.others}
+        self._check_shapes(asked)
         reduced = {
             name for source, kind in by.items() if kind in ("evaluate", "train")
             for name, shows in asked.shows(source).items() if shows.level > Level.REDUCED
@@ -164,10 +166,11 @@ class Consent:
             if item.receivers:
                 opened[item.name] = {source: shown.level for source, shown in traced[item.name].items()}
             else:
-                kept[item.name] = Terms(frozenset(
+                shows = frozenset(
                     (source, Shows(shown.level, shown.by_row, self._made(source, asked, by.get(source))))
                     for source, shown in traced[item.name].items()
-                ))  # fmt: skip
+                )  # fmt: skip
+                kept[item.name] = Terms(shows, row=math.prod(asked.plan.types[item.value].shape[1:]))
         return Granted(asked, kept, used, frozenset(reduced), opened)
 
     def check_rows(self, granted: Granted, rows: Mapping[str, np.ndarray]) -> None:
@@ -203,6 +206,17 @@ class Consent:
                     f"input {item.name!r}: expected {expected}. Received: {received}; load the shares from "
                     f"{item.owner}, or write the plan with the owner that they have"
                 )
+
+    def _check_shapes(self, asked: Asked) -> None:
+        """A row is a row of what was shared: parts of one would count as many rows, and their sum as reduced."""
+        for item in asked.plan.inputs:
+            terms, row = asked.terms.get(item.name, Terms()), math.prod(item.type.shape[1:])
+            counts = item.name in asked.rows or asked.plan.kind == "compute"
+            if counts and row != terms.row and terms.by_rows:
+                self._refuse(
+                    min(terms.sources), f"is about rows of {terms.row} elements",
+                    f"rows of {row} as input {item.name!r}", "share them in that shape",
+                )  # fmt: skip
 
     def _trace(self, asked: Asked) -> Traced:
         held = {

@@ -1,6 +1,7 @@
 """What a server's catalogue says of one tensor among named shares."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,10 +35,12 @@ class SavedTensor:
 
     @property
     def size(self) -> int:
-        size = 1
-        for n in self.shape:
-            size *= n
-        return size
+        return math.prod(self.shape)
+
+    @property
+    def row(self) -> int:
+        """Elements of one row."""
+        return math.prod(self.shape[1:])
 
 
 def checked(label: Any, shape: Any, fraction: Any, dtype: Any = "") -> SavedTensor:

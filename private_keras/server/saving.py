@@ -60,6 +60,11 @@ class Saving:
                         f"{item.label!r}: expected shape {item.shape} with {item.size} elements. "
                         f"Received: shares of {part.size} elements"
                     )
+                if item.row != terms.row and terms.by_rows:
+                    raise InputError(
+                        f"{item.label!r}: expected rows of {terms.row} elements, as these shares of others have. "
+                        f"Received: shape {item.shape}"
+                    )
                 head.add(replace(item, seeded=part.seeded, terms=terms))
                 parts.append(part)
         with head.writing(self._storage) as writer:
@@ -132,7 +137,10 @@ class Saving:
         with self._store.room(sum(sizes), identity) as room:
             items = []
             for handle, part, size, entry in zip(handles, opened.tensors(self._kernel), sizes, entries, strict=True):
-                terms = entry.terms if owner == identity else entry.terms.loaded(source, entry.label)
+                if owner == identity:
+                    terms = replace(entry.terms, row=entry.row)
+                else:
+                    terms = entry.terms.loaded(source, entry.label, entry.row)
                 items.append(Kept(handle, part if size == HANDLE_BYTES else part.whole(), size, terms))
             self._store.put(identity, items, room)
         said = [wire.Entry(label=e.label, shape=e.shape, fraction=e.fraction, dtype=e.dtype) for e in entries]

@@ -55,25 +55,32 @@ class Terms:
         shows: everything it was computed from that is under somebody's policy, and how much it shows of it.
         direct: the named shares that it is, as they were loaded from somebody else.
         label: which tensor of these.
+        row: elements of one row, where this depends on others: whatever a plan says of its shape, rows stay these.
     """
 
     shows: frozenset[tuple[Source, Shows]] = field(default_factory=frozenset)
     direct: Source | None = None
     label: str = ""
+    row: int = 0
 
     @classmethod
-    def of(cls, source: Source, label: str = "") -> "Terms":
+    def of(cls, source: Source, label: str = "", row: int = 0) -> "Terms":
         """Of named shares themselves."""
-        return cls(frozenset({(source, Shows(Level.RAW, by_row=True))}), source, label)
+        return cls(frozenset({(source, Shows(Level.RAW, by_row=True))}), source, label, row)
 
-    def loaded(self, source: Source, label: str = "") -> "Terms":
+    def loaded(self, source: Source, label: str, row: int) -> "Terms":
         """Of named shares of somebody else, of which these are the terms that they were saved with."""
-        return Terms(self.shows | Terms.of(source).shows, source, label)
+        return Terms(self.shows | Terms.of(source).shows, source, label, row)
 
     @property
     def sources(self) -> frozenset[Source]:
         """All that it depends on."""
         return frozenset(source for source, _ in self.shows)
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether this shows rows of somebody else's, and not only what is reduced over them."""
+        return any(shows.level > Level.REDUCED for _, shows in self.shows)
 
     @property
     def identity(self) -> bytes:
@@ -86,7 +93,7 @@ class Terms:
         return json.dumps([shown, self.direct is not None, self.label]).encode() if shown else b""
 
     def to_list(self) -> list[Any]:
-        """For JSON; `direct` and `label` are not of what is stored, but of how it was loaded."""
+        """For JSON; the other fields are not of what is stored, but of how it was loaded."""
         return [
             [s.owner, s.name, s.number, s.nonce, int(shows.level), shows.by_row, sorted(shows.made)]
             for s, shows in sorted(self.shows, key=lambda item: item[0])
