@@ -232,7 +232,7 @@ def test_room_is_counted_for_public_steps_beside_secret_ones_that_wait():
     """Counted as if they were secret, public comparisons take rounds while secret steps wait for theirs."""
     b = PlanBuilder()
     x, n = b.input("x", (3,), 20, "client"), b.input("n", (3,), 20, "client", public=True)
-    secret = b.add("truncate", x, bits=2)
+    secret = b.add("relu", x)
     positive = b.add("greater_equal", n, b.constant(np.zeros(3, np.int64), 20))
     b.output(b.add("multiply", secret, positive), "y", ["client"])
     plan = b.build("public beside secret", "compute")
