@@ -4,6 +4,7 @@ import random
 import secrets
 import threading
 import time
+from contextlib import ExitStack, closing
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,6 +20,7 @@ from private_keras.server.jobs import JobCancelled, Jobs, ServerBusy
 from private_keras.server.pace import Pace, TooManyRequests
 from private_keras.server.store import Kept, Store, StoreFull
 from private_keras.server.turns import Place, Turns
+from private_keras.server.wire import messages_pb2 as wire
 from tests.clusters import TlsServers, dense_plan, long_plan
 from tests.test_faults import eventually
 from tests.test_server_lanes import DIGEST, Servers
@@ -281,7 +283,7 @@ def test_one_client_takes_no_more_of_the_store_than_its_share():
 def test_requests_a_minute(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("private_keras.server.pace.time", SimpleNamespace(monotonic=lambda: now[0]))
-    pace = Pace(60)
+    pace = Pace(60, 1)
     for _ in range(60):
         pace.count("a", "Run")
     with pytest.raises(TooManyRequests, match="a may make 60 requests a minute; wait 1.0 s"):
@@ -292,9 +294,43 @@ def test_requests_a_minute(monkeypatch):
     pace.count("a", "Run")
     with pytest.raises(TooManyRequests):
         pace.count("a", "Run")
-    unlimited = Pace(0)
+    unlimited = Pace(0, 1)
     for _ in range(1000):
         unlimited.count("a", "Run")
+
+
+def test_calls_at_once():
+    pace = Pace(0, 2)
+    with pace.present("a"):
+        with pace.present("a"), pytest.raises(TooManyRequests, match="a has 2 calls"), pace.present("a"):
+            pass
+        with pace.present("b"), pace.present("a"):
+            pass
+
+
+def test_a_client_whose_calls_do_not_end_leaves_room_for_others(tmp_path):
+    servers = TlsServers(tmp_path, NAMES)
+    servers.content["limits"] = {"jobs": 1, "queued": 1}
+    servers.config = servers.write("cluster.json", servers.content)
+    with servers, ExitStack() as held:
+        first, second = (
+            held.enter_context(closing(NetworkCluster(read_config(servers.config), name))) for name in NAMES[:2]
+        )
+        first.connect(20)
+        over = threading.Event()
+        held.callback(over.set)
+
+        def endless():
+            yield wire.UploadRequest(handle=secrets.token_bytes(16), elements=1)
+            over.wait(60)
+
+        stub = first._clients[0]._calls["Upload"]["stream_unary"]
+        calls = [stub.future(endless(), timeout=60) for _ in range(40)]
+        held.callback(lambda: [each.cancel() for each in calls])
+        assert eventually(lambda: sum(each.done() for each in calls) == 30)
+        second.connect(20)
+        handle = second.share(np.ones(3), 18, "x")
+        second.delete(handle)
 
 
 NAMES = tuple(f"client{i}" for i in range(10))

@@ -114,7 +114,8 @@ class Entrance:
         identity, result = "", "gone"
         try:
             identity = self._enter(name, context)
-            yield identity
+            with self._pace.present(identity):
+                yield identity
             result = "ok"
         except PrivateKerasError as error:
             result = "refused"

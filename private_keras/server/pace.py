@@ -1,7 +1,13 @@
-"""How often a client may ask: so many requests a minute, with as many in one go as it has not used before."""
+"""How often a client may ask, and how much at once: calls of one client must not keep all others out.
+
+So many requests a minute, with as many in one go as it has not used before; so many calls that are not over.
+"""
 
 import threading
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from private_keras.errors import ClusterError
 
@@ -14,10 +20,13 @@ class Pace:
 
     Args:
         a_minute: requests of one identity; 0 for any number.
+        at_once: calls of one identity, of whatever kind.
     """
 
-    def __init__(self, a_minute: int):
+    def __init__(self, a_minute: int, at_once: int):
         self._a_minute = a_minute
+        self._at_once = at_once
+        self._present: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._left: dict[str, tuple[float, float]] = {}  # by identity: requests, and when there were so many
 
@@ -35,6 +44,24 @@ class Pace:
                     f"{(1 - left) * 60 / self._a_minute:.1f} s"
                 )
             self._left[identity] = left - 1, now
+
+
+    @contextmanager
+    def present(self, identity: str) -> Iterator[None]:
+        """A call, for the length of a `with` block; raises `TooManyRequests` where the client has too many already."""
+        with self._lock:
+            if self._present[identity] >= self._at_once:
+                raise TooManyRequests(
+                    f"{identity} has {self._at_once} calls on this server that are not over; wait for one to end"
+                )
+            self._present[identity] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._present[identity] -= 1
+                if not self._present[identity]:
+                    del self._present[identity]
 
 
 class TooManyRequests(ClusterError):

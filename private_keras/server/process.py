@@ -142,7 +142,8 @@ class ServerProcess:
             about, store, stock, self._jobs, collector, runner, saving, oversight, kernel, self.log, metrics,
             condition.health, self._lanes, identities.require,
         )  # fmt: skip
-        pace = Pace(allowance.requests_a_minute)
+        # What is left of the threads below is for others.
+        pace = Pace(allowance.requests_a_minute, allowance.present + OTHER_CALLS // 2)
         entrance = Entrance(self._own.name, identities, pace, self._memory.use, metrics, self.log, oversight)
         workers = allowance.present + OTHER_CALLS
         pool = futures.ThreadPoolExecutor(workers, thread_name_prefix="call")
