@@ -105,6 +105,14 @@ def _with_keys(servers, tmp_path, days=825, authority=None):
     return parse_config(servers.content, tmp_path)
 
 
+def test_a_client_is_told_that_its_files_are_another_party_s(servers, tmp_path):
+    config = _with_keys(servers, tmp_path)
+    for kind in ("pem", "key"):
+        (tmp_path / f"keys/other.{kind}").write_bytes((tmp_path / f"keys/analyst.{kind}").read_bytes())
+    error = refusal(config, "other")
+    assert isinstance(error, SecurityError) and "this client has as other is analyst's" in str(error)
+
+
 def test_an_expired_certificate_is_refused(servers, tmp_path):
     error = refusal(_with_keys(servers, tmp_path, days=-1), "analyst")
     assert isinstance(error, SecurityError) and "analyst.pem is expired" in str(error)

@@ -262,13 +262,13 @@ def command(capsys, *arguments):
 
 def test_commands_of_owners(servers, parties, capsys, tmp_path):
     at = ["--config", str(servers.config), "--identity"]
-    share(parties, "k", reveal_to=["analyst"])
+    share(parties, "k", plans=[], reveal_to=["analyst"])  # to be looked at, and only then allowed
     made = layer(kind="reveal", value="raw")
     path = tmp_path / "plan.json"
     path.write_text(made.to_json())
     digest = "sha256:" + made.digest
     code, said = command(capsys, "names", *at, "hospital")
-    assert code == 0 and "hospital/k  x real[6, 4]" in said.out and '"plans":["predict"]' in said.out
+    assert code == 0 and "hospital/k  x real[6, 4]" in said.out and '"plans":[]' in said.out
     code, said = command(capsys, "names", *at, "analyst")
     assert "hospital/k" in said.out and "policy" not in said.out.split("Of others:")[1]
     code, said = command(capsys, "inspect", str(path))
@@ -279,7 +279,7 @@ def test_commands_of_owners(servers, parties, capsys, tmp_path):
         parties["analyst"].run(made, {"x": x, "w": W})
     code, said = command(capsys, "inspect", digest, *at, "hospital")
     assert code == 0 and "of hospital: the data themselves" in said.out
-    code, said = command(capsys, "approve", "k", digest, *at, "hospital")
+    code, said = command(capsys, "approve", "hospital/k", digest, *at, "hospital")
     assert code == 0 and digest in said.out
     np.testing.assert_allclose(parties["analyst"].run(made, {"x": x, "w": W})["y"], X, atol=1e-4)
     assert command(capsys, "approve", "k", digest, *at, "hospital", "--revoke")[0] == 0
@@ -293,13 +293,15 @@ def test_commands_of_owners(servers, parties, capsys, tmp_path):
 
 def test_command_that_reads_audit_logs(servers, parties, capsys, tmp_path):
     share(parties, "l", reveal_to=["analyst"])
-    parties["analyst"].run(layer(), {"x": load(parties, "l"), "w": W})
+    made = layer()
+    parties["analyst"].run(made, {"x": load(parties, "l"), "w": W})
     seen = tmp_path / "seen.json"
     given = ["audit", str(servers.config), "--identity", "hospital", "--seen", str(seen)]
     code, said = command(capsys, *given)
     assert code == 0, said.out
     assert said.out.count("chain verified, signed, read for the first time") == 3
     assert "opens y to analyst (hospital/l: rows)" in said.out and "uses hospital/l" in said.out
+    assert f"kind predict; digest sha256:{made.digest}; job " in said.out
     parties["hospital"].set_policy("l", Policy())
     code, said = command(capsys, *given, "--verify")
     assert code == 0 and said.out.count("goes on from what it was") == 3 and "opens" not in said.out

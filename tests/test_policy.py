@@ -32,7 +32,7 @@ def test_text_and_back(use, plans, reveal_to, uses, until):
 
 
 @pytest.mark.parametrize("arguments", [
-    {"use": "analyst"}, {"use": ["a b"], "plans": ["fit"]}, {"use": [1], "plans": ["fit"]}, {"use": ["analyst"]},
+    {"use": "analyst"}, {"use": ["a b"], "plans": ["fit"]}, {"use": [1], "plans": ["fit"]},
     {"plans": ["train"]}, {"plans": ["aggregate:2"]}, {"plans": ["aggregate:9999"]}, {"plans": ["aggregate:"]},
     {"plans": ["sha256:12"]}, {"plans": [None]}, {"reveal_to": ["../x"]}, {"uses": -1},
     {"uses": True}, {"uses": 1.5}, {"until": "tomorrow"}, {"until": "2027-01-01T12:00"}, {"until": 7},

@@ -8,8 +8,10 @@ from typing import Any
 from private_keras.cluster import connect
 from private_keras.cluster.audit import Log, differences, read_seen, write_seen
 from private_keras.errors import InputError
+from private_keras.server.policy import KINDS
 
-_SHOWN = ("caller", "sender", "call", "name", "source", "plan", "kind", "delivery", "job", "reason")
+_SHOWN = ("caller", "sender", "call", "name", "source", "plan", "kind", "digest", "delivery", "job", "reason")
+_WORDS = {kind: word for word, kind in KINDS.items()}
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -66,7 +68,8 @@ def _date(text: str | None) -> str:
 
 
 def _line(entry: dict[str, Any]) -> str:
-    facts = [f"{name} {entry[name]}" for name in _SHOWN if name in entry]
+    told = entry | {"kind": _WORDS.get(entry.get("kind"), entry.get("kind")), "digest": f"sha256:{entry.get('digest')}"}
+    facts = [f"{name} {told[name]}" for name in _SHOWN if name in entry]
     if entry.get("sources"):
         facts.append("uses " + ", ".join(entry["sources"]))
     for opened in entry.get("openings", ()):

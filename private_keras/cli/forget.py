@@ -22,11 +22,14 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def _run(given: argparse.Namespace) -> int:
     with connect(given.config, identity=given.identity) as cluster:
-        missing = sorted(set(given.names) - set(cluster.saved()))
+        names = [cluster.own_name(name) for name in given.names]
+        saved = cluster.saved()
+        # What a server that was away has kept of a name counts, and goes.
+        missing = [name for name in names if name not in saved and not cluster.forget(name)]
         if missing:
             raise InputError(f"you have no shares under the name {missing[0]!r}; see private-keras names. Nothing was "
                              "deleted")
-        for name in given.names:
+        for name in names:
             cluster.forget(name)
             print(f"{name}: deleted")
     return 0

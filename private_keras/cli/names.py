@@ -45,14 +45,15 @@ def _approve(given: argparse.Namespace) -> int:
     if not DIGEST.fullmatch(given.digest):
         raise InputError(f"expected a digest, sha256: and 64 hex digits. Received: {given.digest!r}")
     with connect(given.config, identity=given.identity) as cluster:
-        found = [named for named in cluster.names() if named.name == given.name]
+        own = cluster.own_name(given.name)
+        found = [named for named in cluster.names() if named.name == own]
         if not found:
             raise InputError(f"you have no shares under the name {given.name!r}; see private-keras names")
         policy = found[0].policy or Policy()
         plans = set(policy.plans) ^ ({given.digest} if given.revoke == (given.digest in policy.plans) else set())
         changed = {item.name: getattr(policy, item.name) for item in fields(Policy)} | {"plans": sorted(plans)}
-        cluster.set_policy(given.name, Policy(**changed))
+        cluster.set_policy(own, Policy(**changed))
         print(f"{found[0]}: {Policy(**changed).to_json()}")
         if not policy.use:
-            print("its policy lets nobody use it yet: set_policy with use=[...]")
+            print("its policy lets nobody use it yet: pk.set_policy(name, pk.Policy(use=[...], ...)) in Python")
     return 0

@@ -78,7 +78,7 @@ def _of(columns: tuple[str, ...]) -> str:
 def _told(policy: Policy) -> str:
     if not policy.use:
         return "nobody else may use it"
-    parts = [f"{', '.join(policy.use)} may run {', '.join(policy.plans)}"]
+    parts = [f"{', '.join(policy.use)} may run {', '.join(policy.plans) or 'nothing yet'}"]
     parts.append(f"results go to {', '.join(policy.reveal_to) or 'nobody'}")
     if policy.uses is not None:
         parts.append(f"{policy.uses} times")

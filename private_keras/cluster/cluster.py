@@ -67,7 +67,8 @@ class NetworkCluster(Cluster):
     def __init__(self, config: ClusterConfig, identity: str | None):
         if not config.local and identity is None:
             raise InputError(
-                'a cluster over TLS needs to know who you are: pk.connect("cluster.json", identity="analyst")'
+                'a cluster over TLS needs to know who you are: pk.connect("cluster.json", identity="analyst"), or '
+                "--identity analyst on the command line"
             )
         self.protocol = config.protocol
         self.stats = Stats()
@@ -102,7 +103,11 @@ class NetworkCluster(Cluster):
         identities = {reply.identity for reply in replies}
         if len(identities) != 1:
             raise VersionMismatch(f"the servers take this client for different identities: {sorted(identities)}")
-        (self._identity,) = identities
+        (identity,) = identities
+        if self._identity not in (None, identity):
+            raise SecurityError(f"the certificate that this client has as {self._identity} is {identity}'s: put each "
+                                "party's own files into the directory of keys")
+        self._identity = identity
         self._incarnations = [reply.incarnation for reply in replies]
 
     def _ready(self) -> None:
@@ -288,10 +293,10 @@ class NetworkCluster(Cluster):
         with self._noticed():
             return self._snapshots.saved()
 
-    def forget(self, name: str) -> None:
+    def forget(self, name: str) -> bool:
         self._ready()
         with self._noticed():
-            self._snapshots.forget(name)
+            return self._snapshots.forget(name)
 
     def names(self, others: bool = False) -> list[Named]:
         self._ready()

@@ -171,8 +171,12 @@ class Cluster(ABC):
         """Names that can be loaded, sorted."""
 
     @abstractmethod
-    def forget(self, name: str) -> None:
-        """Removes what was saved under a name; without effect when there is nothing."""
+    def forget(self, name: str) -> bool:
+        """Removes what was saved under a name, of all versions; tells whether any server had anything."""
+
+    def own_name(self, name: str) -> str:
+        """The name of this client's own shares, from that or from "owner/name", as lists have it."""
+        return name if name in self.saved() else name.removeprefix(f"{self.identity}/")
 
     @abstractmethod
     def names(self, others: bool = False) -> list[Named]:

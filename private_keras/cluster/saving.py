@@ -112,11 +112,12 @@ class Snapshots:
         """Names that can be loaded, sorted."""
         return sorted({source.name for source in self._common("", None)})
 
-    def forget(self, name: str) -> None:
-        """Removes all generations of a name."""
+    def forget(self, name: str) -> bool:
+        """Removes all generations of a name; tells whether any server had one."""
         check_name(name)
         found = {generation_of(source) for each in self._all(lambda client: client.saved(name)) for source in each}
         self._all(lambda client: client.forget(sorted(found)))
+        return bool(found)
 
     def _common(self, name: str, owner: str | None) -> set[Source]:
         """What all servers have committed, of this client or of `owner`."""

@@ -193,9 +193,9 @@ class SimulatedCluster(Cluster):
         self.incarnation  # noqa: B018  raises when closed
         return sorted(self._saved)
 
-    def forget(self, name: str) -> None:
+    def forget(self, name: str) -> bool:
         self.incarnation  # noqa: B018  raises when closed
-        self._saved.pop(check_name(name), None)
+        return self._saved.pop(check_name(name), None) is not None
 
     def names(self, others: bool = False) -> list[Named]:
         self.incarnation  # noqa: B018  raises when closed

@@ -39,7 +39,8 @@ class Policy:
             single plans ("sha256:..."). A kind protects against mistakes: whoever may choose the plan can choose one
             whose result says much about the data. A digest allows that plan, as the owner has inspected it, and no
             other. "reveal" lets receivers see the shares themselves. "aggregate" is the plan of `plan/aggregate.py`
-            alone, the weighted mean of at least 3 owners' updates; "aggregate:8" asks for at least 8.
+            alone, the weighted mean of at least 3 owners' updates; "aggregate:8" asks for at least 8. Empty: those in
+            `use` see name, shape and dtype, and may run nothing until a plan is allowed.
         reveal_to: parties that may receive results. What depends on the shares of several owners needs all of them to
             allow it.
         uses: how many jobs may use them in all; None: no limit. The owner's own do not count.
@@ -68,11 +69,6 @@ class Policy:
             raise InputError(f"Policy: uses: expected a number of jobs, or None. Received: {uses!r}")
         put(self, "uses", uses)
         put(self, "until", _instant(until))
-        if self.use and not self.plans:
-            raise InputError(
-                f"Policy: {', '.join(self.use)} may use the shares, but in no plan: expected plans=[...] with kinds of "
-                f"{', '.join(KINDS)}, or digests. Received: none"
-            )
 
     @property
     def least_owners(self) -> int | None:

@@ -119,12 +119,18 @@ def secret(name: str) -> SecretTensor:
 
 
 def forget(name: str) -> None:
-    """Deletes what this client shared under a name; without effect when there is nothing.
+    """Deletes what this client shared under a name, of all versions.
 
     What others have computed of it and keep stays under its policy. Tensors that are loaded stay until they are let go
     of, or a server is started anew.
+
+    Raises:
+        HandleNotFound: this client has nothing under the name.
     """
-    current().forget(name)
+    cluster = current()
+    if not cluster.forget(cluster.own_name(name)):
+        raise HandleNotFound(f"you have no shares under the name {name!r}, so nothing was deleted; pk.shared() lists "
+                             "yours")
 
 
 def set_policy(name: str, policy: Policy) -> None:
@@ -136,7 +142,8 @@ def set_policy(name: str, policy: Policy) -> None:
     """
     if not isinstance(policy, Policy):
         raise InputError(f"set_policy: expected pk.Policy(...). Received: {type(policy).__name__}")
-    current().set_policy(name, policy)
+    cluster = current()
+    cluster.set_policy(cluster.own_name(name), policy)
 
 
 def shared() -> list[str]:
