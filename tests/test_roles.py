@@ -34,7 +34,7 @@ def test_an_analyst_runs_plans_even_one_that_operates_a_server(servers, name):
 def test_an_owner_shares_and_runs_nothing(servers):
     with connect(servers.config, identity="hospital-a") as cluster:
         cluster.delete(cluster.share(np.ones((8, 3)), 18, "w"))
-        with pytest.raises(SecurityError, match=r"server0: hospital-a has the roles .*Prepare is for \['analyst'\]"):
+        with pytest.raises(SecurityError, match=r"server0: hospital-a has the roles .*Prepare is for analyst"):
             cluster.run(dense_plan(), dense_data(), deadline=20)
 
 
@@ -42,7 +42,7 @@ def test_an_analyst_saves_for_itself_and_lets_nobody_use_it(servers):
     with connect(servers.config, identity="analyst") as cluster:
         handle = cluster.share(np.ones((8, 3)), 18, "w")
         cluster.save("mine", {"w": handle})
-        with pytest.raises(SecurityError, match=r"analyst has the roles .*SetPolicy is for \['owner'\]"):
+        with pytest.raises(SecurityError, match=r"analyst has the roles .*SetPolicy is for owner"):
             cluster.save("ours", {"w": handle}, policy=Policy(use=["hospital-b"], plans=["predict"]))
         assert cluster.saved() == ["mine"]
         cluster.forget("mine")

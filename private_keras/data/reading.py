@@ -191,7 +191,7 @@ def _table(where: str, table: Table, columns: Any, declared: Declared, tell: Pro
     names = [columns] if alone else table.names if columns is None else list(columns)
     unknown = [name for name in names if name not in table.names]
     if unknown or not names or len(set(names)) != len(names):
-        raise InputError(f"{where}: expected different columns among {table.names[:20]}. Received: "
+        raise InputError(f"{where}: expected columns among {table.names[:20]}, each once. Received: "
                          f"{unknown[:5] or names[:5]}")
     declared.check(where, table.names)
     declared = only(declared, names)

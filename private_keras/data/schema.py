@@ -112,7 +112,7 @@ class Column:
         read = numbers(cells)
         if isinstance(read, int):
             raise misplaced(self._where, self._name, first + read + 1, "a number", "text",
-                            f"categories={{{self._name!r}: None}} gives categories numbers.")
+                            f"categories={{{self._name!r}: None}} (--categories {self._name}) numbers categories.")
         values, missing = read
         if self._fill is None:
             self._refuse_missing(missing, first)
@@ -123,7 +123,7 @@ class Column:
             self._refuse(~np.isfinite(values), first, "a finite number", "infinity")
             if self._dtype == "int":
                 self._refuse(values != np.rint(values), first, "a whole number", "a fraction",
-                             "dtype='float' keeps it.")
+                             "dtype='float' (--as float) keeps it.")
                 values = values.astype(np.int64)
         if self._range is not None:
             low, high = self._range
@@ -138,11 +138,13 @@ class Column:
         found = texts(cells)
         self._refuse_missing(np.array([text is None for text in found]), first)
         codes = np.fromiter((self._codes.get(text, -1) for text in found), np.int64, len(found))
-        self._refuse(codes < 0, first, f"one of {len(self._codes)} categories", "another one")
+        self._refuse(codes < 0, first, f"one of the {len(self._codes)} categories that are listed", "another one")
         return codes
 
     def _refuse_missing(self, missing: np.ndarray, first: int) -> None:
-        advice = "" if self._is_text else f"fill={{{self._name!r}: number}} puts a number there."
+        advice = "" if self._is_text else (
+            f"fill={{{self._name!r}: number}} (--fill {self._name}=NUMBER) puts a number there."
+        )
         self._refuse(missing, first, "a value", "none", advice)
 
     def _refuse(self, bad: np.ndarray, first: int, expected: str, received: str, advice: str = "") -> None:

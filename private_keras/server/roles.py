@@ -47,5 +47,6 @@ def require(name: str, roles: frozenset[str], call: str) -> None:
     allowed = CALLS.get(call)
     if allowed is not None and not allowed & roles:
         raise SecurityError(
-            f"{name} has the roles {sorted(roles)} in the cluster's description; {call} is for {sorted(allowed)}"
+            f"{name} has the roles {', '.join(sorted(roles))} in the cluster's description; {call} is for "
+            f"{' or '.join(sorted(allowed))}"
         )
