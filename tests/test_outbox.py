@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from private_keras.errors import HandleNotFound
+from private_keras.errors import HandleNotFound, SecurityError
 from private_keras.server import limits
 from private_keras.server.outbox import Delivery, Opened, Outbox
 from private_keras.server.store import Store, StoreFull
@@ -58,6 +58,13 @@ def test_a_result_is_for_its_receiver_until_it_is_forgotten(outbox, store):
         outbox.get(job, "receiver")
 
 
+def test_a_job_with_an_id_of_another_takes_no_result_away(outbox, store):
+    job = put(outbox, store, 1)
+    with pytest.raises(SecurityError, match="wait already"):
+        outbox.check_free(job, "other", ["receiver"])
+    outbox.check_free(job, "other", ["auditor"])
+
+
 def test_results_grow_old(outbox, store, clock):
     old = put(outbox, store, 1)
     clock.seconds += limits.DELIVERY_SECONDS - 1
@@ -73,15 +80,15 @@ def test_their_number_is_bounded(outbox, store, clock, monkeypatch):
     monkeypatch.setattr(limits, "MAX_DELIVERIES_EACH", 3)
     monkeypatch.setattr(limits, "MAX_DELIVERIES", 5)
     for number in range(3):
-        outbox.check_free("analyst", ["receiver"])
+        outbox.check_free(b"f" * 16, "analyst", ["receiver"])
         put(outbox, store, number, words=1)
     with pytest.raises(StoreFull, match="3 results of this client wait"):
-        outbox.check_free("analyst", ["receiver"])
-    outbox.check_free("other", ["a", "b"])
+        outbox.check_free(b"f" * 16, "analyst", ["receiver"])
+    outbox.check_free(b"f" * 16, "other", ["a", "b"])
     with pytest.raises(StoreFull, match="3 of all clients"):
-        outbox.check_free("other", ["a", "b", "c"])
+        outbox.check_free(b"f" * 16, "other", ["a", "b", "c"])
     clock.seconds += limits.DELIVERY_SECONDS + 1
-    outbox.check_free("analyst", ["receiver"])
+    outbox.check_free(b"f" * 16, "analyst", ["receiver"])
     assert store.nbytes == 0
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from private_keras.errors import HandleNotFound
+from private_keras.errors import HandleNotFound, SecurityError
 from private_keras.server import limits
 from private_keras.server.store import Room, Store, StoreFull
 
@@ -77,10 +77,15 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def check_free(self, sender: str, receivers: Sequence[str]) -> None:
-        """Raises `StoreFull` where there is no place: for work whose results are to be put."""
+    def check_free(self, job: bytes, sender: str, receivers: Sequence[str]) -> None:
+        """Raises `StoreFull` where there is no place, `SecurityError` where it is taken: for a job whose results are to
+        be put.
+        """
         with self._lock:
             self._sweep()
+            if any((job, receiver) in self._kept for receiver in receivers):
+                # Servers remember ids of jobs for long, and not for ever.
+                raise SecurityError("results of a job with this id wait already; every job needs a fresh one")
             own = sum(delivery.sender == sender for delivery in self._kept.values())
             if own + len(receivers) > limits.MAX_DELIVERIES_EACH or (
                 len(self._kept) + len(receivers) > limits.MAX_DELIVERIES

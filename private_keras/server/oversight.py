@@ -112,7 +112,7 @@ class Oversight:
             )
         if first.delivery:
             check_name(first.delivery)
-            self._outbox.check_free(caller, sorted(receivers))
+            self._outbox.check_free(job, caller, sorted(receivers))
         sizes = [plan.types[plan.outputs[index].value].size for indices in receivers.values() for index in indices]
         with self._store.room(0 if first.ahead else 8 * sum(sizes), caller) as room:
             servers = 2 if first.item else 3
