@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import stat
 import threading
+import tracemalloc
 
 import pytest
 
@@ -40,11 +41,28 @@ def catalogue(request, tmp_path):
     made.close()
 
 
+def test_rows_are_read_one_after_the_other(catalogue):
+    for number in range(20):
+        row = catalogue.begin(source(number=number), "a" * (1 << 20), (), Policy(), 1, str(number))
+        catalogue.finish(row)
+    tracemalloc.start()
+    try:
+        assert sum(len(row.about) for row in catalogue.listed("alice")) == 20 << 20
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+        rows = catalogue.listed("alice")
+        catalogue.forget(next(rows).source)
+        catalogue.forget(source(number=1))
+        assert next(rows).source.number == 2
+    finally:
+        tracemalloc.stop()
+
+
 def test_rows_go_from_writing_to_forgotten(catalogue):
     which = source(number=(1 << 64) - 1)
     assert catalogue.find(which) is None and not catalogue.commit(which) and catalogue.forget(which) is None
     row = catalogue.begin(which, "about ☃", TENSORS, Policy(), 100, "file")
-    assert catalogue.find(which).state == WRITING and not catalogue.commit(which) and not catalogue.listed("alice")
+    assert catalogue.find(which).state == WRITING and not catalogue.commit(which)
+    assert not list(catalogue.listed("alice"))
     assert catalogue.forget(which) is None
     catalogue.finish(row)
     assert catalogue.find(which).state == WRITTEN
@@ -52,7 +70,7 @@ def test_rows_go_from_writing_to_forgotten(catalogue):
     (found,) = catalogue.listed("alice", "data")
     assert (found.state, found.source, found.about, found.entries) == (COMMITTED, which, "about ☃", TENSORS)
     assert found.bytes > 100 + ROW_BYTES and catalogue.files() == {"file": COMMITTED}
-    assert catalogue.forget(which) == "file" and catalogue.forget(which) is None and not catalogue.listed("alice")
+    assert catalogue.forget(which) == "file" and catalogue.forget(which) is None and not list(catalogue.listed("alice"))
     assert list(catalogue.files()) == ["file"]
     catalogue.removed("file")
     left = catalogue.find(which)
@@ -122,7 +140,7 @@ def test_others_find_what_names_them(catalogue):
     made(catalogue, source("c"), Policy(use=["bob"], plans=["fit"]), commit=False)
     made(catalogue, source("d", owner="bob"), Policy(use=["bob"], plans=["fit"]))
     assert [row.source.name for row in catalogue.usable("bob")] == ["a"]
-    assert catalogue.usable("bob", "b") == [] and catalogue.usable("bo%") == []
+    assert list(catalogue.usable("bob", "b")) == [] and list(catalogue.usable("bo%")) == []
 
 
 def test_uses_end_at_the_policys_number_whoever_asks_at_once(catalogue):
@@ -176,7 +194,7 @@ def test_a_transaction_is_all_or_nothing(catalogue):
 
 def test_reading_makes_no_file_and_writing_one_for_this_user_alone(tmp_path):
     catalogue = Catalogue(tmp_path / "a" / "b")
-    assert catalogue.listed("alice") == [] and catalogue.audit() == [] and not list(tmp_path.iterdir())
+    assert list(catalogue.listed("alice")) == [] and catalogue.audit() == [] and not list(tmp_path.iterdir())
     catalogue.append_audit("x")
     assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "a" / "b").iterdir()} == {0o600}
     assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o700

@@ -707,7 +707,7 @@ def test_a_disk_that_is_really_full_refuses_what_does_not_fit_and_keeps_what_it_
             which = Generation(f"data{kept}", 1, bytes(8))
             put(service, head(which, **entry), *upload)
             storage.commit("alice", which)
-    assert 5 < kept < 15 and len(files(small_disk)) == kept == len(storage.saved("alice"))
+    assert 5 < kept < 15 and len(files(small_disk)) == kept == len(list(storage.saved("alice")))
     with pytest.raises(ClusterError, match="disk refuses: .*(No space left|full)"):
         # Until the catalogue itself has no room.
         for number in range(10_000):

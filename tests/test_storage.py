@@ -375,7 +375,7 @@ def test_a_catalogue_that_cannot_be_written_is_an_error_and_leaves_nothing(tmp_p
 
 def test_the_disk_has_a_quota(tmp_path, monkeypatch):
     disk, which = saved(tmp_path)
-    monkeypatch.setattr(limits, "STORAGE_BYTES", disk.saved("alice")[0].bytes + 100)
+    monkeypatch.setattr(limits, "STORAGE_BYTES", next(disk.saved("alice")).bytes + 100)
     with pytest.raises(ClusterError, match="no room for .* bytes more on disk: .* of all are taken"):
         save(disk, "alice", generation(number=2), "", tensors(0))
     monkeypatch.undo()

@@ -200,16 +200,16 @@ class Catalogue:
         with self._reading() as database:
             return self._find(database, source)
 
-    def listed(self, owner: str, name: str = "") -> list[Row]:
+    def listed(self, owner: str, name: str = "") -> Iterator[Row]:
         """The owner's generations that are written or committed, of one name or of all, oldest first by name."""
         return self._rows("owner = ? AND (? = '' OR name = ?)", (owner, name, name), (WRITTEN, COMMITTED))
 
-    def usable(self, party: str, name: str = "") -> list[Row]:
+    def usable(self, party: str, name: str = "") -> Iterator[Row]:
         """What others own, can be loaded, and whose policy names the party."""
         named = "EXISTS (SELECT 1 FROM json_each(policy, '$.use') WHERE value = ?)"
         return self._rows(f"owner != ? AND (? = '' OR name = ?) AND {named}", (party, name, name, party), (COMMITTED,))
 
-    def unfinished(self) -> list[Row]:
+    def unfinished(self) -> Iterator[Row]:
         """Rows with a file that is not to stay as it is: being written, not committed, or forgotten."""
         return self._rows("file != ''", (), (WRITING, WRITTEN, FORGOTTEN))
 
@@ -218,12 +218,19 @@ class Catalogue:
         with self._reading() as database:
             return dict(database.execute("SELECT file, state FROM snapshots WHERE file != ''"))
 
-    def _rows(self, where: str, given: tuple, states: tuple[str, ...]) -> list[Row]:
-        marks = ", ".join("?" * len(states))
-        order = "ORDER BY owner, name, number, nonce"
-        query = f"SELECT {_COLUMNS} FROM snapshots WHERE {where} AND state IN ({marks}) {order}"
+    def _rows(self, where: str, given: tuple, states: tuple[str, ...]) -> Iterator[Row]:
+        """One after the other: an owner's descriptions of all that it has saved may take more memory than there is."""
+        state = f"state IN ({', '.join('?' * len(states))})"
+        query = f"SELECT id FROM snapshots WHERE {where} AND {state} ORDER BY owner, name, number, nonce"
         with self._reading() as database:
-            return [_row(found) for found in database.execute(query, (*given, *states))]
+            found = [row for (row,) in database.execute(query, (*given, *states))]
+        one = f"SELECT {_COLUMNS} FROM snapshots WHERE id = ? AND {state}"
+
+        def read(row: int) -> tuple | None:
+            with self._reading() as database:
+                return database.execute(one, (row, *states)).fetchone()
+
+        return (_row(still) for still in map(read, found) if still is not None)
 
     def _find(self, database: sqlite3.Connection, source: Source) -> Row | None:
         found = database.execute(f"SELECT {_COLUMNS} FROM snapshots WHERE {_WHERE}", _key(source)).fetchone()

@@ -155,12 +155,12 @@ class Storage:
         if not self.catalogue.commit(generation.of(owner)):
             raise _missing(generation.name)
 
-    def saved(self, owner: str, name: str = "") -> list[Row]:
+    def saved(self, owner: str, name: str = "") -> Iterator[Row]:
         """The owner's generations, of one name or of all, committed or not yet."""
         self._opened()
         return self.catalogue.listed(owner, name)
 
-    def usable(self, party: str, name: str = "") -> list[Row]:
+    def usable(self, party: str, name: str = "") -> Iterator[Row]:
         """What others own and let the party use."""
         self._opened()
         return self.catalogue.usable(party, name)
