@@ -8,6 +8,7 @@ from cryptography import x509
 from private_keras.errors import SecurityError
 from private_keras.server import roles
 from private_keras.server.config import ClusterConfig
+from private_keras.server.plans import CLIENT
 from private_keras.transport.credentials import check_pin, name_of
 
 LOCAL = "local"
@@ -57,6 +58,8 @@ class Identities:
     def _check(self, certificate: x509.Certificate) -> str:
         name = name_of(certificate)
         check_pin(certificate, name, self._config.pins)
+        if name == CLIENT:
+            raise SecurityError(f"{name!r} is what plans call whoever runs them, and no party's name; take another one")
         if name in {server.name for server in self._config.servers}:
             raise SecurityError(f"{name} is a server of this cluster and cannot be its client")
         if self._config.clients is not None and name not in self._config.clients:

@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from private_keras.errors import ClusterError
 
 # Calls that cost a server something and are the client's to repeat or not.
-COUNTED = frozenset({"Run", "RunShort", "Prepare", "Probe", "Upload", "Put", "Save", "Load"})
+COUNTED = frozenset({
+    "Run", "RunShort", "Prepare", "Probe", "Upload", "Put", "Save", "Load", "SetPolicy", "PlanText", "Receive", "Audit",
+})  # fmt: skip
 
 
 class Pace:
