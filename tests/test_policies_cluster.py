@@ -291,6 +291,28 @@ def test_commands_of_owners(servers, parties, capsys, tmp_path):
     assert command(capsys, "inspect", digest)[0] == 1
 
 
+@pytest.mark.parametrize("policy, told", [
+    ({"use": ["analist"], "reveal_to": ["analist", "receiver"]}, "names analist, and the cluster's description does"),
+    ({"use": ["analyst"], "until": "2020-01-01"}, "ended on 2020-01-01"),
+])  # fmt: skip
+def test_an_owner_is_told_of_a_policy_that_lets_nobody_in(parties, policy, told):
+    with pytest.warns(UserWarning, match=told):
+        share(parties, "m", **policy)
+    with pytest.warns(UserWarning, match=told):
+        parties["hospital"].set_policy("m", Policy(plans=["fit"], **policy))
+    parties["hospital"].forget("m")
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_command_line_warns_in_a_line(servers, tmp_path, capsys):
+    np.save(tmp_path / "x.npy", X)
+    who = ["--use", "analist", "--plans", "fit", "--config", str(servers.config), "--identity", "hospital"]
+    assert command(capsys, "share", str(tmp_path / "x.npy"), "--name", "n", *who)[1].err.startswith(
+        "private-keras: warning: the policy names analist,"
+    )
+    assert command(capsys, "forget", "hospital/n", *who[4:])[0] == 0
+
+
 def test_command_that_reads_audit_logs(servers, parties, capsys, tmp_path):
     share(parties, "l", reveal_to=["analyst"])
     made = layer()

@@ -5,7 +5,9 @@ Exit codes: 0 done, 1 an error of ours (its message on stderr), 2 wrong argument
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from private_keras.cli import audit, doctor, fit, forget, inspect, keys, names, predict, receive, serve, share
 from private_keras.errors import PrivateKerasError
@@ -19,12 +21,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     given = parser().parse_args(arguments)
     try:
-        return given.command(given)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show
+            return given.command(given)
     except PrivateKerasError as error:
         print(f"private-keras: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _show(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"private-keras: warning: {message}", file=sys.stderr)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -18,7 +18,7 @@ from private_keras.cluster.delivery import Deliveries, Delivery
 from private_keras.cluster.handle import Handle, Stats
 from private_keras.cluster.interface import ACTIVE, OWNER_ONLY, RUN_SECONDS, Cluster, decoded, kept_handles
 from private_keras.cluster.loop import Bound, Given, Loop, bind
-from private_keras.cluster.named import Named, named
+from private_keras.cluster.named import Named, named, warn_of
 from private_keras.cluster.putting import Column, Progress, check_columns
 from private_keras.cluster.reading import read_logs
 from private_keras.cluster.running import Inputs, OnStep, run_job
@@ -271,6 +271,7 @@ class NetworkCluster(Cluster):
         self, name: str, handles: Mapping[str, Handle], about: str = "", policy: Policy = OWNER_ONLY
     ) -> None:
         check_save(name, handles, about, self.incarnation)
+        warn_of(policy, self._config)
         with self._noticed():
             self._snapshots.save(name, handles, about, policy)
 
@@ -280,6 +281,7 @@ class NetworkCluster(Cluster):
     ) -> None:
         self._ready()
         total = check_columns(name, columns, about)
+        warn_of(policy, self._config)
         with self._noticed():
             self._snapshots.put(name, columns, about, policy, lambda done: progress and progress(done, total))
 
@@ -305,6 +307,7 @@ class NetworkCluster(Cluster):
 
     def set_policy(self, name: str, policy: Policy) -> None:
         self._ready()
+        warn_of(policy, self._config)
         with self._noticed():
             self._all(lambda client: client.set_policy(check_name(name), policy.to_json()))
 

@@ -1,8 +1,11 @@
 """What is kept under names on all servers of a cluster, as a client may know it."""
 
+import datetime
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from private_keras.server.config import ClusterConfig
 from private_keras.server.policy import Policy
 from private_keras.server.terms import Source
 from private_keras.server.wire import messages_pb2 as wire
@@ -68,6 +71,17 @@ def named(told: Sequence[Mapping[Source, wire.Found]], others: bool) -> list[Nam
 
 def _committed(told: Mapping[Source, wire.Found], source: Source) -> bool:
     return source in told and told[source].committed
+
+
+def warn_of(policy: Policy, config: ClusterConfig) -> None:
+    """Gives a warning for a policy that allows less than it seems to: it has ended, or names somebody unknown."""
+    if policy.until is not None and policy.until < datetime.datetime.now(datetime.UTC):
+        warnings.warn(f"the policy ended on {policy.until:%Y-%m-%d %H:%M} UTC: nobody else can use the shares",
+                      stacklevel=2)
+    unknown = sorted({*policy.use, *policy.reveal_to} - set(config.names)) if config.clients is not None else []
+    if unknown:
+        warnings.warn(f"the policy names {', '.join(unknown)}, and the cluster's description does not: parties are "
+                      f"{', '.join(sorted(config.clients))}", stacklevel=2)
 
 
 def as_table(rows: Iterable[Named]) -> str:
