@@ -205,11 +205,12 @@ def test_commands_on_named_data_and_models(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("arguments, expected", [
-    (["predict", "m", "x", "--out", "p.npy", "--to", "b"], "expected one of --out, --to"),
-    (["predict", "m", "x"], "expected one of --out, --to"),
+    (["predict", "m", "x", "--out", "p.npy", "--to", "b"], "either --out or --to. Received: both"),
+    (["predict", "m", "x", "--out", "p.npz"], "expected a .npy file"),
+    (["predict", "m", "x"], "either --out or --to. Received: neither"),
     (["predict", "m.keras", "x", "--to", "b"], "no file m.keras"),
     (["fit", "m", "x.npy", "y", "--save", "n"], "cannot read x.npy"),
-    (["fit", "m", "x", "y"], "expected one of --save, --out"),
+    (["fit", "m", "x", "y"], "either --save or --out"),
     (["receive", "a/b", "--config", "c"], "a name and --out"),
     (["receive", "--out", "x.npy", "--config", "c"], "or neither"),
     (["receive", "a/b", "--out", "x.csv", "--config", "c"], "expected a .npy or .npz file"),

@@ -65,6 +65,7 @@ def check_out(path: Path | None) -> None:
 
 def check_one(**given: Any) -> None:
     """Raises an InputError unless one of these options is given."""
-    if sum(value is not None for value in given.values()) != 1:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise InputError(f"expected one of {names}. Received: none or several")
+    count = sum(value is not None for value in given.values())
+    if count != 1:
+        names = " or ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise InputError(f"expected either {names}. Received: {'both' if count else 'neither'}")

@@ -7,7 +7,7 @@ import numpy as np
 
 from private_keras.cli.named import check_model, check_one, check_out, opened_data, opened_model, read_array
 from private_keras.cluster import connect
-from private_keras.errors import UnsupportedError
+from private_keras.errors import InputError, UnsupportedError
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -31,6 +31,8 @@ def add(commands: argparse._SubParsersAction) -> None:
 def _run(given: argparse.Namespace) -> int:
     check_one(out=given.out, to=given.to)
     check_out(given.out)
+    if given.out is not None and given.out.suffix != ".npy":
+        raise InputError(f"--out: expected a .npy file. Received: {given.out.name}")
     array = read_array(given.data)
     check_model(given.model)
     with connect(given.config, identity=given.identity) as cluster:
