@@ -45,6 +45,14 @@ def test_who_runs_no_jobs_is_not_asked_to(servers):
     assert healthy and "clinic runs no jobs: its roles are receiver" in report
 
 
+def test_a_key_that_others_may_read(servers):
+    key = servers.directory / "keys/clinic.key"
+    key.chmod(0o640)
+    report, healthy = examine(servers.config, "clinic")
+    key.chmod(0o600)
+    assert healthy and f"chmod 600 {key}" in report and findings(report, "warn")
+
+
 def changed(servers, name, party, **entries):
     content = {**servers.content, "servers": [dict(server) for server in servers.content["servers"]]}
     content["servers"][party].update(entries)

@@ -110,6 +110,8 @@ def _certificates(report: Report, description: ClusterConfig, identity: str) -> 
         own.read()
     except SecurityError as error:
         report.error("", error)
+    if own.key.is_file() and own.key.stat().st_mode & 0o077:
+        report.warn(f"{own.key.name}: others on this machine may read it", f"chmod 600 {own.key}")
     others = [own.certificate.with_name(f"{name}.pem") for name in description.names]
     for path in dict.fromkeys([*own.trusted, own.certificate, *others]):
         if not path.is_file():
