@@ -3,9 +3,12 @@
 import sys
 
 import numpy as np
+import pandas
+import pyarrow
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from private_keras.data import read, tables
 from private_keras.data import reading as readings
@@ -195,7 +198,6 @@ def test_datasets():
 
 
 def test_frames():
-    pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({
         "age": [34, 20, 71], "sex": pandas.Categorical(["f", "m", "f"]), "income": [1.5, None, 0.25],
         "member": [True, False, True], "visits": pandas.array([1, None, 3], dtype="Int64"),
@@ -209,9 +211,6 @@ def test_frames():
 
 
 def test_parquet(tmp_path):
-    parquet = pytest.importorskip("pyarrow.parquet")
-    import pyarrow
-
     table = pyarrow.table({"age": [34, 20, 71], "sex": ["f", "m", "f"], "income": [1.5, None, 0.25]})
     parquet.write_table(table, tmp_path / "people.parquet")
     data = read(tmp_path / "people.parquet", categories=["sex"], fill={"income": -2.0})

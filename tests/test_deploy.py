@@ -10,13 +10,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from private_keras.cli import parser
 from private_keras.server.config import parse_config
 from private_keras.server.monitor import Monitor, parse_address
 from tests.clusters import ROOT
 
-yaml = pytest.importorskip("yaml")
 DEPLOY = ROOT / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SERVICES = COMPOSE["services"]

@@ -1,5 +1,6 @@
 """Data that goes to the disks of all servers as it comes: encoded, masked and sent block by block."""
 
+import contextlib
 import queue
 import secrets
 from collections.abc import Callable, Iterator, Mapping
@@ -117,10 +118,8 @@ class _Stream:
     def end(self) -> None:
         """Nothing more is sent."""
         self._over = True
-        try:
+        with contextlib.suppress(queue.Empty):
             self._waiting.get_nowait()
-        except queue.Empty:
-            pass
         self._waiting.put_nowait(None)
 
 

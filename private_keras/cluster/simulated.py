@@ -59,9 +59,12 @@ class SimulatedCluster(Cluster):
 
     @property
     def incarnation(self) -> str:
+        self._check_open()
+        return self._incarnation
+
+    def _check_open(self) -> None:
         if self._closed:
             raise ClusterError("this cluster is closed; call pk.connect() for a new one")
-        return self._incarnation
 
     @property
     def identity(self) -> str:
@@ -190,15 +193,15 @@ class SimulatedCluster(Cluster):
         return result, saved.about
 
     def saved(self) -> list[str]:
-        self.incarnation  # noqa: B018  raises when closed
+        self._check_open()
         return sorted(self._saved)
 
     def forget(self, name: str) -> bool:
-        self.incarnation  # noqa: B018  raises when closed
+        self._check_open()
         return self._saved.pop(check_name(name), None) is not None
 
     def names(self, others: bool = False) -> list[Named]:
-        self.incarnation  # noqa: B018  raises when closed
+        self._check_open()
         found = []
         for name, saved in sorted(self._saved.items()) if not others else ():
             entries = tuple(Tensor(label, h.shape, h.fraction, h.dtype) for label, (h, _) in saved.tensors.items())
@@ -207,13 +210,13 @@ class SimulatedCluster(Cluster):
         return found
 
     def set_policy(self, name: str, policy: Policy) -> None:
-        self.incarnation  # noqa: B018  raises when closed
+        self._check_open()
         if check_name(name) not in self._saved:
             raise HandleNotFound(f"no shares are saved as {name!r} on this cluster")
         self._saved[name] = replace(self._saved[name], policy=policy)
 
     def deliveries(self) -> list[Delivery]:
-        self.incarnation  # noqa: B018  raises when closed
+        self._check_open()
         return []
 
     def receive(self, delivery: Delivery) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
 """Tables in blocks: CSV, Parquet, pandas' frames, dicts of columns."""
 import csv
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ Block = dict[str, Cells]
 ROWS = 1 << 14  # of a block
 
 
-class Table:
+class Table(ABC):
     """Columns of equal length.
 
     Attributes:
@@ -22,9 +23,9 @@ class Table:
 
     names: list[str]
 
+    @abstractmethod
     def blocks(self, names: Sequence[str]) -> Iterator[Block]:
         """These columns, some rows at a time, always in the same order."""
-        raise NotImplementedError
 
 
 class CsvTable(Table):
