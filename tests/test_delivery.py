@@ -9,11 +9,10 @@ import pytest
 import private_keras as pk
 from private_keras import cluster as clusters
 from private_keras.cluster import PublicValue
+from private_keras.cluster.results import Address, addressed
 from private_keras.errors import HandleNotFound, InputError, UnsupportedError
 from private_keras.models.training.delivered import delivered
 from private_keras.plan.builder import PlanBuilder
-from private_keras.tensor import Address, addressed
-from private_keras.tensor import delivery as deliveries
 
 
 class Post:
@@ -34,7 +33,7 @@ class Post:
 def post(monkeypatch):
     def make(*items):
         made = Post(*items)
-        monkeypatch.setattr(deliveries, "current", lambda: made)
+        monkeypatch.setattr("private_keras.cluster.results.current", lambda: made)
         return made
 
     return make

@@ -227,8 +227,8 @@ def test_the_command_that_receives(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     results = {"analyst/scores": np.arange(3.0), "analyst/quality": {"loss": np.array(0.5), "accuracy": np.array(1.0)}}
     monkeypatch.setattr("private_keras.cli.receive.connect", lambda *a, **k: clusters.SimulatedCluster())
-    monkeypatch.setattr("private_keras.tensor.deliveries", lambda: list(results))
-    monkeypatch.setattr("private_keras.tensor.receive", results.pop)
+    monkeypatch.setattr("private_keras.cli.receive.deliveries", lambda: list(results))
+    monkeypatch.setattr("private_keras.cli.receive.receive", results.pop)
     assert cli.main(["receive", "--config", "c"]) == 0
     assert capsys.readouterr().out == "analyst/scores\nanalyst/quality\n"
     assert cli.main(["receive", "analyst/scores", "--out", "s.npy", "--config", "c"]) == 0

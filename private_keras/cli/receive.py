@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from private_keras.cli.named import check_out
-from private_keras.cluster import connect
+from private_keras.cluster import connect, deliveries, receive
 from private_keras.errors import InputError
 
 
@@ -30,8 +30,6 @@ def _run(given: argparse.Namespace) -> int:
     check_out(given.out)
     if given.out is not None and given.out.suffix not in (".npy", ".npz"):
         raise InputError(f"--out: expected a .npy or .npz file. Received: {given.out.name}")
-    from private_keras.tensor import deliveries, receive
-
     with connect(given.config, identity=given.identity):
         if given.name is None:
             print("\n".join(deliveries()) or "nothing waits")

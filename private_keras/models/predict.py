@@ -7,12 +7,12 @@ import keras
 import numpy as np
 from keras.src.trainers.epoch_iterator import EpochIterator
 
+from private_keras.cluster.results import Address, Delivery
 from private_keras.errors import InputError
 from private_keras.models.execution import Execution
 from private_keras.models.inputs import Data
 from private_keras.models.training.feeds import BATCH_SIZE, is_stream, tuples
 from private_keras.models.training.options import count
-from private_keras.tensor import Address, Delivery
 
 
 def predict(

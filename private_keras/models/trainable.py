@@ -7,6 +7,7 @@ from keras.src.utils.backend_utils import in_tf_graph
 
 from private_keras import converter
 from private_keras.cluster import current
+from private_keras.cluster.results import Address
 from private_keras.errors import InputError, UnsupportedError
 from private_keras.models.plain import plain_model
 from private_keras.models.training import checkpoint, reveal, secret
@@ -16,7 +17,6 @@ from private_keras.models.training.fit import fit
 from private_keras.models.training.jobs import Jobs
 from private_keras.models.training.options import checked_seed, options
 from private_keras.server.policy import Policy
-from private_keras.tensor import Address
 
 
 class TrainableModel:

@@ -8,9 +8,9 @@ import keras
 import numpy as np
 
 from private_keras.cluster import Cluster, Handle, Rows
+from private_keras.cluster.results import addressed
 from private_keras.plan.plan import Plan
 from private_keras.plan.splice import splice
-from private_keras.tensor.delivery import addressed
 from private_keras.tensor.sources import OWNER
 from private_keras.tensor.symbols import Root, sources
 from private_keras.tensor.writing import Written, by_rows, derived, write_rows

@@ -6,12 +6,12 @@ from typing import Any, NoReturn
 import keras
 import numpy as np
 
+from private_keras.cluster.results import Address, Delivery
 from private_keras.data.data import REAL_BITS
 from private_keras.errors import InputError, UnsupportedError
 from private_keras.ring.fixedpoint import DEFAULT_FRACTION
 from private_keras.server import limits
 from private_keras.tensor.column import Column, spliced
-from private_keras.tensor.delivery import Address, Delivery
 from private_keras.tensor.operators import Operators, apply
 from private_keras.tensor.sources import OWNER, Source
 from private_keras.tensor.symbols import Root, sources

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from private_keras.cluster import current
+from private_keras.cluster.results import Address, Delivery
 from private_keras.errors import DivergenceError, InputError
 from private_keras.models import inputs
 from private_keras.models.training import columns as data
@@ -14,7 +15,6 @@ from private_keras.models.training.jobs import Jobs, Logs
 from private_keras.models.training.labels import checked
 from private_keras.models.training.options import count
 from private_keras.models.training.watch import acts_on_batches
-from private_keras.tensor import Address, Delivery
 
 
 def evaluate(

@@ -5,6 +5,7 @@ import keras
 import numpy as np
 
 from private_keras.cluster import Cluster, Handle, Item, Loop, PublicValue, Rows
+from private_keras.cluster.results import Address
 from private_keras.cluster.shares import Share
 from private_keras.errors import DivergenceError, InputError
 from private_keras.models.stock import Stock
@@ -13,7 +14,7 @@ from private_keras.models.training.holdings import Counters, Holdings, Snapshot,
 from private_keras.models.training.results import DIVERGED, LIMIT_BITS, guard_plan, guarded, guarded_states
 from private_keras.models.training.steps import Steps
 from private_keras.server import limits
-from private_keras.tensor import Address, Part, spliced
+from private_keras.tensor import Part, spliced
 from private_keras.tracing.training.traced import State, TracedResults, TracedStep
 
 Logs = dict[str, float]

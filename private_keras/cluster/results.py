@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from private_keras.cluster import current
+from private_keras.cluster.current import current
 from private_keras.errors import HandleNotFound, InputError
 from private_keras.plan.plan import Plan
 from private_keras.server.config import NAME as PARTY
