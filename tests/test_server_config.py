@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from private_keras.errors import InputError, SecurityError
 from private_keras.server.config import parse_config, read_config
-from private_keras.server.roles import require
+from private_keras.server.roles import CALLS, require
 
 TALK = {"server0": "10.0.0.1:4000", "server1": "10.0.0.2:4000", "server2": "10.0.0.3:4000", "analyst": "10.0.0.9:0"}
 PIN = "sha256:" + "ab" * 32
@@ -88,8 +88,18 @@ def test_roles_allow_calls(held, calls, refused):
     for call in calls:
         require("x", frozenset(held), call)
     for call in refused:
-        with pytest.raises(SecurityError, match=f"x has the roles .*{call} is for"):
+        with pytest.raises(SecurityError) as error:
             require("x", frozenset(held), call)
+        told = str(error.value)
+        assert told.startswith("x may not ") and all(f"{role} (" in told for role in held)
+        assert all(repr(role) in told for role in CALLS[call]), "the roles that would allow it"
+        assert call not in told, "calls are the program's words, not the user's"
+
+
+def test_every_call_that_a_role_can_lack_has_words():
+    for call in CALLS:
+        with pytest.raises(SecurityError, match="x may not [a-z, ]+: its role"):
+            require("x", frozenset(), call)
 
 
 def test_unix_sockets(tmp_path):

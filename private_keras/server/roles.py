@@ -40,13 +40,40 @@ CALLS = {
     "Deliveries": frozenset({RECEIVER}),
     "Receive": frozenset({RECEIVER}),
 }
+# What roles are for, and what the calls above are, as whoever is refused would say it.
+_FOR = {
+    OWNER: "share data and models and say who may use them",
+    ANALYST: "predict, evaluate and train",
+    RECEIVER: "receive results that others send",
+    SERVER: "operate a server, and call none",
+}
+_RUN = "predict, evaluate, train or reveal"
+_SAID = {
+    "Upload": "share anything",
+    "Delete": "delete shares",
+    "Save": "save shares",
+    "Commit": "save shares",
+    "Saved": "list named shares",
+    "Forget": "delete named shares",
+    "Put": "share data under a name",
+    "SetPolicy": "let others use shares",
+    "Load": "use named shares",
+    "Prepare": _RUN,
+    "Run": _RUN,
+    "RunShort": _RUN,
+    "Cancel": "cancel a job",
+    "Deliveries": "receive results",
+    "Receive": "receive results",
+}
 
 
 def require(name: str, roles: frozenset[str], call: str) -> None:
-    """Raises `SecurityError` for a call that none of a party's roles allows."""
+    """Raises `SecurityError` for a call that none of a party's roles allows: what it may do, and what to change."""
     allowed = CALLS.get(call)
     if allowed is not None and not allowed & roles:
+        held = " and ".join(f"{role} ({_FOR[role]})" for role in sorted(roles))
         raise SecurityError(
-            f"{name} has the roles {', '.join(sorted(roles))} in the cluster's description; {call} is for "
-            f"{' or '.join(sorted(allowed))}"
+            f"{name} may not {_SAID[call]}: its role in the cluster's description is {held}. If it should, add "
+            f"{' or '.join(repr(role) for role in sorted(allowed))} to the roles of {name} in cluster.json on every "
+            "server's host, and start the servers anew; or connect as a party that has the role"
         )
