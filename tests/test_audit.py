@@ -226,9 +226,9 @@ def test_a_job_whose_uses_cannot_be_counted_or_logged_does_not_run(tmp_path):
     sources = [Source("hospital", name, 1, "00" * 8) for name in ("x", "y")]
     for source, uses in zip(sources, (5, 1), strict=True):
         policy = Policy(use=["analyst"], plans=["predict"], reveal_to=["analyst"], uses=uses)
-        row = catalogue.begin(source, "", (SavedTensor("t", (6, 4), 18),), policy, 100, f"{source.name}.sealed")
-        catalogue.finish(row)
-        assert catalogue.commit(source)
+        row = catalogue.names.begin(source, "", (SavedTensor("t", (6, 4), 18),), policy, 100, f"{source.name}.sealed")
+        catalogue.names.finish(row)
+        assert catalogue.names.commit(source)
     servers = tuple(ServerAddress(f"server{i}", f"127.0.0.1:{i}", f"127.0.0.1:{i + 3}") for i in range(3))
     oversight = Oversight("server0", catalogue, Store(), ClusterConfig("trio", servers), None)
     b = PlanBuilder()
@@ -247,7 +247,7 @@ def test_a_job_whose_uses_cannot_be_counted_or_logged_does_not_run(tmp_path):
             judge.end({"z": None})
 
     run()
-    assert [json.loads(row.text)["event"] for row in catalogue.audit()] == ["run", "opened"]
+    assert [json.loads(row.text)["event"] for row in catalogue.log.read()] == ["run", "opened"]
     with pytest.raises(SecurityError, match="hospital/y: used 1 times"):
         run()
-    assert [catalogue.find(source).uses for source in sources] == [1, 1] and len(catalogue.audit()) == 2
+    assert [catalogue.names.find(source).uses for source in sources] == [1, 1] and len(catalogue.log.read()) == 2

@@ -27,10 +27,10 @@ def source(name="data", number=1, owner="alice", nonce="00" * 8):
 
 
 def made(catalogue, which, policy=Policy(), file="f", commit=True):  # noqa: B008
-    row = catalogue.begin(which, "about", TENSORS, policy, 100, file)
-    catalogue.finish(row)
+    row = catalogue.names.begin(which, "about", TENSORS, policy, 100, file)
+    catalogue.names.finish(row)
     if commit:
-        assert catalogue.commit(which)
+        assert catalogue.names.commit(which)
     return which
 
 
@@ -43,15 +43,15 @@ def catalogue(request, tmp_path):
 
 def test_rows_are_read_one_after_the_other(catalogue):
     for number in range(20):
-        row = catalogue.begin(source(number=number), "a" * (1 << 20), (), Policy(), 1, str(number))
-        catalogue.finish(row)
+        row = catalogue.names.begin(source(number=number), "a" * (1 << 20), (), Policy(), 1, str(number))
+        catalogue.names.finish(row)
     tracemalloc.start()
     try:
-        assert sum(len(row.about) for row in catalogue.listed("alice")) == 20 << 20
+        assert sum(len(row.about) for row in catalogue.names.listed("alice")) == 20 << 20
         assert tracemalloc.get_traced_memory()[1] < 8 << 20
-        rows = catalogue.listed("alice")
-        catalogue.forget(next(rows).source)
-        catalogue.forget(source(number=1))
+        rows = catalogue.names.listed("alice")
+        catalogue.names.forget(next(rows).source)
+        catalogue.names.forget(source(number=1))
         assert next(rows).source.number == 2
     finally:
         tracemalloc.stop()
@@ -59,59 +59,61 @@ def test_rows_are_read_one_after_the_other(catalogue):
 
 def test_rows_go_from_writing_to_forgotten(catalogue):
     which = source(number=(1 << 64) - 1)
-    assert catalogue.find(which) is None and not catalogue.commit(which) and catalogue.forget(which) is None
-    row = catalogue.begin(which, "about ☃", TENSORS, Policy(), 100, "file")
-    assert catalogue.find(which).state == WRITING and not catalogue.commit(which)
-    assert not list(catalogue.listed("alice"))
-    assert catalogue.forget(which) is None
-    catalogue.finish(row)
-    assert catalogue.find(which).state == WRITTEN
-    assert catalogue.commit(which) and catalogue.commit(which)
-    (found,) = catalogue.listed("alice", "data")
+    assert catalogue.names.find(which) is None and not catalogue.names.commit(which)
+    assert catalogue.names.forget(which) is None
+    row = catalogue.names.begin(which, "about ☃", TENSORS, Policy(), 100, "file")
+    assert catalogue.names.find(which).state == WRITING and not catalogue.names.commit(which)
+    assert not list(catalogue.names.listed("alice"))
+    assert catalogue.names.forget(which) is None
+    catalogue.names.finish(row)
+    assert catalogue.names.find(which).state == WRITTEN
+    assert catalogue.names.commit(which) and catalogue.names.commit(which)
+    (found,) = catalogue.names.listed("alice", "data")
     assert (found.state, found.source, found.about, found.entries) == (COMMITTED, which, "about ☃", TENSORS)
-    assert found.bytes > 100 + ROW_BYTES and catalogue.files() == {"file": COMMITTED}
-    assert catalogue.forget(which) == "file" and catalogue.forget(which) is None and not list(catalogue.listed("alice"))
-    assert list(catalogue.files()) == ["file"]
-    catalogue.removed("file")
-    left = catalogue.find(which)
+    assert found.bytes > 100 + ROW_BYTES and catalogue.names.files() == {"file": COMMITTED}
+    assert catalogue.names.forget(which) == "file" and catalogue.names.forget(which) is None
+    assert not list(catalogue.names.listed("alice"))
+    assert list(catalogue.names.files()) == ["file"]
+    catalogue.names.removed("file")
+    left = catalogue.names.find(which)
     assert (left.state, left.entries, left.file, left.about) == (FORGOTTEN, (), "", "") and left.bytes < 2 * ROW_BYTES
     with pytest.raises(InputError, match="saved already"):
-        catalogue.begin(which, "", TENSORS, Policy(), 100, "again")
+        catalogue.names.begin(which, "", TENSORS, Policy(), 100, "again")
     with pytest.raises(ClusterError, match="removed meanwhile"):
-        catalogue.finish(row)
+        catalogue.names.finish(row)
 
 
 def test_numbers_keep_their_order(catalogue):
     numbers = [1, 2, 15, 16, 1 << 63, (1 << 64) - 1]
     for number in reversed(numbers):
         made(catalogue, source(number=number))
-    assert [row.source.number for row in catalogue.listed("alice")] == numbers
+    assert [row.source.number for row in catalogue.names.listed("alice")] == numbers
 
 
 def test_what_was_never_acknowledged_can_be_dropped_and_nothing_else(catalogue):
-    row = catalogue.begin(source(), "", TENSORS, Policy(), 100, "file")
-    catalogue.drop(row)
-    assert catalogue.find(source()) is None
-    row = catalogue.begin(source(), "", TENSORS, Policy(), 100, "file")
-    catalogue.finish(row)
-    catalogue.drop(row)
-    assert catalogue.find(source()).state == WRITTEN
+    row = catalogue.names.begin(source(), "", TENSORS, Policy(), 100, "file")
+    catalogue.names.drop(row)
+    assert catalogue.names.find(source()) is None
+    row = catalogue.names.begin(source(), "", TENSORS, Policy(), 100, "file")
+    catalogue.names.finish(row)
+    catalogue.names.drop(row)
+    assert catalogue.names.find(source()).state == WRITTEN
 
 
 def test_room_is_counted_for_each_owner_and_for_all(catalogue, monkeypatch):
     monkeypatch.setattr(limits, "OWNER_MAX_SAVED", 2)
     made(catalogue, source("a"))
-    catalogue.begin(source("b"), "", TENSORS, Policy(), 100, "b")  # not finished: its room is taken all the same
+    catalogue.names.begin(source("b"), "", TENSORS, Policy(), 100, "b")  # not finished: its room is taken all the same
     with pytest.raises(ClusterError, match="2 of 2 files of this owner"):
-        catalogue.begin(source("c"), "", TENSORS, Policy(), 100, "c")
+        catalogue.names.begin(source("c"), "", TENSORS, Policy(), 100, "c")
     made(catalogue, source("c", owner="bob"))
     monkeypatch.setattr(limits, "MAX_SAVED", 3)
     with pytest.raises(ClusterError, match="3 of 3 files of all"):
-        catalogue.begin(source("d", owner="bob"), "", TENSORS, Policy(), 100, "d")
-    catalogue.forget(source("a"))
-    monkeypatch.setattr(limits, "OWNER_STORAGE_BYTES", catalogue.find(source("b")).bytes + 2 * ROW_BYTES + 500)
+        catalogue.names.begin(source("d", owner="bob"), "", TENSORS, Policy(), 100, "d")
+    catalogue.names.forget(source("a"))
+    monkeypatch.setattr(limits, "OWNER_STORAGE_BYTES", catalogue.names.find(source("b")).bytes + 2 * ROW_BYTES + 500)
     with pytest.raises(ClusterError, match="no room for .* of this owner are taken; forget"):
-        catalogue.begin(source("d"), "", TENSORS, Policy(), 100_000, "d")
+        catalogue.names.begin(source("d"), "", TENSORS, Policy(), 100_000, "d")
     made(catalogue, source("d"))
 
 
@@ -120,16 +122,17 @@ def test_policies_rule_forgotten_generations_too(catalogue):
     made(catalogue, source(), policy)
     made(catalogue, source(number=2), commit=False)
     made(catalogue, source("other"), policy)
-    assert catalogue.policy(source()) == policy and catalogue.policy(source("unknown")) is None
-    catalogue.forget(source())
-    assert catalogue.policy(source()) == policy
-    assert catalogue.set_policy("alice", "data", Policy()) == 2 and catalogue.set_policy("bob", "data", policy) == 0
-    assert catalogue.policy(source()) == catalogue.policy(source(number=2)) == Policy()
-    assert catalogue.policy(source("other")) == policy
+    assert catalogue.names.policy(source()) == policy and catalogue.names.policy(source("unknown")) is None
+    catalogue.names.forget(source())
+    assert catalogue.names.policy(source()) == policy
+    assert catalogue.names.set_policy("alice", "data", Policy()) == 2
+    assert catalogue.names.set_policy("bob", "data", policy) == 0
+    assert catalogue.names.policy(source()) == catalogue.names.policy(source(number=2)) == Policy()
+    assert catalogue.names.policy(source("other")) == policy
     with catalogue.transaction() as database:
         total = database.execute("SELECT sum(bytes) FROM snapshots").fetchone()[0]
-    catalogue.set_policy("alice", "data", policy)
-    catalogue.set_policy("alice", "data", Policy())
+    catalogue.names.set_policy("alice", "data", policy)
+    catalogue.names.set_policy("alice", "data", Policy())
     with catalogue.transaction() as database:
         assert database.execute("SELECT sum(bytes) FROM snapshots").fetchone()[0] == total
 
@@ -139,8 +142,8 @@ def test_others_find_what_names_them(catalogue):
     made(catalogue, source("b"), Policy(use=["bobby"], plans=["fit"]))
     made(catalogue, source("c"), Policy(use=["bob"], plans=["fit"]), commit=False)
     made(catalogue, source("d", owner="bob"), Policy(use=["bob"], plans=["fit"]))
-    assert [row.source.name for row in catalogue.usable("bob")] == ["a"]
-    assert list(catalogue.usable("bob", "b")) == [] and list(catalogue.usable("bo%")) == []
+    assert [row.source.name for row in catalogue.names.usable("bob")] == ["a"]
+    assert list(catalogue.names.usable("bob", "b")) == [] and list(catalogue.names.usable("bo%")) == []
 
 
 def test_uses_end_at_the_policys_number_whoever_asks_at_once(catalogue):
@@ -150,7 +153,7 @@ def test_uses_end_at_the_policys_number_whoever_asks_at_once(catalogue):
     def use():
         for _ in range(4):
             try:
-                catalogue.count_use(source())
+                catalogue.names.count_use(source())
             except SecurityError as error:
                 refused.append(str(error))
 
@@ -158,22 +161,22 @@ def test_uses_end_at_the_policys_number_whoever_asks_at_once(catalogue):
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
     assert len(refused) == 7 and all("as often as its owner allows" in text for text in refused)
-    catalogue.forget(source())
+    catalogue.names.forget(source())
     with pytest.raises(SecurityError, match="used 5 times"):
-        catalogue.count_use(source())
+        catalogue.names.count_use(source())
     with pytest.raises(SecurityError, match="does not know"):
-        catalogue.count_use(source("other"))
+        catalogue.names.count_use(source("other"))
 
 
 def test_the_audit_log_is_a_chain(catalogue):
     texts = ["a", "", "ä" * 1000, '{"b": 1}']
-    assert [catalogue.append_audit(text) for text in texts] == [0, 1, 2, 3]
+    assert [catalogue.log.append(text) for text in texts] == [0, 1, 2, 3]
     chain = bytes(32)
-    for row, text in zip(catalogue.audit(), texts, strict=True):
+    for row, text in zip(catalogue.log.read(), texts, strict=True):
         content = hashlib.sha256(text.encode()).digest()
         chain = hashlib.sha256(chain + content).digest()
         assert (row.text, row.content, row.chain) == (text, content, chain)
-    assert [row.number for row in catalogue.audit(1, 2)] == [1, 2]
+    assert [row.number for row in catalogue.log.read(1, 2)] == [1, 2]
 
 
 def test_facts_cannot_be_changed(catalogue):
@@ -189,17 +192,17 @@ def test_a_transaction_is_all_or_nothing(catalogue):
     with pytest.raises(KeyError), catalogue.transaction():
         made(catalogue, source())
         raise KeyError
-    assert catalogue.find(source()) is None
+    assert catalogue.names.find(source()) is None
 
 
 def test_reading_makes_no_file_and_writing_one_for_this_user_alone(tmp_path):
     catalogue = Catalogue(tmp_path / "a" / "b")
-    assert list(catalogue.listed("alice")) == [] and catalogue.audit() == [] and not list(tmp_path.iterdir())
-    catalogue.append_audit("x")
+    assert list(catalogue.names.listed("alice")) == [] and catalogue.log.read() == [] and not list(tmp_path.iterdir())
+    catalogue.log.append("x")
     assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "a" / "b").iterdir()} == {0o600}
     assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o700
     other = Catalogue(tmp_path / "a" / "b")
-    assert other.append_audit("y") == 1 and len(catalogue.audit()) == 2
+    assert other.log.append("y") == 1 and len(catalogue.log.read()) == 2
     catalogue.close()
     other.close()
     # Not through a link that somebody put there.
@@ -207,17 +210,17 @@ def test_reading_makes_no_file_and_writing_one_for_this_user_alone(tmp_path):
     (tmp_path / "sub").mkdir(0o700)
     (tmp_path / "sub" / "catalogue.db").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ClusterError, match="symbolic"):
-        Catalogue(tmp_path / "sub").append_audit("x")
+        Catalogue(tmp_path / "sub").log.append("x")
     (tmp_path / "sub").chmod(0o750)
     with pytest.raises(SecurityError, match="mode 0700"):
-        Catalogue(tmp_path / "sub").append_audit("x")
+        Catalogue(tmp_path / "sub").log.append("x")
 
 
 @pytest.mark.parametrize("data", [b"x" * 5000, b"SQLite format 3\0" + b"\xff" * 4080])
 def test_a_damaged_catalogue_is_an_error(tmp_path, data):
     (tmp_path / "catalogue.db").write_bytes(data)
     with pytest.raises(FileError, match="catalogue is damaged"):
-        Catalogue(tmp_path).listed("alice")
+        Catalogue(tmp_path).names.listed("alice")
 
 
 def test_a_catalogue_of_another_release_is_refused(tmp_path):
@@ -225,7 +228,7 @@ def test_a_catalogue_of_another_release_is_refused(tmp_path):
     database.execute("PRAGMA user_version = 7")
     database.close()
     with pytest.raises(FileError, match="Received: format 7"):
-        Catalogue(tmp_path).listed("alice")
+        Catalogue(tmp_path).names.listed("alice")
 
 
 @pytest.mark.parametrize(
@@ -251,7 +254,7 @@ def test_entries_come_back_with_their_terms():
 def _writes(directory, line):
     catalogue = Catalogue(directory)
     while True:
-        line.send(catalogue.append_audit("x" * 3000))
+        line.send(catalogue.log.append("x" * 3000))
 
 
 @pytest.mark.parametrize("turn", range(3))
@@ -270,5 +273,5 @@ def test_what_was_acknowledged_survives_a_kill_at_any_moment(tmp_path, turn):
         pass
     process.join()
     catalogue = Catalogue(tmp_path)
-    assert len(catalogue.audit()) in (last + 1, last + 2) and catalogue.append_audit("on") >= last + 1
+    assert len(catalogue.log.read()) in (last + 1, last + 2) and catalogue.log.append("on") >= last + 1
     catalogue.close()

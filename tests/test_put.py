@@ -193,7 +193,7 @@ def test_streams_that_do_not_fit_leave_nothing(saving, tmp_path, monkeypatch, re
     monkeypatch.setattr(limits, "OWNER_STORAGE_BYTES", 1 << 20)
     with pytest.raises(error, match=message):
         put(service, *requests)
-    assert not files(tmp_path) and not storage.catalogue.files()
+    assert not files(tmp_path) and not storage.catalogue.names.files()
     if storage.catalogue.fact("key") is not None:
         put(service, head(), *stream(bytes(96)))  # nor anything in the way of the next one
 
@@ -249,7 +249,7 @@ def test_a_client_that_is_gone_in_the_middle_leaves_nothing(saving, tmp_path):
     with pytest.raises(Gone):
         rest = requests()
         service.put(next(rest), rest, "alice")
-    assert not files(tmp_path) and not storage.catalogue.files()
+    assert not files(tmp_path) and not storage.catalogue.names.files()
 
 
 def test_large_tensors_take_no_memory_until_they_are_wanted_whole(saving):

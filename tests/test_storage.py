@@ -20,6 +20,7 @@ from private_keras.cluster.local import _default_storage
 from private_keras.errors import ClusterError, FileError, HandleNotFound, InputError, PrivateKerasError, SecurityError
 from private_keras.ring import default_kernel
 from private_keras.server import catalogue, keyfile, limits, storage
+from private_keras.server.catalogue import database
 from private_keras.server.entries import SavedTensor
 from private_keras.server.material import Material
 from private_keras.server.policy import Policy
@@ -276,8 +277,8 @@ def crashing(monkeypatch, at):
 
     for name in CALLS:
         monkeypatch.setattr(storage.os, name, wrap(getattr(os, name)))
-    monkeypatch.setattr(catalogue, "_begin", wrap(catalogue._begin))
-    monkeypatch.setattr(catalogue, "_commit", wrap(catalogue._commit))
+    monkeypatch.setattr(database, "_begin", wrap(database._begin))
+    monkeypatch.setattr(database, "_commit", wrap(database._commit))
     return count
 
 
@@ -305,7 +306,7 @@ def test_a_crash_at_any_moment_leaves_the_old_or_the_new(tmp_path, monkeypatch):
         for disk in disks:
             disk.catalogue.close()
         again = [Storage(root, "trio", party) for party in range(3)]
-        rows = [disk.catalogue.files() for disk in again]
+        rows = [disk.catalogue.names.files() for disk in again]
         assert sorted(path.name for path in files(root)) == sorted(name for names in rows for name in names)
         assert all(state in ("written", "committed") for names in rows for state in names.values()), "half is left"
         common = set.intersection(*({g for g, done in found(disk, "alice") if done} for disk in again))
@@ -361,7 +362,7 @@ def test_a_disk_that_is_full_is_an_error_and_leaves_nothing(tmp_path, monkeypatc
     with pytest.raises(ClusterError, match="disk refuses: No space left"):
         save(disk, "alice", generation(number=2), "", tensors(0))
     assert found(disk, "alice") == [(which, True)]
-    assert len(files(tmp_path)) == len(disk.catalogue.files()) == 1
+    assert len(files(tmp_path)) == len(disk.catalogue.names.files()) == 1
 
 
 def test_a_catalogue_that_cannot_be_written_is_an_error_and_leaves_nothing(tmp_path):

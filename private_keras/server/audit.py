@@ -71,7 +71,7 @@ class Audit:
         """
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         entry = {"time": now, "server": self._server, "event": event, _PARTIES: sorted(set(parties)), **facts}
-        self._catalogue.append_audit(json.dumps(entry, sort_keys=True, separators=(",", ":")))
+        self._catalogue.log.append(json.dumps(entry, sort_keys=True, separators=(",", ":")))
 
     def refused(self, caller: str, owners: Iterable[str], call: str, reason: str) -> None:
         """Appends a refusal, as long as a caller is not refused more than so often an hour: a log must not be filled by
@@ -95,7 +95,7 @@ class Audit:
 
     def entries(self, start: int, reader: str) -> Iterator[AuditRow]:
         """All entries from a number on, without the texts that do not concern the reader."""
-        while rows := self._catalogue.audit(start):
+        while rows := self._catalogue.log.read(start):
             for row in rows:
                 yield row if concerns(row.text, reader) else AuditRow(row.number, "", row.content, row.chain)
             start = rows[-1].number + 1

@@ -77,7 +77,7 @@ class Oversight:
         self._store = store
         self._receivers = _receivers(config)
         self._pem = pem
-        self._consent = Consent(catalogue.policy, config.clients)
+        self._consent = Consent(catalogue.names.policy, config.clients)
         self._outbox = Outbox(store)
         self.audit = Audit(catalogue, server)
 
@@ -130,7 +130,7 @@ class Oversight:
             return
         with self._catalogue.transaction():  # all uses are counted or none, and no use without an entry
             for source in granted.used:
-                self._catalogue.count_use(source)
+                self._catalogue.names.count_use(source)
             self._log("run", order, steps=schedule.steps, servers=order.servers)
 
     def _end(self, order: Ordered, contributions: Mapping[str, np.ndarray | None]) -> None:
@@ -188,7 +188,7 @@ class Oversight:
     def set_policy(self, request: wire.SetPolicyRequest, caller: str) -> wire.SetPolicyReply:
         """Puts a policy on a name of the caller."""
         policy = Policy.from_json(request.policy)
-        if not self._catalogue.set_policy(caller, check_name(request.name), policy):
+        if not self._catalogue.names.set_policy(caller, check_name(request.name), policy):
             raise HandleNotFound(f"no shares are saved as {request.name!r} on this server, or by another identity")
         self.audit.write("policy", [caller], caller=caller, name=request.name, policy=policy.to_json())
         return wire.SetPolicyReply()

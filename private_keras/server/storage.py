@@ -130,7 +130,7 @@ class Storage:
         row = None
         try:
             with file, disk.errors():
-                row = self.catalogue.begin(source, about, entries, policy, sealed_bytes(length), path.name)
+                row = self.catalogue.names.begin(source, about, entries, policy, sealed_bytes(length), path.name)
                 # Room on the disk is taken now, and not found missing at the end of a long upload.
                 os.posix_fallocate(file.fileno(), 0, sealed_bytes(length))
                 writer = Writer(file, key, self._context(source, about, to_json(entries)), length)
@@ -140,30 +140,30 @@ class Storage:
                 file.flush()
                 os.fsync(file.fileno())
                 disk.sync(directory)
-                self.catalogue.finish(row)
+                self.catalogue.names.finish(row)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(path)
             if row is not None:
                 with contextlib.suppress(PrivateKerasError):
-                    self.catalogue.drop(row)
+                    self.catalogue.names.drop(row)
             raise
 
     def commit(self, owner: str, generation: Generation) -> None:
         """Makes a generation that was written one that can be loaded; without effect on one that is committed."""
         self._opened()
-        if not self.catalogue.commit(generation.of(owner)):
+        if not self.catalogue.names.commit(generation.of(owner)):
             raise _missing(generation.name)
 
     def saved(self, owner: str, name: str = "") -> Iterator[Row]:
         """The owner's generations, of one name or of all, committed or not yet."""
         self._opened()
-        return self.catalogue.listed(owner, name)
+        return self.catalogue.names.listed(owner, name)
 
     def usable(self, party: str, name: str = "") -> Iterator[Row]:
         """What others own and let the party use."""
         self._opened()
-        return self.catalogue.usable(party, name)
+        return self.catalogue.names.usable(party, name)
 
     def opened(self, owner: str, generation: Generation) -> "Opened":
         """A committed generation of this owner.
@@ -173,7 +173,7 @@ class Storage:
             FileError: damaged, or not what the catalogue says.
         """
         self._opened()
-        row = self.catalogue.find(generation.of(owner))
+        row = self.catalogue.names.find(generation.of(owner))
         if row is None or row.state != COMMITTED:
             raise _missing(generation.name)
         what = f"saved shares {generation.name!r}"
@@ -205,21 +205,21 @@ class Storage:
 
     def _forgotten(self, source: Source) -> str | None:
         try:
-            return self.catalogue.forget(source)
+            return self.catalogue.names.forget(source)
         except ClusterError:
             # A disk without room even for that has some when the file is gone. A crash between the two leaves a row
             # without a file, which can be forgotten again.
-            row = self.catalogue.find(source)
+            row = self.catalogue.names.find(source)
             if row is None or row.state not in (WRITTEN, COMMITTED):
                 raise
             with disk.errors(), contextlib.suppress(FileNotFoundError):
                 os.unlink(self._opened() / FILES / row.file)
-            return self.catalogue.forget(source)
+            return self.catalogue.names.forget(source)
 
     def _remove(self, path: Path) -> None:
         with disk.errors(), contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-        self.catalogue.removed(path.name)
+        self.catalogue.names.removed(path.name)
 
     def _context(self, source: Source, about: str, entries: str) -> bytes:
         """What a file is bound to: all that its row says and that does not change."""
@@ -255,19 +255,19 @@ class Storage:
     def _sweep(self) -> None:
         """Removes what a server that was killed left half written, and what no client came back for."""
         directory = self._opened() / FILES
-        known = self.catalogue.files()
+        known = self.catalogue.names.files()
         for path in directory.glob(f"*{ENDING}") if directory.is_dir() else ():
             # A file that the catalogue does not know may belong to a catalogue that was lost: only an empty one goes.
             if path.name not in known and not path.lstat().st_size and not _in_use(path):
                 path.unlink()
-        for row in self.catalogue.unfinished():
+        for row in self.catalogue.names.unfinished():
             path = directory / row.file
             if row.state == FORGOTTEN:
                 self._remove(path)
             elif row.state == WRITING and not _in_use(path):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
-                self.catalogue.drop(row.id)
+                self.catalogue.names.drop(row.id)
             elif row.state == WRITTEN and row.created < time.time() - 2 * limits.MAX_SECONDS:
                 self.forget(row.source.owner, [generation_of(row.source)])
 

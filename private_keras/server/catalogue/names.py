@@ -1,46 +1,25 @@
-"""One server's catalogue: what named shares it keeps, whose they are, who may use them, and its audit log; in SQLite.
+"""What named shares a server keeps, whose they are, and who may use them.
 
 A row is the truth about a file of shares: `writing` while it is made (its room is taken), `written` when all of it is
 on disk, `committed` when it can be loaded, `forgotten` when it is gone and only its policy is left, which rules what
-was made of it. Every change is one transaction that is on disk when its call returns (WAL, synchronous FULL). Several
-processes may use one catalogue.
+was made of it.
 """
 
-import contextlib
-import hashlib
-import os
 import sqlite3
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from private_keras.errors import ClusterError, FileError, InputError, SecurityError
-from private_keras.server import disk, limits
 from private_keras.server import entries as saved
+from private_keras.server import limits
+from private_keras.server.catalogue.database import Database
 from private_keras.server.entries import SavedTensor
 from private_keras.server.policy import Policy
 from private_keras.server.terms import Source
-from private_keras.transport.unix import check_private
 
-FILE = "catalogue.db"
-VERSION = 1
 WRITING, WRITTEN, COMMITTED, FORGOTTEN = "writing", "written", "committed", "forgotten"
-BUSY_SECONDS = 10.0
 ROW_BYTES = 256  # of a row without its texts
-_SCHEMA = f"""
-BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS snapshots (
-  id INTEGER PRIMARY KEY, owner TEXT NOT NULL, name TEXT NOT NULL, number TEXT NOT NULL, nonce TEXT NOT NULL,
-  state TEXT NOT NULL, about TEXT NOT NULL, entries TEXT NOT NULL, policy TEXT NOT NULL, bytes INTEGER NOT NULL,
-  created REAL NOT NULL, file TEXT NOT NULL, uses INTEGER NOT NULL DEFAULT 0,
-  UNIQUE (owner, name, number, nonce));
-CREATE TABLE IF NOT EXISTS audit (number INTEGER PRIMARY KEY, text TEXT NOT NULL, content BLOB, chain BLOB);
-CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value BLOB NOT NULL);
-PRAGMA user_version = {VERSION};
-COMMIT;
-"""
 _COLUMNS = "id, owner, name, number, nonce, state, about, entries, policy, bytes, created, file, uses"
 
 
@@ -79,40 +58,12 @@ class Row:
         return saved.from_json(self.entries_text) if self.entries_text else ()
 
 
-@dataclass(frozen=True)
-class AuditRow:
-    """One entry of the audit log.
+class Names:
+    """Thread safe."""
 
-    Attributes:
-        content: SHA-256 of the text.
-        chain: SHA-256 of the chain before, 32 zeros at first, and of `content`.
-    """
+    def __init__(self, database: Database):
+        self._database = database
 
-    number: int
-    text: str
-    content: bytes
-    chain: bytes
-
-
-class Catalogue:
-    """Thread safe.
-
-    Args:
-        directory: where its file is, made when something is written first; None: in memory, gone with the process.
-    """
-
-    def __init__(self, directory: Path | None):
-        self._path = None if directory is None else directory / FILE
-        self._lock = threading.RLock()
-        self._database: sqlite3.Connection | None = None
-        self._nothing: sqlite3.Connection | None = None
-
-    @property
-    def durable(self) -> bool:
-        """Whether it outlives the process."""
-        return self._path is not None
-
-    # --- named shares -------------------------------------------------------------------------------------------------
     def begin(
         self, source: Source, about: str, entries: tuple[SavedTensor, ...], policy: Policy, nbytes: int, file: str
     ) -> int:
@@ -125,7 +76,7 @@ class Catalogue:
         texts = about, saved.to_json(entries), policy.to_json()
         total = nbytes + ROW_BYTES + sum(len(text.encode()) for text in texts)
         now = time.time()
-        with self.transaction() as database:
+        with self._database.transaction() as database:
             key = _key(source)
             if database.execute(f"SELECT 1 FROM snapshots WHERE {_WHERE}", key).fetchone():
                 raise InputError("this generation is saved already; every save needs a fresh one")
@@ -158,14 +109,14 @@ class Catalogue:
         """Makes a generation that was written one that can be loaded; whether there is one."""
         if self.find(source) is None:
             return False
-        with self.transaction() as database:
+        with self._database.transaction() as database:
             found = self._find(database, source)
             if found is not None and found.state == WRITTEN:
                 self._advance(found.id, WRITTEN, COMMITTED)
             return found is not None and found.state in (WRITTEN, COMMITTED)
 
     def _advance(self, row: int, before: str, after: str) -> None:
-        with self.transaction() as database:
+        with self._database.transaction() as database:
             change = "UPDATE snapshots SET state = ? WHERE id = ? AND state = ?"
             changed = database.execute(change, (after, row, before))
             if changed.rowcount != 1:
@@ -173,14 +124,14 @@ class Catalogue:
 
     def drop(self, row: int) -> None:
         """Removes a row of which nothing was ever acknowledged."""
-        with self.transaction() as database:
+        with self._database.transaction() as database:
             database.execute("DELETE FROM snapshots WHERE id = ? AND state = ?", (row, WRITING))
 
     def forget(self, source: Source) -> str | None:
         """Leaves of a generation what still rules others; the name of its file, None where there is no such one."""
         if self.find(source) is None:
             return None
-        with self.transaction() as database:
+        with self._database.transaction() as database:
             found = self._find(database, source)
             if found is None or found.state not in (WRITTEN, COMMITTED):
                 return None
@@ -192,12 +143,12 @@ class Catalogue:
 
     def removed(self, file: str) -> None:
         """The file of a forgotten generation is gone."""
-        with self.transaction() as database:
+        with self._database.transaction() as database:
             database.execute("UPDATE snapshots SET file = '' WHERE file = ? AND state = ?", (file, FORGOTTEN))
 
     def find(self, source: Source) -> Row | None:
         """The generation, forgotten or not."""
-        with self._reading() as database:
+        with self._database.reading() as database:
             return self._find(database, source)
 
     def listed(self, owner: str, name: str = "") -> Iterator[Row]:
@@ -215,19 +166,19 @@ class Catalogue:
 
     def files(self) -> dict[str, str]:
         """By file, the states of all rows that have one."""
-        with self._reading() as database:
+        with self._database.reading() as database:
             return dict(database.execute("SELECT file, state FROM snapshots WHERE file != ''"))
 
     def _rows(self, where: str, given: tuple, states: tuple[str, ...]) -> Iterator[Row]:
         """One after the other: an owner's descriptions of all that it has saved may take more memory than there is."""
         state = f"state IN ({', '.join('?' * len(states))})"
         query = f"SELECT id FROM snapshots WHERE {where} AND {state} ORDER BY owner, name, number, nonce"
-        with self._reading() as database:
+        with self._database.reading() as database:
             found = [row for (row,) in database.execute(query, (*given, *states))]
         one = f"SELECT {_COLUMNS} FROM snapshots WHERE id = ? AND {state}"
 
         def read(row: int) -> tuple | None:
-            with self._reading() as database:
+            with self._database.reading() as database:
                 return database.execute(one, (row, *states)).fetchone()
 
         return (_row(still) for still in map(read, found) if still is not None)
@@ -245,7 +196,7 @@ class Catalogue:
     def set_policy(self, owner: str, name: str, policy: Policy) -> int:
         """Puts a policy on all generations of a name, forgotten ones included; returns how many there are."""
         text = policy.to_json()
-        with self.transaction() as database:
+        with self._database.transaction() as database:
             changed = database.execute(
                 "UPDATE snapshots SET bytes = bytes - length(policy) + ?, policy = ? WHERE owner = ? AND name = ?",
                 (len(text), text, owner, name),
@@ -258,97 +209,13 @@ class Catalogue:
         Raises:
             SecurityError: used as often as its policy allows, or unknown.
         """
-        with self.transaction() as database:
+        with self._database.transaction() as database:
             found = self._find(database, source)
             if found is None:
                 raise SecurityError(f"{source}: this server does not know these shares")
             if found.policy.uses is not None and found.uses >= found.policy.uses:
                 raise SecurityError(f"{source}: used {found.uses} times, as often as its owner allows")
             database.execute("UPDATE snapshots SET uses = uses + 1 WHERE id = ?", (found.id,))
-
-    # --- audit --------------------------------------------------------------------------------------------------------
-    def append_audit(self, text: str) -> int:
-        """Appends an entry, on disk when this returns; its number, from 0."""
-        content = hashlib.sha256(text.encode()).digest()
-        with self.transaction() as database:
-            last = database.execute("SELECT number, chain FROM audit ORDER BY number DESC LIMIT 1").fetchone()
-            number, chain = (0, bytes(32)) if last is None else (last[0] + 1, last[1])
-            entry = number, text, content, hashlib.sha256(chain + content).digest()
-            database.execute("INSERT INTO audit VALUES (?, ?, ?, ?)", entry)
-            return number
-
-    def audit(self, start: int = 0, count: int = 1000) -> list[AuditRow]:
-        """Up to `count` entries from number `start` on."""
-        query = "SELECT number, text, content, chain FROM audit WHERE number >= ? ORDER BY number LIMIT ?"
-        with self._reading() as database:
-            return [AuditRow(*found) for found in database.execute(query, (start, count))]
-
-    # --- facts --------------------------------------------------------------------------------------------------------
-    def fact(self, name: str) -> bytes | None:
-        """What was remembered under a name."""
-        with self._reading() as database:
-            found = database.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-            return None if found is None else found[0]
-
-    def remember(self, name: str, value: bytes) -> None:
-        """Remembers a value under a name, for ever: it cannot be changed; raises `ClusterError` if it is another."""
-        with self.transaction() as database:
-            database.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, value))
-            if self.fact(name) != value:
-                raise ClusterError(f"the catalogue has another {name}")
-
-    # --- SQLite -------------------------------------------------------------------------------------------------------
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All changes of a `with` block or none; on disk at its end. One inside another is part of that one."""
-        with self._lock, disk.errors(), _errors():
-            database = self._connected()
-            if database.in_transaction:
-                yield database
-                return
-            _begin(database)
-            try:
-                yield database
-                _commit(database)
-            except BaseException:
-                with contextlib.suppress(sqlite3.Error):
-                    database.execute("ROLLBACK")
-                raise
-
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, disk.errors(), _errors():
-            if self._database is None and self._path is not None and not self._path.exists():
-                # Nothing has been written yet, and reading makes no file.
-                if self._nothing is None:
-                    self._nothing = _prepared(_connect(":memory:"))
-                yield self._nothing
-            else:
-                yield self._connected()
-
-    def _connected(self) -> sqlite3.Connection:
-        if self._database is None:
-            name = ":memory:" if self._path is None else str(self._path)
-            if self._path is not None:
-                disk.make(self._path.parent)
-                check_private(self._path.parent)
-                # For this user alone; SQLite gives its other files the mode of this one.
-                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-            database = _connect(name)
-            try:
-                self._database = _prepared(database)
-            except BaseException:
-                database.close()
-                raise
-        return self._database
-
-    def close(self) -> None:
-        """Closes the file; the next use opens it again."""
-        with self._lock:
-            for database in (self._database, self._nothing):
-                if database is not None:
-                    database.close()
-            self._database = self._nothing = None
 
 
 _WHERE = "owner = ? AND name = ? AND number = ? AND nonce = ?"
@@ -363,38 +230,3 @@ def _row(found: tuple) -> Row:
     row, owner, name, number, nonce, state, about, entries, policy, nbytes, created, file, uses = found
     source = Source(owner, name, int(number, 16), nonce)
     return Row(row, source, state, about, entries, policy, nbytes, created, file, uses)
-
-
-def _begin(database: sqlite3.Connection) -> None:
-    database.execute("BEGIN IMMEDIATE")
-
-
-def _commit(database: sqlite3.Connection) -> None:
-    database.execute("COMMIT")
-
-
-def _connect(name: str) -> sqlite3.Connection:
-    return sqlite3.connect(name, BUSY_SECONDS, check_same_thread=False, isolation_level=None)
-
-
-def _prepared(database: sqlite3.Connection) -> sqlite3.Connection:
-    version = database.execute("PRAGMA user_version").fetchone()[0]
-    if version not in (0, VERSION):
-        raise FileError(f"expected a catalogue of format {VERSION}. Received: format {version}, of another release")
-    database.execute("PRAGMA journal_mode = WAL")
-    database.execute("PRAGMA synchronous = FULL")
-    database.execute("PRAGMA trusted_schema = OFF")
-    if version == 0:
-        database.executescript(_SCHEMA)
-    return database
-
-
-@contextlib.contextmanager
-def _errors() -> Iterator[None]:
-    """SQLite's errors as errors of ours, without paths and values."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        raise ClusterError(f"the server's disk refuses: catalogue: {error}") from None
-    except sqlite3.DatabaseError as error:
-        raise FileError(f"the catalogue is damaged: {error}; load an older copy of the directory") from None

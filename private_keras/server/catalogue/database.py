@@ -1,0 +1,149 @@
+"""SQLite under a server's catalogue: every change is one transaction that is on disk when its call returns (WAL,
+synchronous FULL). Several processes may use one file.
+"""
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from private_keras.errors import ClusterError, FileError
+from private_keras.server import disk
+from private_keras.transport.unix import check_private
+
+FILE = "catalogue.db"
+VERSION = 1
+BUSY_SECONDS = 10.0
+_SCHEMA = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS snapshots (
+  id INTEGER PRIMARY KEY, owner TEXT NOT NULL, name TEXT NOT NULL, number TEXT NOT NULL, nonce TEXT NOT NULL,
+  state TEXT NOT NULL, about TEXT NOT NULL, entries TEXT NOT NULL, policy TEXT NOT NULL, bytes INTEGER NOT NULL,
+  created REAL NOT NULL, file TEXT NOT NULL, uses INTEGER NOT NULL DEFAULT 0,
+  UNIQUE (owner, name, number, nonce));
+CREATE TABLE IF NOT EXISTS audit (number INTEGER PRIMARY KEY, text TEXT NOT NULL, content BLOB, chain BLOB);
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value BLOB NOT NULL);
+PRAGMA user_version = {VERSION};
+COMMIT;
+"""
+
+
+class Database:
+    """Thread safe.
+
+    Args:
+        directory: where its file is, made when something is written first; None: in memory, gone with the process.
+    """
+
+    def __init__(self, directory: Path | None):
+        self._path = None if directory is None else directory / FILE
+        self._lock = threading.RLock()
+        self._database: sqlite3.Connection | None = None
+        self._nothing: sqlite3.Connection | None = None
+
+    @property
+    def durable(self) -> bool:
+        """Whether it outlives the process."""
+        return self._path is not None
+
+    def fact(self, name: str) -> bytes | None:
+        """What was remembered under a name."""
+        with self.reading() as database:
+            found = database.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+            return None if found is None else found[0]
+
+    def remember(self, name: str, value: bytes) -> None:
+        """Remembers a value under a name, for ever: it cannot be changed; raises `ClusterError` if it is another."""
+        with self.transaction() as database:
+            database.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, value))
+            if self.fact(name) != value:
+                raise ClusterError(f"the catalogue has another {name}")
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All changes of a `with` block or none; on disk at its end. One inside another is part of that one."""
+        with self._lock, disk.errors(), _errors():
+            database = self._connected()
+            if database.in_transaction:
+                yield database
+                return
+            _begin(database)
+            try:
+                yield database
+                _commit(database)
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    database.execute("ROLLBACK")
+                raise
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """The database for queries in a `with` block; makes no file where there is none."""
+        with self._lock, disk.errors(), _errors():
+            if self._database is None and self._path is not None and not self._path.exists():
+                if self._nothing is None:
+                    self._nothing = _prepared(_connect(":memory:"))
+                yield self._nothing
+            else:
+                yield self._connected()
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._database is None:
+            name = ":memory:" if self._path is None else str(self._path)
+            if self._path is not None:
+                disk.make(self._path.parent)
+                check_private(self._path.parent)
+                # For this user alone; SQLite gives its other files the mode of this one.
+                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+            database = _connect(name)
+            try:
+                self._database = _prepared(database)
+            except BaseException:
+                database.close()
+                raise
+        return self._database
+
+    def close(self) -> None:
+        """Closes the file; the next use opens it again."""
+        with self._lock:
+            for database in (self._database, self._nothing):
+                if database is not None:
+                    database.close()
+            self._database = self._nothing = None
+
+
+def _begin(database: sqlite3.Connection) -> None:
+    database.execute("BEGIN IMMEDIATE")
+
+
+def _commit(database: sqlite3.Connection) -> None:
+    database.execute("COMMIT")
+
+
+def _connect(name: str) -> sqlite3.Connection:
+    return sqlite3.connect(name, BUSY_SECONDS, check_same_thread=False, isolation_level=None)
+
+
+def _prepared(database: sqlite3.Connection) -> sqlite3.Connection:
+    version = database.execute("PRAGMA user_version").fetchone()[0]
+    if version not in (0, VERSION):
+        raise FileError(f"expected a catalogue of format {VERSION}. Received: format {version}, of another release")
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA synchronous = FULL")
+    database.execute("PRAGMA trusted_schema = OFF")
+    if version == 0:
+        database.executescript(_SCHEMA)
+    return database
+
+
+@contextlib.contextmanager
+def _errors() -> Iterator[None]:
+    """SQLite's errors as errors of ours, without paths and values."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise ClusterError(f"the server's disk refuses: catalogue: {error}") from None
+    except sqlite3.DatabaseError as error:
+        raise FileError(f"the catalogue is damaged: {error}; load an older copy of the directory") from None
