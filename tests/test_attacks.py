@@ -542,6 +542,19 @@ def test_laundering_by_another_shape(parties):
     analyst.delete(x)
 
 
+def test_laundering_by_joining_one_number_and_stretching_it(parties):
+    """Data that nobody may receive, one number of it joined with nothing, stretched, and cut off again."""
+    x = share(parties, "stretched", plans=["fit"], reveal_to=[])
+    b = PlanBuilder()
+    flat = b.add("reshape", b.input("x", (6, 4), F, "hospital"), shape=[24])
+    one = b.add("concatenate", b.add("slice", flat, start=[5], stop=[6], step=[1]), axis=0)
+    two = b.add("slice", b.add("broadcast", one, shape=[2]), start=[1], stop=[2], step=[1])
+    both = b.add("relu", two), b.add("relu", b.add("negate", two))
+    b.output(b.add("subtract", *both), "y", ["client"])
+    with pytest.raises(SecurityError, match="hospital/stretched: its policy lets results be opened to none"):
+        parties["analyst"].run(b.build("p", "train"), {"x": Rows(x, np.arange(6)[None])})
+
+
 def test_laundering_by_kept_results_and_saving(parties):
     analyst, x = parties["analyst"], share(parties, "washed", plans=["fit"])
     kept = analyst.run(layer([], kind="train", value="raw"), {"x": x, "w": W})["y"]

@@ -190,6 +190,34 @@ def test_vectors_that_are_joined_and_taken_apart_again():
     assert shown["other"] == {}
 
 
+STRETCHED = {
+    "broadcast": lambda b, v: b.add("broadcast", v, shape=[2]),
+    "by a sum": lambda b, v: b.add("add", v, b.constant(np.zeros(2, np.int64), F)),
+    "by a choice": lambda b, v: b.add("select", b.constant(np.ones(2, np.int64), 0), v, v),
+    "by a sum with what is joined": lambda b, v: b.add(
+        "add", v, b.add("concatenate", *(b.add("slice", "own", start=[0], stop=[1], step=[1]) for _ in "12"), axis=0)
+    ),
+}
+
+
+@pytest.mark.parametrize("how", STRETCHED)
+def test_a_vector_of_one_that_is_joined_and_stretched(how):
+    """What it is stretched to depends on it everywhere, and not at its first element alone."""
+    b = PlanBuilder()
+    b.input("x", (N,), F, "hospital")
+    b.input("own", (N,), F, "client")
+    one = b.add("concatenate", b.add("slice", "x", start=[3], stop=[4], step=[1]), axis=0)
+    assert level(b, b.add("slice", STRETCHED[how](b, one), start=[1], stop=[2], step=[1])) is Level.RAW
+
+
+def test_vectors_that_are_joined_and_are_no_vectors_any_more():
+    b = PlanBuilder()
+    b.input("x", (N,), 0, "hospital")
+    hot = b.add("one_hot", b.add("concatenate", "x", axis=0), depth=4)
+    twice = b.add("concatenate", hot, hot, axis=0)
+    assert level(b, b.add("slice", twice, start=[N, 0], stop=[2 * N, 4], step=[1, 1])) is Level.RAW
+
+
 def test_vectors_that_are_joined_with_themselves_again_and_again():
     b = PlanBuilder()
     value = b.input("x", (1,), 18, "owner")
@@ -211,6 +239,16 @@ def test_a_plan_that_would_take_minutes_to_judge_is_refused(monkeypatch):
     with pytest.raises(PlanError, match="smaller plan"):
         traced(plan, {"c0": {"s": Level.RAW}}, [])
     assert not traced(plan, {}, [])["y"]
+
+
+def test_many_sources_in_many_parts_are_counted(monkeypatch):
+    """As often as they are looked at: each source in each part."""
+    monkeypatch.setattr(provenance, "MOST_WORK", 1 << 12)
+    b = PlanBuilder()
+    parts = [b.input(f"x{i}", (1,), 18, "client") for i in range(100)]
+    b.output(b.add("concatenate", *parts, axis=0), "y", [])
+    with pytest.raises(PlanError, match="smaller plan"):
+        traced(b.build("p", "train"), {name: {name: Level.RAW} for name in parts}, [])
 
 
 def test_what_others_show_is_handed_on():
@@ -315,6 +353,38 @@ MADE = 120
 UNARY = ("negate", "relu", "abs", "exp", "sign")
 
 
+def joined(seed):
+    """A plan of random steps on vectors, of which many are joined, stretched and taken apart."""
+    rng = np.random.default_rng(seed)
+    b = PlanBuilder()
+    names = [b.input("x", (3,), F, "hospital"), b.input("own", (3,), F, "client")]
+    for _ in range(12):
+        x = names[rng.integers(len(names))]
+        shape = b.type(x).shape
+        choice = rng.integers(6)
+        if choice == 0:
+            others = [name for name in names if len(b.type(name).shape) == len(shape) == 1]
+            new = b.add("concatenate", *rng.permutation([x, *others])[: rng.integers(1, 4)], axis=0) if others else x
+        elif choice == 1:
+            start = [int(rng.integers(n)) for n in shape]
+            stop = [int(rng.integers(at + 1, n + 1)) for at, n in zip(start, shape, strict=True)]
+            new = b.add("slice", x, start=start, stop=stop, step=[1] * len(shape))
+        elif choice == 2:
+            new = b.add("broadcast", x, shape=[int(rng.integers(1, 4)) if n == 1 else n for n in shape])
+        elif choice == 3 and len(shape) == 1:
+            new = b.add("shift", b.add("one_hot", b.add("truncate", x, bits=F), depth=2), bits=F)
+        elif choice == 4:
+            new = b.add(UNARY[rng.integers(3)], x)
+        else:
+            sizes = [name for name in names if shape[-1:] in (b.type(name).shape, (1,)) or b.type(name).shape == (1,)]
+            new = b.add("add", x, sizes[rng.integers(len(sizes))]) if sizes else x
+        names.append(new)
+    names = list(dict.fromkeys(names))
+    for name in names:
+        b.output(name, name, [])
+    return b.build("joined", "compute")
+
+
 def made(seed, secrets=True):
     """A plan of random steps on x, with or without secrets of who wrote it; and its values' names."""
     rng = np.random.default_rng(seed)
@@ -361,9 +431,10 @@ def made(seed, secrets=True):
     return b.build("made", "compute")
 
 
+@pytest.mark.parametrize("make", [made, joined])
 @pytest.mark.parametrize("seed", range(MADE))
-def test_random_plans_forget_no_input(seed):
-    plan = made(seed)
+def test_random_plans_forget_no_input(seed, make):
+    plan = make(seed)
     rng = np.random.default_rng(1000 + seed)
     given = {item.name: rng.normal(size=item.type.shape) for item in plan.inputs}
     shown = trace(plan, {name: {name: Level.RAW} for name in given}, list(given))

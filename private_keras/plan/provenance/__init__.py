@@ -18,7 +18,17 @@ from typing import Any, TypeVar
 from private_keras.errors import PlanError
 from private_keras.plan.plan import Plan
 from private_keras.plan.provenance.rules import RULES, Shape, unknown
-from private_keras.plan.provenance.shown import NOTHING, REDUCED, ROWS_OF_OWN, Level, Place, Shown, Value, joined
+from private_keras.plan.provenance.shown import (
+    NOTHING,
+    REDUCED,
+    ROWS_OF_OWN,
+    Level,
+    Place,
+    Shown,
+    Value,
+    in_shape,
+    joined,
+)
 from private_keras.plan.records import Step, TensorType
 
 __all__ = ["Level", "Shown", "trace"]
@@ -59,11 +69,13 @@ def trace(plan: Plan, held: Mapping[str, Mapping[Key, Level]], rows: Collection[
     while True:
         for step in plan.steps:
             operands = [values.get(name, NOTHING) for name in step.inputs]
-            work = _checked(work + 1 + sum(shown.weight for value in operands for shown in value.values()))
-            known = [name in public for name in step.inputs]
-            if any(operands):
+            keys = len({key for value in operands for key in value})
+            weight = sum(shown.weight for value in operands for shown in value.values())
+            work = _checked(work + 1 + weight + keys * len(operands))
+            if keys:
+                known, shapes = [name in public for name in step.inputs], _shapes(step, types)
                 rule = RULES.get(step.op, unknown)
-                values[step.output] = rule(step, operands, known, *_shapes(step, types))
+                values[step.output] = in_shape(rule(step, operands, known, *shapes), shapes[1])
             else:
                 values[step.output] = NOTHING
         grown = {carry: _either(values[carry], values.get(value, NOTHING)) for value, carry in carries}

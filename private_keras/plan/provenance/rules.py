@@ -36,16 +36,17 @@ def _elementwise(step: Step, operands: list[Value], public: list[bool], shapes: 
     rank = len(shape)
     moved = [{key: _moved(s, rank - len(given)) for key, s in value.items()}
              for value, given in zip(operands, shapes, strict=True)]
-    bounds = {tuple(end for end, _ in s.pieces) for value in moved for s in value.values() if s.level > Level.REDUCED}
-    if len(bounds) != 1 or () in bounds:
+    parts = [s for value in moved for s in value.values() if s.level > Level.REDUCED]
+    ends = {tuple(end for end, _ in s.pieces) for s in parts}
+    # Where all are of the same pieces, and none is stretched over the others.
+    apart = len(ends) == 1 and all(s.pieces and s.pieces[-1][0] == shape[0] for s in parts)
+    if not apart:
         return _combined(step.op, moved, shapes, rank)
-    begin, pieces = 0, []
-    for end in bounds.pop():
-        cut = [{key: s if s.level is Level.REDUCED else piece_at(s, begin, end) for key, s in value.items()}
-               for value in moved]
+    pieces = []
+    for at, end in enumerate(ends.pop()):
+        cut = [{key: s if s.level is Level.REDUCED else s.pieces[at][1] for key, s in value.items()} for value in moved]
         there = [{key: s for key, s in value.items() if s is not None} for value in cut]
         pieces.append((end, _combined(step.op, there, shapes, rank)))
-        begin = end
     result = {}
     for key in {key for value in moved for key in value}:
         levels = [piece[key].level for _, piece in pieces if key in piece]

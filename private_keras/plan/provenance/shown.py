@@ -82,6 +82,12 @@ def in_pieces(shown: Shown, pieces: "tuple[tuple[int, Shown | None], ...]") -> S
     return found if found.weight <= MOST_PIECES else replace(shown, pieces=())
 
 
+def in_shape(value: Value, shape: Sequence[int]) -> Value:
+    """The same, of a value of this shape: pieces that are not all of it, and of a vector, are not told apart."""
+    size = shape[0] if len(shape) == 1 else 0
+    return {key: s if not s.pieces or s.pieces[-1][0] == size else replace(s, pieces=()) for key, s in value.items()}
+
+
 def piece_at(shown: Shown, start: int, stop: int) -> Shown | None:
     """Of elements `start` to `stop` of a vector; None if they show nothing."""
     begin, found = 0, []
