@@ -30,10 +30,12 @@ from private_keras.errors import (
 )
 from private_keras.plan.builder import PlanBuilder
 from private_keras.server import limits
+from private_keras.server.allowance import Allowance
 from private_keras.server.config import parse_config, read_config
 from private_keras.server.entrance import SERVICE, STREAMS
 from private_keras.server.failures import from_call
 from private_keras.server.policy import Policy
+from private_keras.server.process import OTHER_CALLS
 from private_keras.server.saving import loaded_handle
 from private_keras.server.wire import messages_pb2 as wire
 from tests.clusters import TlsServers, long_plan
@@ -168,6 +170,29 @@ def test_one_party_with_anothers_name(servers, parties, tmp_path):
 def saved(channel):
     return [f for raw in call(channel, "Saved", wire.SavedRequest(others=True))
             for f in wire.SavedReply.FromString(raw).found]
+
+
+def test_calls_that_never_say_what_they_want(servers, parties):
+    """More of them than a server has threads; they end at their deadline, and others are answered before."""
+    end, most = threading.Event(), Allowance().present + OTHER_CALLS // 2
+
+    def nothing():
+        end.wait()
+        yield from ()
+
+    with secure(servers, "other") as channel:
+        open_calls = [channel.stream_unary(f"/{SERVICE}/Hello").future(nothing(), timeout=60) for _ in range(200)]
+        try:
+            deadline = time.monotonic() + 20
+            while sum(each.done() for each in open_calls) < 200 - most:  # the others are refused
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            with secure(servers, "analyst") as others:
+                assert call(others, "Hello", wire.HelloRequest(), timeout=10)
+        finally:
+            end.set()
+            for each in open_calls:
+                each.cancel()
 
 
 # --- what is another's ------------------------------------------------------------------------------------------------

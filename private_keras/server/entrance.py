@@ -64,18 +64,16 @@ class Entrance:
         self._oversight = oversight
 
     def handler(self, service: Any) -> grpc.GenericRpcHandler:
-        """The calls of `service` as gRPC takes them: its methods have the calls' names in small letters."""
-        shapes = {
-            (False, False): (grpc.unary_unary_rpc_method_handler, self._guard),
-            (True, False): (grpc.stream_unary_rpc_method_handler, self._guard),
-            (False, True): (grpc.unary_stream_rpc_method_handler, self._guard_stream),
-            (True, True): (grpc.stream_stream_rpc_method_handler, self._guard_stream),
-        }
+        """The calls of `service` as gRPC takes them: its methods have the calls' names in small letters.
+
+        Requests are streams to gRPC, of one message where there is one: it would wait for that in one of the server's
+        threads before this class is asked who calls, and how often.
+        """
         calls = {}
-        for name, streams in STREAMS.items():
-            make, guard = shapes[streams]
+        for name, (many, streamed) in STREAMS.items():
+            make = grpc.stream_stream_rpc_method_handler if streamed else grpc.stream_unary_rpc_method_handler
             request, reply = (getattr(wire, name.removesuffix("Short") + kind) for kind in ("Request", "Reply"))
-            guarded = guard(name, getattr(service, name.lower()))
+            guarded = (self._guard_stream if streamed else self._guard)(name, getattr(service, name.lower()), many)
             calls[name] = make(guarded, self._reading(request.FromString), self._writing(reply.SerializeToString))
         return grpc.method_handlers_generic_handler(SERVICE, calls)
 
@@ -94,17 +92,17 @@ class Entrance:
 
         return write
 
-    def _guard(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def guarded(request: Any, context: grpc.ServicerContext) -> Any:
+    def _guard(self, name: str, call: Callable[..., Any], many: bool) -> Callable[..., Any]:
+        def guarded(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
             with self._answered(name, context) as identity:
-                return call(request, identity, context)
+                return call(requests if many else _only(requests), identity, context)
 
         return guarded
 
-    def _guard_stream(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def guarded(requests: Any, context: grpc.ServicerContext) -> Any:
+    def _guard_stream(self, name: str, call: Callable[..., Any], many: bool) -> Callable[..., Any]:
+        def guarded(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
             with self._answered(name, context) as identity:
-                yield from call(requests, identity, context)
+                yield from call(requests if many else _only(requests), identity, context)
 
         return guarded
 
@@ -158,3 +156,10 @@ class Entrance:
         own = PrivateKerasError(f"internal error ({type(error).__name__}); the server's log says where")
         context.set_trailing_metadata(((DETAIL_KEY, detail_of(own, self._server).SerializeToString()),))
         context.abort(grpc.StatusCode.INTERNAL, str(own))
+
+
+def _only(requests: Iterator[Any]) -> Any:
+    request = next(requests, None)
+    if request is None:
+        raise InputError("the call ended before its message")
+    return request
