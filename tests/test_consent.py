@@ -224,6 +224,36 @@ def test_parts_of_a_row_are_no_rows():
     assert parts.row == 4
 
 
+class Counted(Source):
+    """Counts how often sources are compared or looked up."""
+
+    looks = 0
+
+    def __hash__(self):
+        Counted.looks += 1
+        return super().__hash__()
+
+    def __eq__(self, other):
+        Counted.looks += 1
+        return super().__eq__(other)
+
+
+def test_many_sources_in_many_inputs_are_looked_at_once_each():
+    """And not each in all of them for each of them: the server would do nothing else for hours."""
+    count = 150
+    sources = [Counted("hospital", f"x{i}", 1, "0a" * 8) for i in range(count)]
+    shows = frozenset((source, Shows(Level.ROWS, made=frozenset({"predict"}))) for source in sources)
+    b = PlanBuilder()
+    names = [b.input(f"x{i}", (2,), F, "client") for i in range(20)]
+    for name in names:
+        b.output(b.add("relu", name), f"y/{name}", ["client"])
+    job = Asked("analyst", b.build("p", "predict"), dict.fromkeys(names, Terms(shows)))
+    Counted.looks = 0
+    granted = Consent(lambda source: Policy(**ALL)).check(job)
+    assert len(granted.opened) == 20 and all(len(shown) == count for shown in granted.opened.values())
+    assert Counted.looks < 40 * 20 * count
+
+
 def test_terms_of_several_owners_go_on():
     rules = consent(Policy(**ALL), Policy(**ALL))
     both = {"x": Terms.of(X, row=4), "w": Terms.of(M, row=4)}

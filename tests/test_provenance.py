@@ -249,6 +249,11 @@ def test_many_sources_in_many_parts_are_counted(monkeypatch):
     b.output(b.add("concatenate", *parts, axis=0), "y", [])
     with pytest.raises(PlanError, match="smaller plan"):
         traced(b.build("p", "train"), {name: {name: Level.RAW} for name in parts}, [])
+    b = PlanBuilder()
+    for i in range(100):
+        b.output("x", f"y{i}", []) if i else b.output(b.input("x", (1,), 18, "client"), "y0", [])
+    with pytest.raises(PlanError, match="smaller plan"):
+        traced(b.build("p", "train"), {"x": dict.fromkeys(range(100), Level.RAW)}, [])
 
 
 def test_what_others_show_is_handed_on():

@@ -24,8 +24,9 @@ import datetime
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -33,9 +34,10 @@ from private_keras.errors import PlanError, SecurityError
 from private_keras.plan.aggregate import mean_of
 from private_keras.plan.plan import Plan
 from private_keras.plan.provenance import Level, Shown, trace
+from private_keras.plan.records import PlanOutput
 from private_keras.server.plans import CLIENT
 from private_keras.server.policy import KINDS, Policy
-from private_keras.server.terms import Shows, Source, Terms, sources_of
+from private_keras.server.terms import Shows, Source, Terms
 
 OPENS = {
     "predict": Level.ROWS, "compute": Level.ROWS, "evaluate": Level.REDUCED, "train": Level.REDUCED,
@@ -52,6 +54,8 @@ _TOLD = {
 _REMEMBERED = 64
 
 Traced = Mapping[str, Mapping[Source, Shown]]
+# An output with receivers, and what it shows of one source.
+Opening = tuple[PlanOutput, Shown]
 
 
 @dataclass(frozen=True)
@@ -76,14 +80,23 @@ class Asked:
         """As policies write it."""
         return f"sha256:{self.plan.digest}"
 
-    @property
-    def others(self) -> list[Source]:
+    @cached_property
+    def others(self) -> tuple[Source, ...]:
         """Sources of others."""
-        return sorted(source for source in sources_of(self.terms.values()) if source.owner != self.caller)
+        return tuple(sorted(source for source in self._shown if source.owner != self.caller))
 
-    def shows(self, source: Source) -> dict[str, Shows]:
+    def shows(self, source: Source) -> Mapping[str, Shows]:
         """By input name, what inputs show of a source; those alone that do."""
-        return {name: shows for name, terms in self.terms.items() for s, shows in terms.shows if s == source}
+        return self._shown[source]
+
+    @cached_property
+    def _shown(self) -> dict[Source, dict[str, Shows]]:
+        # Once for all sources: a client can bring thousands of them, in each of many inputs.
+        found: dict[Source, dict[str, Shows]] = {}
+        for name, terms in self.terms.items():
+            for source, shows in terms.shows:
+                found.setdefault(source, {})[name] = shows
+        return found
 
 
 @dataclass(frozen=True)
@@ -152,7 +165,11 @@ class Consent:
         if not any(terms.shows for terms in asked.terms.values()):
             return Granted(asked)
         traced = self._trace(asked)
-        by = {source: self._allowed_by(source, asked, traced) for source in asked.others}
+        openings: dict[Source, list[Opening]] = {}
+        for item in asked.plan.outputs:
+            for source, shown in traced[item.name].items() if item.receivers else ():
+                openings.setdefault(source, []).append((item, shown))
+        by = {source: self._allowed_by(source, asked, openings.get(source, [])) for source in asked.others}
         self._check_shapes(asked)
         reduced = {
             name for source, kind in by.items() if kind in ("evaluate", "train")
@@ -242,7 +259,7 @@ class Consent:
         return found
 
     # --- one source ---------------------------------------------------------------------------------------------------
-    def _allowed_by(self, source: Source, asked: Asked, traced: Traced) -> str | None:
+    def _allowed_by(self, source: Source, asked: Asked, openings: Sequence[Opening]) -> str | None:
         """What in the source's policy allows the job: a kind, a digest, or nothing but what allowed earlier ones."""
         policy = self._policy(source)
         if policy is None:
@@ -252,7 +269,7 @@ class Consent:
         if self._ended(policy):
             self._refuse(source, f"let them be used until {policy.until:%Y-%m-%d %H:%M} UTC", "a job now", "extend it")
         by = self._plan_allowed(source, policy, asked)
-        self._check_openings(source, policy, asked, traced, by)
+        self._check_openings(source, policy, asked, openings, by)
         return by
 
     def _plan_allowed(self, source: Source, policy: Policy, asked: Asked) -> str | None:
@@ -336,12 +353,9 @@ class Consent:
                     )  # fmt: skip
 
     def _check_openings(
-        self, source: Source, policy: Policy, asked: Asked, traced: Traced, by: str | None
+        self, source: Source, policy: Policy, asked: Asked, openings: Sequence[Opening], by: str | None
     ) -> None:
-        for item in asked.plan.outputs:
-            shown = traced[item.name].get(source)
-            if shown is None or not item.receivers:
-                continue
+        for item, shown in openings:
             receivers = {asked.caller if receiver == CLIENT else receiver for receiver in item.receivers}
             strangers = sorted(receivers - {source.owner, *policy.reveal_to})
             if strangers:

@@ -5,7 +5,6 @@ loaded: results inherit the terms of all that they depend on.
 """
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,8 +115,3 @@ class Terms:
         if len(found) != len(items):
             raise PlanError("expected each source once. Received: one twice")
         return cls(frozenset(found.items()))
-
-
-def sources_of(terms: Iterable[Terms]) -> frozenset[Source]:
-    """All that any of these depend on."""
-    return frozenset(source for each in terms for source in each.sources)

@@ -83,6 +83,7 @@ def trace(plan: Plan, held: Mapping[str, Mapping[Key, Level]], rows: Collection[
             break
         values.update(grown)
         work = _checked(work + sum(1 + len(value) for value in grown.values()))
+    _checked(work + sum(1 + len(values.get(item.value, NOTHING)) for item in plan.outputs))
     return {
         item.name: {k: s for k, s in values.get(item.value, NOTHING).items() if k is not ROWS_OF_OWN}
         for item in plan.outputs
