@@ -167,6 +167,19 @@ def test_one_party_with_anothers_name(servers, parties, tmp_path):
     parties["analyst"].load("mine", "hospital")
 
 
+def test_a_log_is_not_filled_by_names_that_do_not_exist(servers, parties):
+    """Of many names in one call, those are logged that were forgotten."""
+    share(parties, "brief")
+    found = next(iter(parties["hospital"]._clients[0].saved("brief")))
+    none = [wire.Snapshot(name=f"none/{i}", number=1, nonce=bytes(8)) for i in range(50)]
+    with secure(servers, "hospital") as channel:
+        mine = wire.Snapshot(name=found.name, number=found.number, nonce=bytes.fromhex(found.nonce))
+        request = wire.ForgetRequest(snapshots=[*none, mine])
+        assert wire.ForgetReply.FromString(call(channel, "Forget", request)[0]).forgotten == 1
+    events = [e for e in parties["hospital"].audit()[0].entries if e["event"] == "forget"]
+    assert [e["name"] for e in events if e["name"].startswith("none/") or e["name"] == "brief"] == ["brief"]
+
+
 def saved(channel):
     return [f for raw in call(channel, "Saved", wire.SavedRequest(others=True))
             for f in wire.SavedReply.FromString(raw).found]

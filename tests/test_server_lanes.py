@@ -1,5 +1,6 @@
 """Lanes between three servers in one process, over real Unix sockets: agreement on jobs, pooling, failures."""
 
+import errno
 import os
 import secrets
 import threading
@@ -281,6 +282,45 @@ def test_a_server_that_was_restarted_is_reached_again(servers):
     for party in (0, 1, 2):
         servers.restart(party)
         assert len(set(pairs(servers.run(keys_of)).values())) == 3
+
+
+class Hurried:
+    """A listener that fails before it accepts anybody, as one without descriptors does."""
+
+    def __init__(self, listener):
+        self._listener = listener
+        self.failures = [OSError(errno.EMFILE, "Too many open files"), ConnectionAbortedError()]
+
+    def accept(self):
+        if self.failures:
+            raise self.failures.pop()
+        return self._listener.accept()
+
+    def __getattr__(self, name):
+        return getattr(self._listener, name)
+
+
+def test_connections_that_cannot_be_accepted_end_no_server(servers, monkeypatch):
+    servers.lanes[0].close()
+    listen = UnixEndpoint.listen
+    monkeypatch.setattr(UnixEndpoint, "listen", lambda self, address: Hurried(listen(self, address)))
+    servers.restart(0)
+    assert len(set(pairs(servers.run(keys_of)).values())) == 3
+    assert not servers.lanes[0]._listener.failures
+
+
+def test_without_a_thread_for_it_a_connection_is_closed(servers, monkeypatch):
+    real, left = threading.Thread.start, [RuntimeError("can't start new thread")]
+
+    def start(thread):
+        if thread.name == "lane" and left:
+            raise left.pop()
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert any(isinstance(result, Exception) for result in servers.run(keys_of, seconds=1).values())
+    assert not left and len(set(pairs(servers.run(keys_of)).values())) == 3
+    assert all(lanes._callers <= 3 for lanes in servers.lanes)
 
 
 def test_who_does_not_come_is_named(servers, monkeypatch):

@@ -326,8 +326,13 @@ class Lanes:
         while True:
             try:
                 sock, _ = self._listener.accept()
-            except OSError:
-                return  # the listener was closed
+            except OSError as error:
+                if self._listener.fileno() < 0:
+                    return  # it was closed
+                # A caller that is gone, or no descriptor left, ends no server: others come, some end.
+                self._log.write("warning", "lane refused", reason=error.strerror or type(error).__name__)
+                time.sleep(limits.ACCEPT_SECONDS)
+                continue
             with self._changed:
                 full = self._callers >= self._max_callers
                 self._callers += not full
@@ -335,7 +340,13 @@ class Lanes:
                 self._log.write("warning", "lane refused", reason="too many connections")
                 sock.close()
                 continue
-            threading.Thread(target=self._serve, args=(sock,), name="lane", daemon=True).start()
+            try:
+                threading.Thread(target=self._serve, args=(sock,), name="lane", daemon=True).start()
+            except RuntimeError:  # no thread for it
+                self._log.write("warning", "lane refused", reason="no thread")
+                with self._changed:
+                    self._callers -= 1
+                sock.close()
 
     def _serve(self, sock: socket.socket) -> None:
         """One accepted connection: set it up, then bring each job that the peer announces together with ours."""

@@ -29,6 +29,7 @@ SAVED_ELEMENTS = 1 << 31  # of one saved tensor, which no job takes whole if it 
 ABOUT_BYTES = MIB  # of a client's own words in it
 MAX_SECONDS = 24 * 3600.0  # longest deadline of a call
 SETUP_SECONDS = 10.0  # for the handshake of a new lane
+ACCEPT_SECONDS = 0.1  # after a connection that could not be accepted
 DIAL_SECONDS = 5.0  # for reaching a peer
 PROGRESS_SECONDS = 0.05  # between two reports of a loop
 JOIN_SECONDS = 30.0  # for all servers of a job to arrive

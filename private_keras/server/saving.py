@@ -153,9 +153,11 @@ class Saving:
     def forget(self, request: wire.ForgetRequest, identity: str) -> wire.ForgetReply:
         """Removes saved shares of the caller."""
         generations = [_generation(snapshot) for snapshot in request.snapshots]
-        forgotten = self._storage.forget(identity, generations)
-        for snapshot in request.snapshots if forgotten else ():
-            self._log("forget", snapshot, identity)
+        forgotten = 0
+        for snapshot, generation in zip(request.snapshots, generations, strict=True):
+            if self._storage.forget(identity, [generation]):
+                forgotten += 1
+                self._log("forget", snapshot, identity)
         return wire.ForgetReply(forgotten=forgotten)
 
     def _log(self, event: str, snapshot: wire.Snapshot, identity: str, **facts: str) -> None:
