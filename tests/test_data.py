@@ -235,3 +235,28 @@ def test_progress_and_texts(csv):
         read({"a": [1], "b": [1, 2]})
     with pytest.raises(InputError, match="at most 1000 categories"):
         read({"id": [f"n{i}" for i in range(1100)]}, categories=["id"])
+
+
+LARGE = {
+    "no value, as unsigned": (np.array([1, 2**64 - 1], np.uint64), {}),
+    "the least integer": (np.array([1, -(2**63)]), {}),
+    "the least integer, as text": (["1", "-9223372036854775808"], {}),
+    "no integer at all": (np.array([1, 1e300]), {"dtype": "int"}),
+    "hundreds of digits": (["1", "9" * 400], {}),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_numbers_that_no_integer_holds_are_no_other_numbers(name):
+    values, options = LARGE[name]
+    with pytest.raises(InputError, match="row 2: expected a (number below 2\\^[23]0|finite number)") as caught:
+        read({"a": values}, **options)
+    assert "9223" not in str(caught.value) and "999" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options", [{"fill": {"a": "x"}}, {"fill": {"a": float("nan")}}, {"fill": {"sex": 1}}, {"ranges": {"sex": (0, 1)}}]
+)
+def test_what_is_declared_of_a_column_and_has_no_effect_is_refused(options):
+    with pytest.raises(InputError, match="expected a (finite number|column of numbers)"):
+        read({"a": ["1", ""], "sex": ["f", "m"]}, categories={"sex": None}, **{"fill": {"a": 0}, **options})

@@ -1,4 +1,5 @@
 """Cells of a table's column: numbers, text, or nothing."""
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,8 @@ def numbers(cells: Cells) -> tuple[np.ndarray, np.ndarray] | int:
     Missing numbers are 0.
     """
     if isinstance(cells, np.ndarray) and cells.dtype.kind in "fiub":
+        if cells.dtype.kind == "u" and cells.max(initial=0) > np.iinfo(np.int64).max:
+            return cells.astype(np.float64), np.zeros(len(cells), bool)
         if cells.dtype.kind != "f":
             return cells.astype(np.int64), np.zeros(len(cells), bool)
         missing = np.isnan(cells)
@@ -43,7 +46,10 @@ def numbers(cells: Cells) -> tuple[np.ndarray, np.ndarray] | int:
         elif isinstance(value, str):
             return i
         else:
-            values[i] = value
+            try:
+                values[i] = value
+            except OverflowError:  # an integer of hundreds of digits
+                values[i] = math.inf
             whole = whole and isinstance(value, int)
     return (values.astype(np.int64) if whole and np.abs(values).max(initial=0) < 2**53 else values), missing
 

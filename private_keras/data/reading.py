@@ -169,7 +169,7 @@ def _checked(where: str, block: np.ndarray, first: int, wanted: str | None, limi
         refuse(~np.isfinite(block), "finite numbers", "NaN or infinity", "Replace them before.")
         if wanted == "int":
             refuse(block != np.rint(block), "whole numbers", "fractions", "dtype='float' keeps them.")
-            block, real = block.astype(np.int64), False
+            real = False
     elif wanted == "float":
         block, real = block.astype(np.float64), True
     if limits is not None:
@@ -182,7 +182,7 @@ def _checked(where: str, block: np.ndarray, first: int, wanted: str | None, limi
     kind = "real numbers" if real else "integers"
     size = np.abs(block.astype(np.float64))
     refuse(size >= 2.0**bits, f"{kind} below 2^{bits} in size", "larger ones", "Scale the data, as for training.")
-    return block
+    return block.astype(np.int64) if wanted == "int" and block.dtype.kind == "f" else block
 
 
 def _table(where: str, table: Table, columns: Any, declared: Declared, tell: Progress) -> Data:

@@ -11,6 +11,7 @@ from private_keras.data.data import INTEGER_BITS, REAL_BITS
 from private_keras.errors import InputError
 
 MAX_CATEGORIES = 1000
+_LARGEST = float(np.finfo(np.float64).max)
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,13 @@ class Declared:
         for name, known in self.categories.items():
             if known is not None and (isinstance(known, str) or len(set(map(str, known))) != len(list(known))):
                 raise InputError(f"{where}: categories[{name!r}]: expected a list of different names, or None")
+            for what, given in (("ranges", self.ranges), ("fill", self.fill)):
+                if name in given:
+                    raise InputError(f"{where}: {what}[{name!r}]: expected a column of numbers. Received: one of "
+                                     "categories, whose codes are numbered here")
+        for name, number in self.fill.items():
+            if not _is_number(number):
+                raise InputError(f"{where}: fill[{name!r}]: expected a finite number. Received: something else")
         if self.dtype not in (None, "float", "int"):
             raise InputError(f"{where}: dtype: expected 'float', 'int' or None. Received: {self.dtype!r}")
 
@@ -124,15 +132,16 @@ class Column:
             if self._dtype == "int":
                 self._refuse(values != np.rint(values), first, "a whole number", "a fraction",
                              "dtype='float' (--as float) keeps it.")
-                values = values.astype(np.int64)
         if self._range is not None:
             low, high = self._range
             outside = (values < low) | (values > high)
             self._refuse(outside, first, f"a number from {low} to {high}", "one outside")
-        bits = INTEGER_BITS if values.dtype.kind != "f" and self._dtype != "float" else REAL_BITS
-        self._refuse(np.abs(values) >= 2.0**bits, first, f"a number below 2^{bits} in size", "a larger one",
-                     "Scale the column.")
-        return values
+        whole = self._dtype == "int" or values.dtype.kind != "f" and self._dtype != "float"
+        bits = INTEGER_BITS if whole else REAL_BITS
+        # As real numbers: the least integer has no size among integers.
+        self._refuse(np.abs(values.astype(np.float64)) >= 2.0**bits, first, f"a number below 2^{bits} in size",
+                     "a larger one", "Scale the column.")
+        return values.astype(np.int64) if self._dtype == "int" else values
 
     def _coded(self, cells: Cells, first: int) -> np.ndarray:
         found = texts(cells)
@@ -170,3 +179,7 @@ def _is_range(limits: Any) -> bool:
     if not isinstance(limits, list | tuple) or len(limits) != 2:
         return False
     return all(isinstance(n, int | float) and not isinstance(n, bool) for n in limits) and limits[0] <= limits[1]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and abs(value) <= _LARGEST
