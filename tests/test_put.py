@@ -716,7 +716,7 @@ def test_a_disk_that_is_really_full_refuses_what_does_not_fit_and_keeps_what_it_
         # Until the catalogue itself has no room.
         for number in range(10_000):
             put(service, head(Generation(f"small{number}", 1, bytes(8)), about="x" * 5000), *stream(bytes(96)))
-    assert storage.problem() == ""
+    assert storage.vault.problem() == ""
     again = Storage(small_disk / "disk", "trio", 0)
     states = {row.source.name: row.state for row in again.saved("alice")}
     assert [states[f"data{i}"] for i in range(kept)] == ["committed"] * kept

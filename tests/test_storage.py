@@ -25,8 +25,9 @@ from private_keras.server.entries import SavedTensor
 from private_keras.server.material import Material
 from private_keras.server.policy import Policy
 from private_keras.server.saving import loaded_handle
-from private_keras.server.storage import Generation, NoStorage, Storage
+from private_keras.server.storage import Generation, Storage
 from private_keras.server.store import Kept, Store
+from private_keras.server.vault import NoStorage
 from private_keras.server.wire import messages_pb2 as wire
 from tests.clusters import TlsServers, saving_of
 from tests.loops import Held, revealed
@@ -200,9 +201,9 @@ def test_without_its_key_a_storage_gives_nothing_and_takes_nothing(tmp_path):
         for use in (lambda: read(disk, "alice", which), lambda: save(disk, "alice", generation(), "", tensors(0))):
             with pytest.raises(error, match=message):
                 use()
-        assert len(files(tmp_path)) == 1 and re.search(message, disk.problem())
+        assert len(files(tmp_path)) == 1 and re.search(message, disk.vault.problem())
 
-    assert Storage(tmp_path / "disk", "trio", 0).problem() == Storage(None, "trio", 0).problem() == ""
+    assert Storage(tmp_path / "disk", "trio", 0).vault.problem() == Storage(None, "trio", 0).vault.problem() == ""
     path.unlink()
     refused(ClusterError, "key that seals this server's storage.*is missing: put it back")
     assert not path.exists(), "another key must not be made in place of one that is lost"
@@ -276,7 +277,7 @@ def crashing(monkeypatch, at):
         return call
 
     for name in CALLS:
-        monkeypatch.setattr(storage.os, name, wrap(getattr(os, name)))
+        monkeypatch.setattr(os, name, wrap(getattr(os, name)))
     monkeypatch.setattr(database, "_begin", wrap(database._begin))
     monkeypatch.setattr(database, "_commit", wrap(database._commit))
     return count
@@ -358,7 +359,7 @@ def test_a_disk_that_is_full_is_an_error_and_leaves_nothing(tmp_path, monkeypatc
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(storage.os, call, full)
+    monkeypatch.setattr(os, call, full)
     with pytest.raises(ClusterError, match="disk refuses: No space left"):
         save(disk, "alice", generation(number=2), "", tensors(0))
     assert found(disk, "alice") == [(which, True)]

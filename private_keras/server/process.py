@@ -127,13 +127,13 @@ class ServerProcess:
         )  # fmt: skip
         collector = Collector(party, kernel, store)
         files = Storage(options.storage, config.protocol, party, config.keys)
-        if files.problem():
-            self.log.write("warning", "named shares cannot be used", message=files.problem())
+        if files.vault.problem():
+            self.log.write("warning", "named shares cannot be used", message=files.vault.problem())
         pem = None if self._files is None else lambda: self._files.current()[1]
         oversight = Oversight(self._own.name, files.catalogue, store, config, pem)
         saving = Saving(files, store, party, kernel, oversight)
         metrics = Metrics(options.metrics_by_client)
-        condition = Condition(self._jobs, store, stock, options.storage, files.problem, self._files)
+        condition = Condition(self._jobs, store, stock, options.storage, files.vault.problem, self._files)
         condition.register(
             metrics, server=self._own.name, version=VERSION, protocol=config.protocol, kernel=kernel.name
         )
