@@ -13,6 +13,8 @@ import numpy as np
 from private_keras.cluster.keys import make_keys
 from private_keras.plan.builder import PlanBuilder
 from private_keras.server.config import ClusterConfig, ServerAddress
+from private_keras.server.contents import InMemory
+from private_keras.server.outbox import Outbox
 from private_keras.server.oversight import Oversight
 from private_keras.server.saving import Saving
 
@@ -41,11 +43,16 @@ def dense_data(batch=4, units=3, features=8, seed=0):
     return {"x": rng.normal(size=(batch, features)), "w": rng.normal(size=(features, units))}
 
 
+def overseeing(catalogue, store, config):
+    """A server's oversight without the server; results for others are in memory."""
+    return Oversight("server0", catalogue, store, Outbox(catalogue, InMemory(store)), config, None)
+
+
 def saving_of(storage, store, kernel, clients=None):
     """What a server of party 0 answers about named shares, without the server."""
     servers = tuple(ServerAddress(f"server{i}", f"127.0.0.1:{i}", f"127.0.0.1:{i + 3}") for i in range(3))
     config = ClusterConfig("trio", servers, clients)
-    return Saving(storage, store, 0, kernel, Oversight("server0", storage.catalogue, store, config, None))
+    return Saving(storage, store, 0, kernel, overseeing(storage.catalogue, store, config))
 
 
 def free_ports(count):

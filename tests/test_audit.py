@@ -20,12 +20,12 @@ from private_keras.server.config import ClusterConfig, ServerAddress
 from private_keras.server.entrance import Entrance
 from private_keras.server.entries import SavedTensor
 from private_keras.server.metrics import Metrics
-from private_keras.server.oversight import Oversight
 from private_keras.server.policy import Policy
 from private_keras.server.schedule import Schedule
 from private_keras.server.store import Store
 from private_keras.server.terms import Source, Terms
 from private_keras.server.wire import messages_pb2 as wire
+from tests.clusters import overseeing
 
 
 @pytest.fixture
@@ -230,7 +230,7 @@ def test_a_job_whose_uses_cannot_be_counted_or_logged_does_not_run(tmp_path):
         catalogue.names.finish(row)
         assert catalogue.names.commit(source)
     servers = tuple(ServerAddress(f"server{i}", f"127.0.0.1:{i}", f"127.0.0.1:{i + 3}") for i in range(3))
-    oversight = Oversight("server0", catalogue, Store(), ClusterConfig("trio", servers), None)
+    oversight = overseeing(catalogue, Store(), ClusterConfig("trio", servers))
     b = PlanBuilder()
     for name in ("x", "y"):
         b.input(name, (6, 4), 18, "hospital")

@@ -14,7 +14,7 @@ import pytest
 from private_keras.errors import ClusterError, FileError, InputError, PlanError, SecurityError
 from private_keras.plan.provenance import Level
 from private_keras.server import entries, limits
-from private_keras.server.catalogue import COMMITTED, FORGOTTEN, ROW_BYTES, WRITING, WRITTEN, Catalogue
+from private_keras.server.catalogue import COMMITTED, FORGOTTEN, ROW_BYTES, WRITING, WRITTEN, Catalogue, database
 from private_keras.server.entries import SavedTensor
 from private_keras.server.policy import Policy
 from private_keras.server.terms import Shows, Source, Terms
@@ -229,6 +229,25 @@ def test_a_catalogue_of_another_release_is_refused(tmp_path):
     database.close()
     with pytest.raises(FileError, match="Received: format 7"):
         Catalogue(tmp_path).names.listed("alice")
+
+
+def test_a_catalogue_of_an_earlier_format_is_brought_up_to_date(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "_FORMATS", database._FORMATS[:1])
+        patch.setattr(database, "VERSION", 1)
+        old = Catalogue(tmp_path)
+        made(old, source())
+        old.log.append("x")
+        old.close()
+    # Two processes at once, of which one is first.
+    news = [Catalogue(tmp_path) for _ in range(2)]
+    threads = [threading.Thread(target=new.names.find, args=(source(),)) for new in news]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    for new in news:
+        assert new.names.find(source()).entries == TENSORS and len(new.log.read()) == 1
+        assert not list(new.deliveries.of("bob"))
+        new.close()
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 import private_keras as pk
 from private_keras import cluster as clusters
 from private_keras.cluster import PublicValue
-from private_keras.cluster.results import Address, addressed
-from private_keras.errors import HandleNotFound, InputError, UnsupportedError
+from private_keras.cluster.results import Address, addressed, fetched
+from private_keras.errors import ClusterError, HandleNotFound, InputError, UnsupportedError
 from private_keras.models.training.delivered import delivered
 from private_keras.plan.builder import PlanBuilder
 
@@ -24,9 +24,13 @@ class Post:
     def deliveries(self):
         return list(self.items)
 
-    def receive(self, item):
-        self.items.remove(item)
+    def fetch(self, item):
+        if isinstance(item.value, Exception):
+            raise item.value
         return item.value
+
+    def received(self, item):
+        self.items.remove(item)
 
 
 @pytest.fixture
@@ -65,6 +69,19 @@ def test_parts_of_one_result(post):
     assert pk.deliveries() == ["analyst/scores"]
     assert pk.receive("analyst/scores").tolist() == [0.0, 1.0, 2.0]
     assert [item.sender for item in waiting.items] == ["mallory"]
+
+
+def test_a_result_of_which_a_part_cannot_be_fetched_stays_whole(post):
+    address = Address("receiver", "scores", 2)
+    parts = ("analyst", address.part(0), one(0)), ("analyst", address.part(1), ClusterError("a server is lost"))
+    waiting = post(*parts)
+    with pytest.raises(ClusterError, match="a server is lost"):
+        pk.receive("analyst/scores")
+    assert len(waiting.items) == 2
+    waiting.items[1].value = one(1)
+    with pytest.raises(OSError), fetched("analyst/scores"):
+        raise OSError("the receiver's disk is full")
+    assert pk.receive("analyst/scores").tolist() == [0.0, 1.0] and not waiting.items
 
 
 def test_several_outputs_are_a_dict(post):

@@ -1,12 +1,15 @@
 """`private-keras receive`: results that others have sent."""
 
 import argparse
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from private_keras.cli.named import check_out
-from private_keras.cluster import connect, deliveries, receive
+from private_keras.cluster import connect, deliveries
+from private_keras.cluster.results import fetched
 from private_keras.errors import InputError
 
 
@@ -34,11 +37,23 @@ def _run(given: argparse.Namespace) -> int:
         if given.name is None:
             print("\n".join(deliveries()) or "nothing waits")
             return 0
-        result = receive(given.name)
-    with open(given.out, "xb") as file:
-        if given.out.suffix == ".npy" and isinstance(result, np.ndarray):
-            np.save(file, result)
-        else:
-            np.savez(file, **(result if isinstance(result, dict) else {"result": result}))
+        # Until the file is on disk, the servers keep it.
+        with fetched(given.name) as result:
+            _write(given.out, result)
     print(f"written to {given.out}")
     return 0
+
+
+def _write(path: Path, result: Any) -> None:
+    """A new file, whole on disk or not there."""
+    with open(path, "xb") as file:
+        try:
+            if path.suffix == ".npy" and isinstance(result, np.ndarray):
+                np.save(file, result)
+            else:
+                np.savez(file, **(result if isinstance(result, dict) else {"result": result}))
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            path.unlink()
+            raise

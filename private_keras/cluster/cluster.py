@@ -316,10 +316,15 @@ class NetworkCluster(Cluster):
         with self._noticed():
             return self._deliveries.listed()
 
-    def receive(self, delivery: Delivery) -> dict[str, np.ndarray]:
+    def fetch(self, delivery: Delivery) -> dict[str, np.ndarray]:
         self._ready()
         with self._noticed():
-            return self._deliveries.receive(delivery)
+            return self._deliveries.fetch(delivery)
+
+    def received(self, delivery: Delivery) -> None:
+        self._ready()
+        with self._noticed():
+            self._deliveries.received(delivery)
 
     def plan_text(self, digest: str) -> str:
         self._ready()

@@ -1,5 +1,6 @@
 """Results that others' jobs open to this client: what waits on the servers, and how it is put together here."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent import futures
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from private_keras.cluster.client import ServerClient
-from private_keras.errors import ClusterError, FrameError
+from private_keras.errors import ClusterError, FrameError, PrivateKerasError
 from private_keras.protocols.trio import EVALUATORS
 from private_keras.ring import fixedpoint
 from private_keras.server.material import WORD
@@ -25,6 +26,7 @@ class Delivery:
         outputs: name, shape and fractional bits of each.
         created: seconds since 1970, by a server's clock.
         digest: of the plan, in hex.
+        servers: how many took part in the job, which all have a part of it.
     """
 
     sender: str
@@ -33,6 +35,7 @@ class Delivery:
     created: float
     digest: str = field(repr=False)
     id: bytes = field(repr=False)
+    servers: int = field(repr=False)
 
     def __str__(self) -> str:
         return f"{self.sender}/{self.name}"
@@ -53,22 +56,20 @@ class Deliveries:
     def listed(self) -> list[Delivery]:
         """What all servers of its job have, oldest first."""
         told = self._all(lambda client: {item.id: item for item in client.deliveries()}, range(len(self._clients)))
-        first, second = EVALUATORS
         found = []
-        for job, item in told[first].items():
-            parties = range(len(self._clients)) if item.servers == len(self._clients) else EVALUATORS
-            if all(job in told[party] and _same(item, told[party][job]) for party in parties):
+        for job, item in told[EVALUATORS[0]].items():
+            if all(job in told[party] and _same(item, told[party][job]) for party in self._parties(item.servers)):
                 outputs = tuple((e.label, tuple(e.shape), e.fraction) for e in item.entries)
-                found.append(Delivery(item.sender, item.name, outputs, item.created, item.digest, job))
+                found.append(Delivery(item.sender, item.name, outputs, item.created, item.digest, job, item.servers))
         return sorted(found, key=lambda item: item.created)
 
-    def receive(self, delivery: Delivery) -> dict[str, np.ndarray]:
-        """Adds up the servers' contributions, then lets the servers forget them."""
-        parties = [
-            party for party, client in enumerate(self._clients)
-            if party in EVALUATORS or any(item.id == delivery.id for item in client.deliveries())
-        ]  # fmt: skip
-        parts = self._all(lambda client: self._part(client, delivery), parties)
+    def _parties(self, servers: int) -> Sequence[int]:
+        """Who took part in a job of so many."""
+        return range(len(self._clients)) if servers == len(self._clients) else EVALUATORS
+
+    def fetch(self, delivery: Delivery) -> dict[str, np.ndarray]:
+        """Adds up the contributions of the servers of one job."""
+        parts = self._all(lambda client: self._part(client, delivery), self._parties(delivery.servers))
         result = {}
         for index, (name, shape, fraction) in enumerate(delivery.outputs):
             total = np.zeros(shape, np.uint64)
@@ -76,8 +77,17 @@ class Deliveries:
                 if part[index]:
                     total += np.frombuffer(part[index], WORD).astype(np.uint64).reshape(shape)
             result[name] = fixedpoint.decode(total, fraction)
-        self._all(lambda client: client.forget_delivery(delivery.id), parties)
         return result
+
+    def received(self, delivery: Delivery) -> None:
+        """Lets the servers forget what is here now. One that does not answer keeps its part until that is too old."""
+        def forget(client: ServerClient) -> None:
+            try:
+                client.forget_delivery(delivery.id)
+            except PrivateKerasError as error:
+                warnings.warn(f"{client.name} keeps its part of {delivery}, which was received: {error}", stacklevel=2)
+
+        self._all(forget, self._parties(delivery.servers))
 
     @staticmethod
     def _part(client: ServerClient, delivery: Delivery) -> list[bytearray]:

@@ -192,15 +192,27 @@ class Cluster(ABC):
 
     @abstractmethod
     def deliveries(self) -> list[Delivery]:
-        """What others' jobs have opened to this client, oldest first; servers keep it for a week, in memory."""
+        """What others' jobs have opened to this client, oldest first. Servers keep it for a week, on disk where they
+        have a directory.
+        """
 
     @abstractmethod
-    def receive(self, delivery: Delivery) -> dict[str, np.ndarray]:
-        """One of these, by output name, float64; the servers forget it.
+    def fetch(self, delivery: Delivery) -> dict[str, np.ndarray]:
+        """One of these, by output name, float64; the servers keep it until it is `received`.
 
         Raises:
             HandleNotFound: received before, or lost.
         """
+
+    @abstractmethod
+    def received(self, delivery: Delivery) -> None:
+        """Lets the servers forget what was fetched; warns of one that cannot do that now."""
+
+    def receive(self, delivery: Delivery) -> dict[str, np.ndarray]:
+        """Fetches a delivery, and lets the servers forget it."""
+        result = self.fetch(delivery)
+        self.received(delivery)
+        return result
 
     @abstractmethod
     def plan_text(self, digest: str) -> str:

@@ -1,4 +1,5 @@
 """Results for somebody else: what their sender holds, and how their receiver gets them."""
+import contextlib
 import re
 import secrets
 from collections.abc import Iterator, Mapping
@@ -90,15 +91,29 @@ def receive(name: str) -> Any:
     Raises:
         HandleNotFound: there is nothing, not all of it yet, or it was received before.
     """
+    with fetched(name) as result:
+        return result
+
+
+@contextlib.contextmanager
+def fetched(name: str) -> Iterator[Any]:
+    """What `receive` returns; the servers forget it after the `with` block, and keep it where that raises.
+
+    Raises:
+        HandleNotFound: as `receive`.
+    """
     cluster = current()
     if not isinstance(name, str):
         raise InputError(f'expected a name like "analyst/scores". Received: {type(name).__name__}')
     for (sender, called, _), parts in _whole(cluster):
         if f"{sender}/{called}" == name:
-            return _joined([cluster.receive(part) for part in parts])
+            yield _joined([cluster.fetch(part) for part in parts])
+            for part in parts:
+                cluster.received(part)
+            return
     raise HandleNotFound(f"nothing waits here as {name!r}, or not all of it yet. If it was received before, sent to "
-                         "somebody else, or lost in a restart, its sender can send it again. pk.deliveries() lists "
-                         "what waits")
+                         "somebody else, too old, or lost by a server without storage, its sender can send it again. "
+                         "pk.deliveries() lists what waits")
 
 
 def _whole(cluster: Any) -> Iterator[tuple[tuple[str, str, str], list[Any]]]:

@@ -219,8 +219,11 @@ class SimulatedCluster(Cluster):
         self._check_open()
         return []
 
-    def receive(self, delivery: Delivery) -> dict[str, np.ndarray]:
+    def fetch(self, delivery: Delivery) -> dict[str, np.ndarray]:
         raise HandleNotFound(f"the result {delivery} is not on this cluster")
+
+    def received(self, delivery: Delivery) -> None:
+        """There is none."""
 
     def plan_text(self, digest: str) -> str:
         program = self._programs.get(digest.removeprefix("sha256:"))

@@ -14,11 +14,12 @@ from private_keras.errors import HandleNotFound, InputError, SecurityError
 from private_keras.plan.plan import Plan
 from private_keras.server import limits
 from private_keras.server.audit import START, Audit, sign_head
-from private_keras.server.catalogue import Catalogue
+from private_keras.server.catalogue import Catalogue, Delivery, Output
 from private_keras.server.config import ClusterConfig
 from private_keras.server.consent import Asked, Consent, Granted, Refused
 from private_keras.server.identity import LOCAL
-from private_keras.server.outbox import Delivery, Opened, Outbox
+from private_keras.server.material import WORD
+from private_keras.server.outbox import Outbox
 from private_keras.server.plans import CLIENT
 from private_keras.server.policy import Policy
 from private_keras.server.roles import RECEIVER
@@ -69,7 +70,7 @@ class Oversight:
     """
 
     def __init__(
-        self, server: str, catalogue: Catalogue, store: Store, config: ClusterConfig,
+        self, server: str, catalogue: Catalogue, store: Store, outbox: Outbox, config: ClusterConfig,
         pem: Callable[[], Pem] | None,
     ):  # fmt: skip
         self._server = server
@@ -78,7 +79,7 @@ class Oversight:
         self._receivers = _receivers(config)
         self._pem = pem
         self._consent = Consent(catalogue.names.policy, config.clients)
-        self._outbox = Outbox(store)
+        self._outbox = outbox
         self.audit = Audit(catalogue, server)
 
     def may_load(self, source: Source, caller: str) -> bool:
@@ -110,11 +111,12 @@ class Oversight:
                 f"plan {plan.name!r} opens results to {', '.join(sorted(receivers)) or 'nobody but the caller'}: "
                 f"expected {'no' if first.delivery else 'a'} name for the delivery. Received: {first.delivery!r:.100}"
             )
+        sizes = [plan.types[plan.outputs[index].value].size for indices in receivers.values() for index in indices]
+        nbytes = 0 if first.ahead else WORD.itemsize * sum(sizes)
         if first.delivery:
             check_name(first.delivery)
-            self._outbox.check_free(job, caller, sorted(receivers))
-        sizes = [plan.types[plan.outputs[index].value].size for indices in receivers.values() for index in indices]
-        with self._store.room(0 if first.ahead else 8 * sum(sizes), caller) as room:
+            self._outbox.check_free(job, caller, sorted(receivers), nbytes)
+        with self._store.room(nbytes, caller) as room:
             servers = 2 if first.item else 3
             yield Judge(self, Ordered(job, caller, plan, first.delivery, receivers, servers, first.ahead, room))
 
@@ -137,23 +139,30 @@ class Oversight:
         if order.ahead:
             return
         granted = self._consent.check(order.granted.asked)  # as policies are now
-        plan = order.plan
-        deliveries = []
-        for receiver, indices in order.receivers.items():
-            outputs = tuple(self._opened(plan, index, contributions) for index in indices)
-            deliveries.append(Delivery(
-                order.id, order.caller, receiver, order.delivery, plan.digest, order.servers, outputs
-            ))  # fmt: skip
-        if order.logged:
-            self._log("opened", replace(order, granted=granted))
-        self._outbox.put(deliveries, order.room)
+        order = replace(order, granted=granted)
+        deliveries = [self._delivery(order, receiver, contributions) for receiver in order.receivers]
+        if deliveries:
+            # No result waits that is not in the log, and the other way round.
+            self._outbox.put(deliveries, order.room, lambda: self._log("opened", order))
+        elif order.logged:
+            self._log("opened", order)
 
     @staticmethod
-    def _opened(plan: Plan, index: int, contributions: Mapping[str, np.ndarray | None]) -> Opened:
-        item = plan.outputs[index]
-        kind, words = plan.types[item.value], contributions.get(item.name)
-        flat = None if words is None or not words.any() else np.ascontiguousarray(words, np.uint64).reshape(-1)
-        return Opened(item.name, kind.shape, kind.fraction, flat)
+    def _delivery(
+        order: Ordered, receiver: str, contributions: Mapping[str, np.ndarray | None]
+    ) -> tuple[Delivery, list[np.ndarray]]:
+        outputs, parts = [], []
+        for index in order.receivers[receiver]:
+            item = order.plan.outputs[index]
+            kind, words = order.plan.types[item.value], contributions.get(item.name)
+            present = words is not None and bool(words.any())
+            outputs.append(Output(item.name, kind.shape, kind.fraction, present))
+            if present:
+                parts.append(np.ascontiguousarray(words, np.uint64).reshape(-1))
+        return Delivery(
+            order.id, order.caller, receiver, order.delivery, order.plan.digest, order.servers, tuple(outputs),
+            time.time(),
+        ), parts  # fmt: skip
 
     def _log(self, event: str, order: Ordered, **facts: int) -> None:
         plan, granted = order.plan, order.granted
@@ -210,18 +219,13 @@ class Oversight:
     def receive(self, request: wire.ReceiveRequest, caller: str) -> Iterator[wire.ReceiveReply]:
         """This server's contributions to a result for the caller; or forgets it, when the caller has it."""
         if request.forget:
-            found = self._outbox.forget(request.id, caller)
-            if found is not None:
-                self._log_delivery("received", found)
+            self._outbox.forget(request.id, caller, lambda found: self._log_delivery("received", found))
             yield wire.ReceiveReply()
             return
         found = self._outbox.get(request.id, caller)
         self._log_delivery("sent", found)
-        for index, item in enumerate(found.outputs):
-            data = memoryview(b"" if item.words is None else item.words.astype("<u8", copy=False).view(np.uint8))
-            for start in range(0, len(data), limits.CHUNK_BYTES):
-                piece = wire.Contribution(output=index, data=bytes(data[start : start + limits.CHUNK_BYTES]))
-                yield wire.ReceiveReply(contributions=[piece])
+        for index, data in self._outbox.read(found):
+            yield wire.ReceiveReply(contributions=[wire.Contribution(output=index, data=data)])
         yield wire.ReceiveReply()
 
     def _log_delivery(self, event: str, found: Delivery) -> None:

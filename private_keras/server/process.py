@@ -25,6 +25,7 @@ from private_keras.server import limits
 from private_keras.server.collect import Collector
 from private_keras.server.condition import Condition
 from private_keras.server.config import ClusterConfig, read_config
+from private_keras.server.contents import InMemory, OnDisk
 from private_keras.server.entrance import Entrance
 from private_keras.server.identity import Identities
 from private_keras.server.jobs import Jobs
@@ -32,6 +33,7 @@ from private_keras.server.lanes import Lanes
 from private_keras.server.log import Log
 from private_keras.server.metrics import Metrics
 from private_keras.server.monitor import Monitor
+from private_keras.server.outbox import Outbox
 from private_keras.server.oversight import Oversight
 from private_keras.server.pace import Pace
 from private_keras.server.run import Runner
@@ -130,7 +132,10 @@ class ServerProcess:
         if files.vault.problem():
             self.log.write("warning", "named shares cannot be used", message=files.vault.problem())
         pem = None if self._files is None else lambda: self._files.current()[1]
-        oversight = Oversight(self._own.name, files.catalogue, store, config, pem)
+        # Results for others wait on disk where there is one.
+        contents = InMemory(store) if options.storage is None else OnDisk(files.vault, files.place)
+        outbox = Outbox(files.catalogue, contents)
+        oversight = Oversight(self._own.name, files.catalogue, store, outbox, config, pem)
         saving = Saving(files, store, party, kernel, oversight)
         metrics = Metrics(options.metrics_by_client)
         condition = Condition(self._jobs, store, stock, options.storage, files.vault.problem, self._files)

@@ -69,12 +69,17 @@ class Storage:
         directory: made when something is saved first; None: nothing can be saved.
         protocol, party: whose shares these are.
         keys: directory of the key that seals them, made with it; None: beside `directory`.
+
+    Attributes:
+        catalogue: what there is.
+        vault: files and their key.
+        place: which server's these are; files are bound to it.
     """
 
     def __init__(self, directory: Path | None, protocol: str, party: int, keys: Path | None = None):
         self._party = party
-        self._place = f"{protocol}-server{party}"
-        root = None if directory is None else directory / self._place
+        self.place = f"{protocol}-server{party}"
+        root = None if directory is None else directory / self.place
         self.catalogue = Catalogue(root)
         key = None
         if directory is not None:
@@ -182,7 +187,7 @@ class Storage:
 
     def _context(self, source: Source, about: str, entries: str) -> bytes:
         """What a file is bound to: all that its row says and that does not change."""
-        said = [self._place, source.owner, source.name, source.number, source.nonce, about, entries]
+        said = [self.place, source.owner, source.name, source.number, source.nonce, about, entries]
         return hashlib.sha256(json.dumps(said).encode()).digest()
 
     def _sweep(self) -> None:

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 from private_keras.server.catalogue.database import Database
+from private_keras.server.catalogue.deliveries import Deliveries, Delivery, Output
 from private_keras.server.catalogue.log import AuditRow, LogTable
 from private_keras.server.catalogue.names import COMMITTED, FORGOTTEN, ROW_BYTES, WRITING, WRITTEN, Names, Row
 
-__all__ = ["COMMITTED", "FORGOTTEN", "ROW_BYTES", "WRITING", "WRITTEN", "AuditRow", "Catalogue", "Row"]
+__all__ = ["COMMITTED", "FORGOTTEN", "ROW_BYTES", "WRITING", "WRITTEN", "AuditRow", "Catalogue", "Delivery",
+           "Output", "Row"]  # fmt: skip
 
 
 class Catalogue(Database):
@@ -18,9 +20,11 @@ class Catalogue(Database):
     Attributes:
         names: named shares and their policies.
         log: entries of the audit log.
+        deliveries: what waits for receivers.
     """
 
     def __init__(self, directory: Path | None):
         super().__init__(directory)
         self.names = Names(self)
         self.log = LogTable(self)
+        self.deliveries = Deliveries(self)

@@ -14,20 +14,26 @@ from private_keras.server import disk
 from private_keras.transport.unix import check_private
 
 FILE = "catalogue.db"
-VERSION = 1
 BUSY_SECONDS = 10.0
-_SCHEMA = f"""
-BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS snapshots (
+# One script for each format: what it has more than the one before.
+_FORMATS = (
+    """
+CREATE TABLE snapshots (
   id INTEGER PRIMARY KEY, owner TEXT NOT NULL, name TEXT NOT NULL, number TEXT NOT NULL, nonce TEXT NOT NULL,
   state TEXT NOT NULL, about TEXT NOT NULL, entries TEXT NOT NULL, policy TEXT NOT NULL, bytes INTEGER NOT NULL,
   created REAL NOT NULL, file TEXT NOT NULL, uses INTEGER NOT NULL DEFAULT 0,
   UNIQUE (owner, name, number, nonce));
-CREATE TABLE IF NOT EXISTS audit (number INTEGER PRIMARY KEY, text TEXT NOT NULL, content BLOB, chain BLOB);
-CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value BLOB NOT NULL);
-PRAGMA user_version = {VERSION};
-COMMIT;
-"""
+CREATE TABLE audit (number INTEGER PRIMARY KEY, text TEXT NOT NULL, content BLOB, chain BLOB);
+CREATE TABLE facts (name TEXT PRIMARY KEY, value BLOB NOT NULL);
+""",
+    """
+CREATE TABLE deliveries (
+  job BLOB NOT NULL, receiver TEXT NOT NULL, sender TEXT NOT NULL, name TEXT NOT NULL, digest TEXT NOT NULL,
+  servers INTEGER NOT NULL, outputs TEXT NOT NULL, created REAL NOT NULL, file TEXT NOT NULL, bytes INTEGER NOT NULL,
+  PRIMARY KEY (job, receiver));
+""",
+)
+VERSION = len(_FORMATS)
 
 
 class Database:
@@ -127,15 +133,27 @@ def _connect(name: str) -> sqlite3.Connection:
 
 
 def _prepared(database: sqlite3.Connection) -> sqlite3.Connection:
-    version = database.execute("PRAGMA user_version").fetchone()[0]
-    if version not in (0, VERSION):
-        raise FileError(f"expected a catalogue of format {VERSION}. Received: format {version}, of another release")
+    if not 0 <= _version(database) <= VERSION:
+        raise FileError(
+            f"expected a catalogue of format {VERSION} or before. Received: format {_version(database)}, of a later "
+            "release"
+        )
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = FULL")
     database.execute("PRAGMA trusted_schema = OFF")
-    if version == 0:
-        database.executescript(_SCHEMA)
+    if _version(database) < VERSION:
+        _begin(database)
+        # Another process may have been first.
+        for script in _FORMATS[_version(database):]:
+            for statement in script.split(";"):
+                database.execute(statement)
+        database.execute(f"PRAGMA user_version = {VERSION}")
+        _commit(database)
     return database
+
+
+def _version(database: sqlite3.Connection) -> int:
+    return database.execute("PRAGMA user_version").fetchone()[0]
 
 
 @contextlib.contextmanager
