@@ -9,7 +9,9 @@ from private_keras.errors import SecurityError
 from private_keras.plan.aggregate import aggregate_plan
 from private_keras.plan.builder import PlanBuilder
 from private_keras.plan.provenance import Level
-from private_keras.server.consent import Asked, Consent
+from private_keras.server import asked as asking
+from private_keras.server.asked import Asked
+from private_keras.server.consent import Consent
 from private_keras.server.policy import Policy
 from private_keras.server.terms import Shows, Source, Terms
 
@@ -289,6 +291,21 @@ def test_means():
             mean(owners, **more)
     with pytest.raises(SecurityError, match="allows fit"):
         mean(OWNERS, plans=["fit"])
+
+
+def test_a_mean_of_many_is_looked_at_once(monkeypatch):
+    """And not once for each of its owners."""
+    owners = [f"clinic{i}" for i in range(40)]
+    terms = {
+        f"{owner}/{label}": Terms.of(Source(owner, "u", 1, "0a" * 8), label)
+        for owner in owners for label in ("examples", "update/0")
+    }  # fmt: skip
+    calls = []
+    real = asking.mean_of
+    monkeypatch.setattr(asking, "mean_of", lambda plan: calls.append(1) or real(plan))
+    job = Asked("analyst", aggregate_plan([5], owners, 4.0), terms)
+    rules = Policy(use=["analyst"], plans=["aggregate"], reveal_to=["analyst"])
+    assert len(Consent(lambda source: rules).check(job).used) == len(owners) and len(calls) == 1
 
 
 def test_who_runs_a_mean_is_one_owner_at_most():

@@ -242,13 +242,19 @@ def test_a_plan_that_would_take_minutes_to_judge_is_refused(monkeypatch):
 
 
 def test_many_sources_in_many_parts_are_counted(monkeypatch):
-    """As often as they are looked at: each source in each part."""
+    """As often as they are looked at: each source in each part, where these are told apart, and in each output."""
     monkeypatch.setattr(provenance, "MOST_WORK", 1 << 12)
-    b = PlanBuilder()
-    parts = [b.input(f"x{i}", (1,), 18, "client") for i in range(100)]
-    b.output(b.add("concatenate", *parts, axis=0), "y", [])
+
+    def join(count, *more):
+        b = PlanBuilder()
+        parts = [b.input(f"x{i}", (1, *more), 18, "client") for i in range(count)]
+        b.output(b.add("concatenate", *parts, axis=0), "y", [])
+        return traced(b.build("p", "train"), {name: {name: Level.RAW} for name in parts}, [])["y"]
+
     with pytest.raises(PlanError, match="smaller plan"):
-        traced(b.build("p", "train"), {name: {name: Level.RAW} for name in parts}, [])
+        join(100)
+    assert len(join(100, 1)) == 100  # each part is looked at once
+    assert len(join(300)) == 300  # too many to be told apart
     b = PlanBuilder()
     for i in range(100):
         b.output("x", f"y{i}", []) if i else b.output(b.input("x", (1,), 18, "client"), "y0", [])

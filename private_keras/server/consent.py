@@ -25,16 +25,13 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 
 from private_keras.errors import PlanError, SecurityError
-from private_keras.plan.aggregate import mean_of
-from private_keras.plan.plan import Plan
 from private_keras.plan.provenance import Level, Shown, trace
 from private_keras.plan.records import PlanOutput
+from private_keras.server.asked import Asked, Granted
 from private_keras.server.plans import CLIENT
 from private_keras.server.policy import KINDS, Policy
 from private_keras.server.terms import Shows, Source, Terms
@@ -56,65 +53,6 @@ _REMEMBERED = 64
 Traced = Mapping[str, Mapping[Source, Shown]]
 # An output with receivers, and what it shows of one source.
 Opening = tuple[PlanOutput, Shown]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A job that somebody wants to run.
-
-    Attributes:
-        caller: who.
-        terms: by input name, of stored tensors; inputs that are left out come with the job.
-        rows: inputs that each step takes rows for, of stored tensors or of what comes with the job.
-        steps: how often the plan runs.
-    """
-
-    caller: str
-    plan: Plan
-    terms: Mapping[str, Terms]
-    rows: frozenset[str] = frozenset()
-    steps: int = 1
-
-    @property
-    def digest(self) -> str:
-        """As policies write it."""
-        return f"sha256:{self.plan.digest}"
-
-    @cached_property
-    def others(self) -> tuple[Source, ...]:
-        """Sources of others."""
-        return tuple(sorted(source for source in self._shown if source.owner != self.caller))
-
-    def shows(self, source: Source) -> Mapping[str, Shows]:
-        """By input name, what inputs show of a source; those alone that do."""
-        return self._shown[source]
-
-    @cached_property
-    def _shown(self) -> dict[Source, dict[str, Shows]]:
-        # Once for all sources: a client can bring thousands of them, in each of many inputs.
-        found: dict[Source, dict[str, Shows]] = {}
-        for name, terms in self.terms.items():
-            for source, shows in terms.shows:
-                found.setdefault(source, {})[name] = shows
-        return found
-
-
-@dataclass(frozen=True)
-class Granted:
-    """A job that may run.
-
-    Attributes:
-        kept: by output name, the terms of what is kept.
-        used: sources of others that the job takes rows of: each counts one use.
-        reduced: names of inputs of which it counts that each step takes several rows.
-        opened: by output name, what each opened one shows of sources, for the audit log.
-    """
-
-    asked: Asked
-    kept: Mapping[str, Terms] = field(default_factory=dict)
-    used: tuple[Source, ...] = ()
-    reduced: frozenset[str] = frozenset()
-    opened: Mapping[str, Mapping[Source, Level]] = field(default_factory=dict)
 
 
 class Refused(SecurityError):
@@ -289,7 +227,7 @@ class Consent:
             return asked.digest
         if plan.kind == "aggregate" and policy.least_owners is not None:
             try:
-                mean = mean_of(plan)
+                mean = asked.mean
             except PlanError as error:
                 raise Refused(source, str(error)) from None
             if mean.minimum < policy.least_owners or asked.steps != 1:
@@ -308,29 +246,12 @@ class Consent:
         )  # fmt: skip
 
     def _check_updates(self, source: Source, asked: Asked) -> None:
-        """A mean is of what owners shared for it: of each owner one update, whole, with the count that belongs to it.
-
-        An element of an update in place of another owner's count would weigh that owner alone, and two owners whose
-        shares the caller makes itself would leave the third one's.
-        """
-        given: dict[str, Source] = {}
-        for item in asked.plan.inputs:
-            if item.public:
-                continue
-            terms = asked.terms.get(item.name, Terms())
-            if item.owner == asked.caller:
-                right = all(other.owner == asked.caller for other in terms.sources)
-            else:
-                label = item.name.removeprefix(f"{item.owner}/")
-                right = (
-                    terms.direct is not None and terms.direct == given.setdefault(item.owner, terms.direct)
-                    and terms.sources == {terms.direct} and terms.label == label and item.name not in asked.rows
-                )  # fmt: skip
-            if not right:
-                self._refuse(
-                    source, "allows the mean of what owners shared for it", f"something else as input {item.name!r}",
-                    f"look at the job: it is to take {item.name!r} whole, as {item.owner} shared it",
-                )  # fmt: skip
+        """A mean is of what owners shared for it."""
+        if asked.misplaced is not None:
+            self._refuse(
+                source, "allows the mean of what owners shared for it", f"something else as input {asked.misplaced!r}",
+                f"look at the job: it is to take {asked.misplaced!r} whole, as its owner shared it",
+            )  # fmt: skip
 
     def _check_pinned(self, source: Source, asked: Asked) -> None:
         """A digest says who provides what: nothing of the source comes in by another door."""

@@ -1,11 +1,15 @@
 """One data connection between two servers, as jobs use it one after the other."""
 
+import socket
 import threading
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from private_keras.errors import FrameError
+from private_keras.server import limits
 from private_keras.server.pairing import Hello
 from private_keras.transport.frames import END_STEP
 from private_keras.transport.stream import StreamChannel
@@ -50,3 +54,19 @@ class Lane:
                 f"{self.channel.peer} drew randomness in another order than this server; the result is wrong and is "
                 "withheld. Install the same release on all servers, and report this if it is"
             )
+
+
+def arriving(listener: socket.socket, failed: Callable[[str], None]) -> Iterator[socket.socket]:
+    """Connections as they come, until the listener is closed.
+
+    Args:
+        failed: told why one could not be accepted. A caller that is gone, or no descriptor left, ends no server: others
+            come, and some end.
+    """
+    while listener.fileno() >= 0:
+        try:
+            yield listener.accept()[0]
+        except OSError as error:
+            if listener.fileno() >= 0:
+                failed(error.strerror or type(error).__name__)
+                time.sleep(limits.ACCEPT_SECONDS)

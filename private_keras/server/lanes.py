@@ -24,7 +24,7 @@ from private_keras.errors import (
 from private_keras.server import limits
 from private_keras.server.job_lanes import JobLanes
 from private_keras.server.jobs import Job
-from private_keras.server.lane import DrawnApart, Lane
+from private_keras.server.lane import DrawnApart, Lane, arriving
 from private_keras.server.log import Log
 from private_keras.server.pairing import HELLO_BYTES, SETUP_BYTES, WAIT, Hello, Setup
 from private_keras.transport.endpoint import Endpoint
@@ -323,30 +323,22 @@ class Lanes:
 
     # --- the accepting side -------------------------------------------------------------------------------------------
     def _accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError as error:
-                if self._listener.fileno() < 0:
-                    return  # it was closed
-                # A caller that is gone, or no descriptor left, ends no server: others come, some end.
-                self._log.write("warning", "lane refused", reason=error.strerror or type(error).__name__)
-                time.sleep(limits.ACCEPT_SECONDS)
-                continue
+        for sock in arriving(self._listener, self._turn_away):
             with self._changed:
-                full = self._callers >= self._max_callers
-                self._callers += not full
-            if full:
-                self._log.write("warning", "lane refused", reason="too many connections")
-                sock.close()
-                continue
+                self._callers += 1
+                full = self._callers > self._max_callers
             try:
+                if full:
+                    raise RuntimeError("too many connections")
                 threading.Thread(target=self._serve, args=(sock,), name="lane", daemon=True).start()
-            except RuntimeError:  # no thread for it
-                self._log.write("warning", "lane refused", reason="no thread")
+            except RuntimeError as error:  # or no thread for it
                 with self._changed:
                     self._callers -= 1
+                self._turn_away(str(error))
                 sock.close()
+
+    def _turn_away(self, reason: str) -> None:
+        self._log.write("warning", "lane refused", reason=reason[: limits.DETAIL_CHARACTERS])
 
     def _serve(self, sock: socket.socket) -> None:
         """One accepted connection: set it up, then bring each job that the peer announces together with ours."""
@@ -365,7 +357,7 @@ class Lanes:
         except PeerLost:
             pass  # a peer that ends takes its idle lanes along
         except PrivateKerasError as error:
-            self._log.write("warning", "lane refused", reason=str(error)[: limits.DETAIL_CHARACTERS])
+            self._turn_away(str(error))
         except Exception as error:  # one caller must not take the server down
             self._log.crash("lane failed", error)
         finally:

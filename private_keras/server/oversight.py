@@ -13,10 +13,11 @@ import numpy as np
 from private_keras.errors import HandleNotFound, InputError, SecurityError
 from private_keras.plan.plan import Plan
 from private_keras.server import limits
+from private_keras.server.asked import Asked, Granted
 from private_keras.server.audit import START, Audit, sign_head
 from private_keras.server.catalogue import Catalogue, Delivery, Output
 from private_keras.server.config import ClusterConfig
-from private_keras.server.consent import Asked, Consent, Granted, Refused
+from private_keras.server.consent import Consent, Refused
 from private_keras.server.identity import LOCAL
 from private_keras.server.material import WORD
 from private_keras.server.outbox import Outbox

@@ -69,13 +69,12 @@ def trace(plan: Plan, held: Mapping[str, Mapping[Key, Level]], rows: Collection[
     while True:
         for step in plan.steps:
             operands = [values.get(name, NOTHING) for name in step.inputs]
-            keys = len({key for value in operands for key in value})
-            weight = sum(shown.weight for value in operands for shown in value.values())
-            work = _checked(work + 1 + weight + keys * len(operands))
-            if keys:
+            work = _checked(work + 1 + sum(map(_weight, operands)))
+            if any(operands):
                 known, shapes = [name in public for name in step.inputs], _shapes(step, types)
                 rule = RULES.get(step.op, unknown)
                 values[step.output] = in_shape(rule(step, operands, known, *shapes), shapes[1])
+                work = _checked(work + _weight(values[step.output]))
             else:
                 values[step.output] = NOTHING
         grown = {carry: _either(values[carry], values.get(value, NOTHING)) for value, carry in carries}
@@ -88,6 +87,10 @@ def trace(plan: Plan, held: Mapping[str, Mapping[Key, Level]], rows: Collection[
         item.name: {k: s for k, s in values.get(item.value, NOTHING).items() if k is not ROWS_OF_OWN}
         for item in plan.outputs
     }
+
+
+def _weight(value: Value) -> int:
+    return sum(shown.weight for shown in value.values())
 
 
 def _checked(work: int) -> int:

@@ -1,10 +1,13 @@
 """What a step's result shows, from what its operands show: one rule for each primitive."""
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from private_keras.plan.provenance.shown import (
+    MOST_JOINED,
     NOTHING,
     REDUCED,
     ROWS_OF_OWN,
@@ -131,27 +134,24 @@ def _alone(place: Place, size: int) -> bool:
 
 def _concatenate(step: Step, operands: list[Value], public: list[bool], shapes: list[Shape], shape: Shape) -> Value:
     axis = step.attributes["axis"]
-    result = {}
-    for key in {key for value in operands for key in value}:
-        parts = []
-        for value, s in zip(operands, shapes, strict=True):
-            if key not in value:
-                continue
-            shown = value[key]
+    found: dict[Any, list[Shown]] = {}
+    for value, s in zip(operands, shapes, strict=True):
+        for key, shown in value.items():
             place = shown.place
             if place is not None and place.axis == axis and len(operands) > 1:
                 shown = replace(shown, place=replace(place, whole=False) if _alone(place, s[axis]) else None)
-            parts.append(shown)
+            found.setdefault(key, []).append(shown)
+    result = {}
+    for key, parts in found.items():
         counts = [p.place.count for p in parts if p.place is not None and p.place.axis == axis]
         if counts:  # of two pieces the smaller counts
             parts = [replace(p, place=replace(p.place, count=min(counts))) if p.place else p for p in parts]
         result[key] = joined(parts)
-        if len(shape) == 1:
-            pieces, end = [], 0
-            for value, s in zip(operands, shapes, strict=True):
-                end += s[0]
-                pieces.append((end, value.get(key)))
-            result[key] = in_pieces(result[key], tuple(pieces))
+    if len(shape) == 1 and len(found) * len(operands) <= MOST_JOINED:
+        ends = list(itertools.accumulate(size for (size,) in shapes))
+        for key, shown in result.items():
+            pieces = tuple((end, value.get(key)) for end, value in zip(ends, operands, strict=True))
+            result[key] = in_pieces(shown, pieces)
     return result
 
 

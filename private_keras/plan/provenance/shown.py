@@ -8,6 +8,8 @@ from typing import Any
 
 # In what is known of one value, those of pieces included.
 MOST_PIECES = 1 << 12
+# Sources times vectors that are joined, to be told apart.
+MOST_JOINED = 1 << 16
 
 
 class Level(IntEnum):
