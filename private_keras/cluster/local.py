@@ -168,6 +168,12 @@ class LocalCluster(NetworkCluster):
             deadline = time.monotonic() + REAP_SECONDS
             while not self._dead() and time.monotonic() < deadline:
                 time.sleep(0.01)
+        if not self._dead() and self._processes:
+            try:
+                super()._check()
+            except ServerUnavailable:
+                if not self._dead():
+                    raise
         dead = self._dead()
         for process in dead:
             log.warning(
@@ -180,7 +186,6 @@ class LocalCluster(NetworkCluster):
             self._end()
             self._start()
             self._stale = False
-        super()._check()
 
     def _facts(self) -> Facts:
         dead = [] if self._closed else self._dead()

@@ -27,6 +27,7 @@ MARGIN_SECONDS = 1.0
 
 # Calls that were cancelled end at once; nothing waits longer for one that does not.
 END_SECONDS = 5.0
+GAVE_UP = 5  # rank of what a server says of another one that ended the job, and tells why itself
 
 Inline = list[tuple[bytes, np.ndarray]]  # by party: seeds and words
 OnStep = Callable[[int], None]
@@ -257,16 +258,22 @@ def _settle(tasks: list[futures.Future], calls: _Calls) -> None:
     futures.wait(tasks, return_when=futures.FIRST_EXCEPTION)
     if all(task.done() and task.exception() is None for task in tasks):
         return
-    first = [error for error in (task.exception() for task in tasks if task.done()) if error is not None]
+    first = _errors(tasks)
     if all(_rank(error) > 0 for error in first):
         # At the deadline, a server that says nothing at all is the one to name.
         late = any(isinstance(error, CallFailed) and isinstance(error.error, DeadlineExceeded) for error in first)
         futures.wait(tasks, timeout=GRACE_SECONDS + (MARGIN_SECONDS if late else 0))
+        if all(_rank(error) >= GAVE_UP for error in _errors(tasks)):
+            futures.wait(tasks, timeout=END_SECONDS)  # a server that gave up is about to say why
     calls.cancel()
     futures.wait(tasks, timeout=END_SECONDS)
-    errors = [error for error in (task.exception() for task in tasks if task.done()) if error is not None]
-    worst = min(errors, key=_rank)
+    worst = min(_errors(tasks), key=_rank)
     raise (worst.error if isinstance(worst, CallFailed) else worst) from worst
+
+
+def _errors(tasks: list[futures.Future]) -> list[BaseException]:
+    """Of those that have ended by now."""
+    return [error for error in (task.exception() for task in tasks if task.done()) if error is not None]
 
 
 def _rank(error: BaseException | None) -> int:
@@ -282,7 +289,7 @@ def _rank(error: BaseException | None) -> int:
     if error.kind == "JobCancelled":
         return 8
     if isinstance(error.error, PeerLost):
-        return 5 if error.kind == "GaveUp" else 4
+        return GAVE_UP if error.kind == "GaveUp" else 4
     if isinstance(error.error, DeadlineExceeded | ServerUnavailable):
         return 3
     return 0 if isinstance(error.error, ClusterError) else 1
