@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.networks.links import free_ports
 from private_keras.cluster.keys import make_keys
 from private_keras.plan.builder import PlanBuilder
 from private_keras.server.config import ClusterConfig, ServerAddress
@@ -17,6 +17,7 @@ from private_keras.server.contents import InMemory
 from private_keras.server.outbox import Outbox
 from private_keras.server.oversight import Oversight
 from private_keras.server.saving import Saving
+from private_keras.server.wire import messages_pb2 as wire
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -38,6 +39,32 @@ def long_plan(steps=3000):
     return dense_plan(batch=64, units=64, layers=steps, name="long")
 
 
+def endless_plan():
+    """A job of many seconds, for tests that end it before."""
+    return dense_plan(batch=256, units=256, layers=1500, name="endless")
+
+
+def held_back(client, released):
+    """A client's `run` whose jobs begin at its server, and go on when `released` is set: their material comes then.
+
+    The other servers wait for such a job as long as for any peer.
+    """
+
+    def run(requests, seconds, short):
+        (request,) = requests
+        rest = wire.RunRequest(pieces=request.pieces)
+        del request.pieces[:]
+
+        def both():
+            yield request
+            released.wait(100)
+            yield rest
+
+        return client._calls_to("Run")["stream_stream"](both(), timeout=seconds)
+
+    return run
+
+
 def dense_data(batch=4, units=3, features=8, seed=0):
     rng = np.random.default_rng(seed)
     return {"x": rng.normal(size=(batch, features)), "w": rng.normal(size=(features, units))}
@@ -53,14 +80,6 @@ def saving_of(storage, store, kernel, clients=None):
     servers = tuple(ServerAddress(f"server{i}", f"127.0.0.1:{i}", f"127.0.0.1:{i + 3}") for i in range(3))
     config = ClusterConfig("trio", servers, clients)
     return Saving(storage, store, 0, kernel, overseeing(storage.catalogue, store, config))
-
-
-def free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
 
 
 class TlsServers:
@@ -118,7 +137,7 @@ class TlsServers:
         path = self.directory / f"server{party}.log"
         return path.read_text() if path.exists() else ""
 
-    def wait_listening(self, party, seconds=20, starts=1):
+    def wait_listening(self, party, seconds=60, starts=1):
         deadline = time.monotonic() + seconds
         while self.log(party).count('"server started"') < starts:
             assert self.processes[party].poll() is None, self.log(party)
@@ -129,7 +148,7 @@ class TlsServers:
         process = self.processes.pop(party)
         process.terminate()
         try:
-            process.wait(5)
+            process.wait(30)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -7,6 +7,7 @@ its own and each pair of hosts a wire of its own, with `tc netem` at both ends; 
 import contextlib
 import itertools
 import os
+import random
 import socket
 import statistics
 import subprocess
@@ -30,6 +31,20 @@ FIRST_ADDRESS = 198 << 24 | 18 << 16
 ADDRESSES = 32
 # Enough for what is on its way on a fast network.
 QUEUE_PACKETS = 1_000_000
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listens on, and that the system gives to no outgoing connection: one of those
+    could take the port of a server that is to start or was stopped, or reach itself where it looks for that server.
+    """
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    found: list[int] = []
+    for port in random.SystemRandom().sample(range(10_000, max(lowest, 20_000)), 200):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise Unavailable("no free ports")
 
 
 class Unavailable(Exception):
@@ -74,11 +89,7 @@ class Direct(Links):
     kind = "loopback"
 
     def __init__(self) -> None:
-        # Held until the servers start, so that no two get the same.
-        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2 * SERVERS)]
-        self._ports = [s.getsockname()[1] for s in sockets]
-        for s in sockets:
-            s.close()
+        self._ports = free_ports(2 * SERVERS)
 
     def address(self, viewer: int, server: int) -> tuple[str, int, int]:
         return "127.0.0.1", self._ports[server], self._ports[SERVERS + server]

@@ -108,12 +108,10 @@ class Stage:
         logs = {party: self.config.parent / f"{script.stem}.{party}.log" for party in parties}
         found: dict[str, list[dict[str, Any]]] = {party: [] for party in parties}
         with ExitStack() as stack:
-            processes = {party: stack.enter_context(self._started(script, party, logs[party])) for party in parties}
-            readers = [
-                threading.Thread(target=_read, args=(party, processes[party], found[party], show)) for party in parties
-            ]
-            for reader in readers:
-                reader.start()
+            processes = {
+                party: stack.enter_context(self._started(script, party, logs[party], found[party], show))
+                for party in parties
+            }
             deadline = time.monotonic() + 4 * WAIT_SECONDS
             while any(process.poll() is None for process in processes.values()) and time.monotonic() < deadline:
                 if any(process.poll() for process in processes.values()):
@@ -125,22 +123,26 @@ class Stage:
                     raise RuntimeError(f"{script.stem}: {party} failed with exit code {process.returncode}:\n{said}")
             if time.monotonic() >= deadline:
                 raise RuntimeError(f"{script.stem}: not done after {4 * WAIT_SECONDS:g} s")
-            for reader in readers:
-                reader.join()
         return found
 
     @contextmanager
-    def _started(self, script: Path, party: str, log: Path) -> Iterator[subprocess.Popen]:
+    def _started(
+        self, script: Path, party: str, log: Path, found: list[dict[str, Any]], show: bool
+    ) -> Iterator[subprocess.Popen]:
+        """A party's process, and a thread that reads what it reports until it ends."""
         command = [sys.executable, str(script), "--party", party, "--config", str(self.config)]
         with log.open("wb") as errors:
             process = subprocess.Popen(
                 [*self.hosts.command(party), *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
                 text=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""},
             )  # fmt: skip
+        reader = threading.Thread(target=_read, args=(party, process, found, show))
+        reader.start()
         try:
             yield process
         finally:
             _end(process)
+            reader.join()
             process.stdout.close()
 
 
