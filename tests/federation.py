@@ -31,7 +31,8 @@ def data(rows, seed=0):
 
 
 def server(space, made=None, owners=OWNERS, **options):
-    return Server(made or model(), owners, "fed", cluster=space.of("mo"), **{"minimum": 3, "deadline": 5.0, **options})
+    options = {"minimum": 3, "deadline": 300.0, **options}
+    return Server(made or model(), owners, "fed", cluster=space.of("mo"), **options)
 
 
 def client(space, owner, given, made=None, **options):
@@ -93,7 +94,7 @@ class Automatic:
         return weights @ np.array([update(owner, number, size) for owner in owners]) / weights.sum()
 
 
-def together(*actions, seconds=60):
+def together(*actions, seconds=300):
     """Runs actions at the same time, each in a thread; results, or the first error."""
     results, errors = [None] * len(actions), []
 

@@ -44,7 +44,7 @@ def test_workload(cluster, workload):
     assert record["first"] > 0 and record["plain"] > 0
     assert len(record["sent"]) == 3 and record["sent"][2] > 0
     # The system counts pages of several threads now and then only.
-    assert 0 < record["memory_before_mb"] <= 1.02 * record["peak_mb"]
+    assert 0 < record["memory_before_mb"] <= 1.1 * record["peak_mb"]
     assert record["error"] <= ERRORS.get(workload.name, 1e-3)
     assert record["largest"] > 0.01
     assert record["floor"]["bytes"] == pytest.approx(sum(record["sent"]) / 1e9)

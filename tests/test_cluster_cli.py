@@ -117,7 +117,7 @@ def test_wrong_arguments_exit_with_2(arguments):
 
 def serve(*arguments):
     command = [sys.executable, "-m", "private_keras", "serve", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
 
 
 def test_serve_says_what_is_wrong_with_its_description(tmp_path):
@@ -145,7 +145,7 @@ def test_serve_ends_on_sigterm_and_says_when_its_address_is_taken(tmp_path):
         assert done.returncode == 1 and "server0 cannot listen on 127.0.0.1" in done.stderr, done.stderr
         process = servers.processes.pop(0)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
     finally:
         for party in list(servers.processes):
             servers.stop(party)

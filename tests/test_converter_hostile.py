@@ -50,7 +50,7 @@ def loads_or_is_refused(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["keras.h5", "keras.keras", "keras2.h5"])
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 @pytest.mark.filterwarnings("ignore")
 def test_flipped_bytes(files, tmp_path, name, data):
@@ -63,7 +63,7 @@ def test_flipped_bytes(files, tmp_path, name, data):
 
 
 @pytest.mark.parametrize("name", ["keras.h5", "keras.keras", "keras2.h5"])
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 @pytest.mark.filterwarnings("ignore")
 def test_truncated(files, tmp_path, name, data):

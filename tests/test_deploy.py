@@ -75,7 +75,7 @@ def test_the_health_check_is_what_the_server_answers(reasons, code):
     try:
         assert f":{port}/" in arguments[-1]
         arguments[-1] = arguments[-1].replace(f":{port}/", f":{monitor.port}/")
-        done = subprocess.run([sys.executable, *arguments], capture_output=True, timeout=20)
+        done = subprocess.run([sys.executable, *arguments], capture_output=True, timeout=100)
     finally:
         monitor.close()
     assert done.returncode == code
@@ -107,5 +107,5 @@ def test_commands_of_servers_do_without_what_the_image_has_not(arguments):
         "from private_keras.cli import main\n"
         "main()\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0 and "usage: private-keras" in done.stdout, done.stderr

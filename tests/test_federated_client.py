@@ -187,12 +187,12 @@ def test_two_processes_of_one_owner(space):
         share(space, "d", announced(space), np.zeros(sum(announced(space).sizes)))
         one = client(space, "d", data(12))
         shown = one._announcements.is_on
-        one._announcements.is_on = lambda current: looked.append("looked") or shown(current)
+        one._announcements.is_on = lambda current: (shown(current), looked.append("looked"))[0]
         with pytest.warns(UserWarning, match="another process of this owner"):
             return one.fit(callbacks=[Watching()], patience=60)
 
-    # a and b come when the second process has looked for the first one's update; d makes three.
-    Automatic(space, {0: ["a", "b"]}, when=lambda current: "looked" in looked and time.sleep(0.2) is None)
+    # a and b come when the second process has seen that the round is on; d makes three.
+    Automatic(space, {0: ["a", "b"]}, when=lambda current: "looked" in looked)
     running = server(space, enough=3)
     history = together(lambda: running.fit(rounds=1, verbose=0), second)[1]
     assert history.history["used"] == [0.0] and announced(space).used == ("a", "b", "d")

@@ -41,14 +41,14 @@ def parties(servers):
     """Clusters by identity."""
     clusters = {name: NetworkCluster(read_config(servers.config), name) for name in ("mo", "stranger", *OWNERS)}
     for cluster in clusters.values():
-        cluster.connect()
+        cluster.connect(60)
     yield clusters
     for cluster in clusters.values():
         cluster.close()
 
 
 def server(parties, name, made=None, **options):
-    options = {"minimum": 3, "deadline": 30.0, **options}
+    options = {"minimum": 3, "deadline": 100.0, **options}
     return Server(made or model(), OWNERS, name, cluster=parties["mo"], **options)
 
 

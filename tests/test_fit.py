@@ -99,11 +99,12 @@ def test_a_small_cnn_with_adam():
     layers = ("Conv2D", 3, 3), ("BatchNormalization",), ("ReLU",), ("MaxPooling2D",), ("Flatten",)
     private, plain = models = pair(
         *layers, ("Dense", 3, "softmax"), shape=(6, 6, 1), loss="sparse_categorical_crossentropy",
-        optimizer=lambda: keras.optimizers.Adam(0.01),
+        # With Keras' own epsilon, Adam makes whole steps of a gradient that is zero but for rounding, as that of the bias
+        # before a normalisation is.
+        optimizer=lambda: keras.optimizers.Adam(0.01, epsilon=1e-3),
     )
-    assert_alike(*both(models, x, y, epochs=2, batch_size=16, shuffle=False), tolerance=2e-2)
-    # Not the weights: Adam makes steps of the bias before a normalisation, whose gradient is zero but for rounding.
-    np.testing.assert_allclose(private.predict(x, verbose=0), plain.predict(x, verbose=0), atol=2e-2)
+    assert_alike(*both(models, x, y, epochs=2, batch_size=16, shuffle=False))
+    np.testing.assert_allclose(private.predict(x, verbose=0), plain.predict(x, verbose=0), atol=1e-3)
 
 
 # --- forms of data ----------------------------------------------------------------------------------------------------

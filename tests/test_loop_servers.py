@@ -93,7 +93,7 @@ def test_servers_that_use_different_shares_refuse_to_start(local, monkeypatch):
 
 def request(x, **changes):
     given = {
-        "job": secrets.token_bytes(16), "digest": COUNTING.digest, "seconds": 5.0, "steps": 2,
+        "job": secrets.token_bytes(16), "digest": COUNTING.digest, "seconds": 60.0, "steps": 2,
         "inputs": [wire.Input(name="x", handle=x.id, rows=True), wire.Input(name="total"),
                    wire.Input(name="c", values=1)],
         "kept": [wire.Kept(output=i, handle=secrets.token_bytes(16)) for i in (0, 1)],
@@ -154,7 +154,7 @@ def test_runs_that_do_not_fit_their_plan_are_refused_and_take_no_room(local, cha
             made["pieces"] = made["pieces"] + [piece for piece in request(x).pieces if piece.input not in kept]
         with pytest.raises(grpc.RpcError) as caught:
             list(channel.stream_stream(f"/{SERVICE}/Run", None, None)(
-                iter([request(x, **made).SerializeToString()]), timeout=10))  # fmt: skip
+                iter([request(x, **made).SerializeToString()]), timeout=60))  # fmt: skip
         with pytest.raises(error, match=f"^server0: .*{message}"):
             raise from_call(caught.value, "server0", "here")[0]
 
@@ -171,12 +171,12 @@ def test_a_schedule_beyond_the_quota_is_refused_before_memory_is_taken(local, ch
     )
     steps = limits.MAX_LOOP_STEPS
     announced = wire.RunRequest(
-        job=secrets.token_bytes(16), digest=plan.digest, seconds=5, steps=steps,
+        job=secrets.token_bytes(16), digest=plan.digest, seconds=60, steps=steps,
         inputs=[wire.Input(name="x"), wire.Input(name="c", values=steps)],
         kept=[wire.Kept(output=0, handle=secrets.token_bytes(16))],
     )  # fmt: skip
     with pytest.raises(grpc.RpcError) as caught:
-        list(channel.stream_stream(f"/{SERVICE}/Run", None, None)(iter([announced.SerializeToString()]), timeout=10))
+        list(channel.stream_stream(f"/{SERVICE}/Run", None, None)(iter([announced.SerializeToString()]), timeout=60))
     assert "no room" in caught.value.details()
     assert stored(local)[0] == 0
 
@@ -189,5 +189,5 @@ def test_a_handle_of_a_result_cannot_take_the_place_of_another(local, channel):
         taken = [wire.Kept(output=0, handle=x.id), wire.Kept(output=1, handle=secrets.token_bytes(16))]
         with pytest.raises(grpc.RpcError) as caught:
             list(channel.stream_stream(f"/{SERVICE}/Run", None, None)(
-                iter([request(x, kept=taken).SerializeToString()]), timeout=10))  # fmt: skip
+                iter([request(x, kept=taken).SerializeToString()]), timeout=60))  # fmt: skip
         assert "taken" in caught.value.details()

@@ -24,7 +24,7 @@ class Model:
         self.together = Together(self._predict, lambda call: most)
 
     def _predict(self, arrays):
-        assert self.go.acquire(timeout=20)
+        assert self.go.acquire(timeout=60)
         self.jobs.append([array.copy() for array in arrays])
         if self.error is not None and (arrays[0] == 13).any():
             raise self.error
@@ -50,7 +50,7 @@ class Model:
 
 def ended(*asked):
     for thread, _ in asked:
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
     return [got[0] for _, got in asked]
 
@@ -119,7 +119,7 @@ def test_whoever_leads_and_is_interrupted_leaves_the_others_their_turn():
         asked = begun(model, [[0.0]], [[13.0]], [[2.0]], [[3.0]])
         model.go.release(10)
         for thread, _ in asked:
-            thread.join(20)
+            thread.join(60)
         assert [got[0]["y"].item() for _, got in asked if got] == [1, 3, 4]
         assert not model.together._busy and not model.together._waiting
     finally:
@@ -144,7 +144,7 @@ def test_turns_exclude_each_other_and_jobs():
     assert not order
     model.go.release()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert "".join(order) == "aabbcc"
     ended(asked)
 
@@ -160,7 +160,7 @@ def predict_at_once(model, batches):
     barrier = threading.Barrier(len(batches))
 
     def ask(i):
-        barrier.wait(20)
+        barrier.wait(60)
         try:
             results[i] = model.predict(batches[i], verbose=0)
         except Exception as error:
@@ -174,13 +174,27 @@ def predict_at_once(model, batches):
     return results
 
 
-def test_threads_predict_with_one_model_each_gets_its_own_and_jobs_are_fewer(small):
+def hold_the_first(cluster, model, monkeypatch):
+    """The first job from now on lasts until somebody waits for it to end."""
+    honest, held = cluster.run, []
+
+    def run(*given, **options):
+        if not held:
+            held.append(True)
+            assert eventually(lambda: model._execution_on_shares._together._waiting)
+        return honest(*given, **options)
+
+    monkeypatch.setattr(cluster, "run", run)
+
+
+def test_threads_predict_with_one_model_each_gets_its_own_and_jobs_are_fewer(small, monkeypatch):
     rng = np.random.default_rng(1)
     batches = [rng.uniform(-1, 1, (1 + i % 3, 6)).astype("float32") for i in range(24)]
     with pk.LocalCluster() as cluster:
         model = pk.convert(small)
         model.predict(batches[0], verbose=0)
         before = cluster.stats.total.runs
+        hold_the_first(cluster, model, monkeypatch)
         results = predict_at_once(model, batches)
         assert cluster.stats.total.runs - before < 24
     for batch, result in zip(batches, results, strict=True):
@@ -261,7 +275,7 @@ def test_a_model_whose_rows_depend_on_each_other_shares_no_job():
         np.testing.assert_allclose(result, [[-0.5] * 4, [0.5] * 4], atol=1e-3)
 
 
-def test_models_that_were_trained_on_shares_share_jobs_too():
+def test_models_that_were_trained_on_shares_share_jobs_too(monkeypatch):
     keras.utils.set_random_seed(1)
     model = pk.Sequential([pk.layers.Input((4,)), pk.layers.Dense(3, activation="tanh"), pk.layers.Dense(1)])
     model.compile("sgd", "mse")
@@ -270,6 +284,7 @@ def test_models_that_were_trained_on_shares_share_jobs_too():
         model.fit(x, x.sum(1, keepdims=True), epochs=1, batch_size=8, verbose=0)
         model.predict(x[:1], verbose=0)
         before = cluster.stats.total.runs
+        hold_the_first(cluster, model, monkeypatch)
         results = predict_at_once(model, [x[i : i + 1] for i in range(16)])
         assert cluster.stats.total.runs - before < 16
         np.testing.assert_allclose(np.concatenate(results), model.reveal().predict(x, verbose=0), atol=1e-3)

@@ -27,7 +27,7 @@ def servers(tmp_path_factory):
 def parties(servers):
     clusters = {name: NetworkCluster(read_config(servers.config), name) for name in PARTIES}
     for cluster in clusters.values():
-        cluster.connect(20)
+        cluster.connect(60)
     yield clusters
     for cluster in clusters.values():
         cluster.close()

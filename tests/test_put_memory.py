@@ -13,7 +13,6 @@ def run(tmp_path, gigabytes, limit):
     return result
 
 
-@pytest.mark.timeout(300)
 def test_160_megabytes(tmp_path):
     """In memory they would take 320 MB, beside the 80 MB that a server needs anyway."""
     run(tmp_path, 0.16, 300 * MB)

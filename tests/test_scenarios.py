@@ -53,7 +53,7 @@ def facts(reports, party):
     return {name: value for line in reports[party] for name, value in line.items()}
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(800)
 def test_private_prediction(stage, scenarios):
     module = scenarios["private_prediction"]
     told = facts(play(stage, module), "prediction-client")
@@ -63,7 +63,7 @@ def test_private_prediction(stage, scenarios):
     assert "its policy allows predict" in told["refused"]
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(800)
 def test_joint_prediction(stage, scenarios):
     module = scenarios["joint_prediction"]
     reports = play(stage, module)
@@ -79,7 +79,7 @@ def test_joint_prediction(stage, scenarios):
     assert all("its policy allows predict" in text for text in alone)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(800)
 def test_private_and_joint_training(stage, scenarios):
     module = scenarios["private_training"]
     x, y = module.provide_data()
@@ -105,7 +105,7 @@ def test_private_and_joint_training(stage, scenarios):
             np.testing.assert_allclose(one, np.ravel(other), atol=1e-3)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(800)
 def test_federated_averaging(stage, scenarios):
     module = scenarios["federated_averaging"]
     reports = play(stage, module)

@@ -41,7 +41,7 @@ def channel(cluster):
         yield made
 
 
-def call(channel, name, *messages, timeout=10.0):
+def call(channel, name, *messages, timeout=60.0):
     """Sends messages as they are (bytes or protobuf); returns the raw replies."""
     raw = [m if isinstance(m, bytes) else m.SerializeToString() for m in messages]
     path = f"/{SERVICE}/{name}"
@@ -125,14 +125,14 @@ def test_a_plan_that_is_on_its_way_takes_room(cluster, channel):
     def pieces():
         yield wire.PrepareRequest(total=100 << 20, data=b"{").SerializeToString()
         # The server reserves before it asks for more; how soon is its own affair.
-        for _ in range(100):
+        for _ in range(1000):
             seen.append(cluster._clients[0].health().stored_bytes - before)
             if seen[-1]:
                 return
             time.sleep(0.05)
 
     with pytest.raises(grpc.RpcError) as caught:
-        channel.stream_unary(f"/{SERVICE}/Prepare", None, None)(pieces(), timeout=30)
+        channel.stream_unary(f"/{SERVICE}/Prepare", None, None)(pieces(), timeout=60)
     assert "Received: 1" in caught.value.details()
     assert seen[-1] == 100 << 20
     assert cluster._clients[0].health().stored_bytes == before
@@ -161,7 +161,7 @@ def test_a_step_that_takes_more_memory_than_there_is_does_not_start(cluster):
 
 
 def test_a_job_that_the_other_servers_know_nothing_of_ends_by_its_deadline(channel):
-    error = refusal(channel, "Run", run_request(seconds=0.5, pieces=MATERIAL))
+    error = refusal(channel, "Run", run_request(seconds=2, pieces=MATERIAL))
     assert isinstance(error, errors.DeadlineExceeded) and "did not join" in str(error)
 
 
@@ -206,11 +206,11 @@ def test_the_store_has_a_bound(cluster, channel):
 
     def announce():
         yield wire.UploadRequest(handle=secrets.token_bytes(16), elements=size).SerializeToString()
-        release.wait(10)
+        release.wait(100)
 
     make = channel.stream_unary(f"/{SERVICE}/Upload", None, None)
-    calls = [make.future(announce(), timeout=10) for _ in range(needed)]
-    deadline = time.monotonic() + 8
+    calls = [make.future(announce(), timeout=100) for _ in range(needed)]
+    deadline = time.monotonic() + 60
     while not any(c.done() for c in calls) and time.monotonic() < deadline:
         time.sleep(0.01)
     failures = [c.exception() for c in calls if c.done()]
@@ -218,7 +218,8 @@ def test_the_store_has_a_bound(cluster, channel):
         c.cancel()
     release.set()
     assert any("no room" in str(f.details()) for f in failures)
-    while cluster._clients[0].health().stored_bytes and time.monotonic() < deadline:
+    while cluster._clients[0].health().stored_bytes:
+        assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
@@ -261,9 +262,9 @@ def test_messages_beyond_the_limit_are_refused(channel):
 
 
 def test_a_running_job_can_be_cancelled_by_its_id(channel):
-    request = run_request(seconds=20, pieces=MATERIAL)
-    running = channel.stream_stream(f"/{SERVICE}/Run", None, None)(iter([request.SerializeToString()]), timeout=20)
-    deadline = time.monotonic() + 10
+    request = run_request(seconds=60, pieces=MATERIAL)
+    running = channel.stream_stream(f"/{SERVICE}/Run", None, None)(iter([request.SerializeToString()]), timeout=60)
+    deadline = time.monotonic() + 25  # before it ends because no other server joins
     cancel = wire.CancelRequest(job=request.job)
     while not wire.CancelReply.FromString(call(channel, "Cancel", cancel)[0]).found:
         assert time.monotonic() < deadline
@@ -278,11 +279,11 @@ def test_cancelling_what_does_not_run_finds_nothing(channel):
     assert not wire.CancelReply.FromString(call(channel, "Cancel", wire.CancelRequest(job=b"j" * 16))[0]).found
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from(CALLS), messages=st.lists(st.binary(max_size=60), min_size=1, max_size=3))
 def test_any_bytes_are_answered_or_refused(channel, name, messages):
     try:
-        call(channel, name, *messages, timeout=5)
+        call(channel, name, *messages)
     except grpc.RpcError as error:
         assert error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED), error
     hello = wire.HelloReply.FromString(call(channel, "Hello", b"")[0])

@@ -15,13 +15,13 @@ from private_keras.cluster.running import Inputs, run_job
 from private_keras.errors import ClusterError, HandleNotFound, PeerLost, SecurityError
 from private_keras.server.config import read_config
 from private_keras.server.wire import messages_pb2 as wire
-from tests.clusters import TlsServers, dense_plan, long_plan
+from tests.clusters import TlsServers, dense_data, dense_plan, endless_plan, long_plan
 from tests.test_faults import eventually
 
 NAMES = tuple(f"client{i}" for i in range(10))
 PLAN = dense_plan()
 LONG = long_plan(800)
-LONG_DATA = {"x": np.ones((64, 8)), "w": np.ones((8, 64))}
+ENDLESS, ENDLESS_DATA = endless_plan(), dense_data(256, 256)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def servers(tmp_path_factory):
 def clusters(servers):
     made = [NetworkCluster(read_config(servers.config), name) for name in NAMES]
     for cluster in made:
-        cluster.connect(20)
+        cluster.connect(60)
     yield made
     for cluster in made:
         cluster.close()
@@ -70,19 +70,27 @@ def settled(pids):
     return [footprint(pid) for pid in pids]
 
 
+def same_size(before, after, count):
+    # Which calls are at a server at once varies, and so does how many threads and lanes it has made for them.
+    return all(
+        now[0] <= then[0] + 20 and now[1] <= then[1] + 20 and now[2] <= then[2] + 10 + count / 500
+        for then, now in zip(before, after, strict=True)
+    )
+
+
 def serve(servers, clusters, count):
-    """`count` requests one after the other and 50 at once, twice; nothing grows the second time."""
+    """`count` requests one after the other and 50 at once, again and again: what servers have made for as many at once
+    as there may be serves the next ones, and nothing else grows.
+    """
     pids = [servers.processes[party].pid for party in range(3)] + [os.getpid()]
     seen = []
-    for _ in range(2):
+    while len(seen) < 2 or not same_size(*seen[-2:], count):
+        assert len(seen) < 6, seen  # what every request left behind would have grown each time
         assert all(ask(clusters[n % len(clusters)], n) for n in range(count))
         assert at_once(clusters, 50)
         seen.append(settled(pids))
-    for party, (before, after) in enumerate(zip(*seen, strict=True)):
-        # Which calls are at a server at once varies, and so does how many threads and lanes it has made for them.
-        assert after[0] <= before[0] + 20 and after[1] <= before[1] + 20, (party, seen)
-        assert after[2] <= before[2] + 10 + count / 500, (party, seen)
     for client in clusters[0]._clients:
+        assert eventually(lambda client=client: client.health().jobs == 0)
         state = client.health()
         assert (state.jobs, state.waiting, state.stored_bytes) == (0, 0, 0)
 
@@ -109,7 +117,7 @@ def test_nobody_reaches_anothers_job_or_shares(clusters):
         cancel = client._channel.unary_unary(
             "/private_keras.v1.Server/Cancel", wire.CancelRequest.SerializeToString, wire.CancelReply.FromString
         )
-        assert not cancel(wire.CancelRequest(job=job), timeout=5).found
+        assert not cancel(wire.CancelRequest(job=job), timeout=60).found
     other.delete(handle)
     with pytest.raises(HandleNotFound):
         other.run(LONG, {"x": np.ones((64, 8)), "w": handle})
@@ -135,21 +143,21 @@ def test_a_client_that_goes_away_leaves_the_queue_to_the_others(servers, cluster
 
     def run():
         try:
-            leaving.run(LONG, LONG_DATA, deadline=100)
+            leaving.run(ENDLESS, ENDLESS_DATA, deadline=100)
         except (ClusterError, ValueError, grpc.RpcError) as error:
             errors.append(error)
 
     threads = [threading.Thread(target=run, daemon=True) for _ in range(12)]
     for thread in threads:
         thread.start()
-    assert eventually(lambda: all(client.health().jobs == 12 for client in clusters[0]._clients), 30)
-    assert clusters[0]._clients[0].health().waiting == 4
+    assert eventually(lambda: all(client.health().jobs == 12 for client in clusters[0]._clients))
+    assert eventually(lambda: clusters[0]._clients[0].health().waiting == 4)
     for client in leaving._clients:
         client._channel.close()
-    assert eventually(lambda: all(client.health().jobs == 0 for client in clusters[0]._clients), 30)
+    assert eventually(lambda: all(client.health().jobs == 0 for client in clusters[0]._clients))
     assert ask(clusters[1], 5)
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     leaving.close()
 
 
@@ -158,7 +166,7 @@ def test_a_server_killed_while_others_wait_is_told_to_all_of_them(servers, clust
 
     def run(cluster):
         try:
-            cluster.run(LONG, LONG_DATA, deadline=100)
+            cluster.run(ENDLESS, ENDLESS_DATA, deadline=100)
             outcomes.append("done")
         except ClusterError as error:
             outcomes.append(error)
@@ -166,11 +174,11 @@ def test_a_server_killed_while_others_wait_is_told_to_all_of_them(servers, clust
     threads = [threading.Thread(target=run, args=(cluster,), daemon=True) for cluster in clusters]
     for thread in threads:
         thread.start()
-    assert eventually(lambda: all(client.health().jobs == 10 for client in clusters[0]._clients), 30)
+    assert eventually(lambda: all(client.health().jobs == 10 for client in clusters[0]._clients))
     servers.processes[1].kill()
     servers.processes.pop(1).wait()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     lost = [outcome for outcome in outcomes if isinstance(outcome, PeerLost) and "server1" in str(outcome)]
     assert len(lost) == 10, outcomes
     starts = servers.log(1).count('"server started"') + 1

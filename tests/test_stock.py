@@ -4,7 +4,6 @@ import os
 import secrets
 import signal
 import threading
-import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -35,7 +34,7 @@ from private_keras.server.stock import Item as Stocked
 from private_keras.server.stock import ItemNotFound, Stock
 from private_keras.server.store import Kept, Store, StoreFull
 from private_keras.server.wire import messages_pb2 as wire
-from tests.clusters import TlsServers, dense_data, dense_plan, long_plan
+from tests.clusters import TlsServers, dense_data, dense_plan, held_back
 from tests.test_faults import eventually
 
 PLAN, DATA = dense_plan(), dense_data()
@@ -444,24 +443,23 @@ def test_a_server_that_is_told_something_else_than_the_others_makes_no_item(clus
 
 def test_an_item_that_a_failed_job_has_named_is_burnt(cluster, weights, monkeypatch):
     """The job fails at one evaluator after the other has begun: both have let the item go."""
-    plan, long = long_plan(500), dense_data(64, 64)
-    handle = cluster.share(long["w"], 18, "w")
-    item = cluster.prepare(plan, {"w": handle}, deadline=60)
+    item, never = cluster.prepare(PLAN, {"w": weights}), threading.Event()
+    monkeypatch.setattr(cluster._clients[0], "run", held_back(cluster._clients[0], never))
 
     def interrupted():
-        while cluster._clients[1].health().jobs == 0:
-            time.sleep(0.005)
+        assert eventually(lambda: all(client.health().jobs for client in cluster._clients[:2]))
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupted)
-    thread.start()
     with pytest.raises(KeyboardInterrupt):
-        cluster.run(plan, {"x": long["x"], "w": handle}, item=item)
+        thread.start()
+        cluster.run(PLAN, {"x": DATA["x"], "w": weights}, item=item)
     thread.join()
+    never.set()
+    monkeypatch.undo()
     with pytest.raises(running.CallFailed) as gone:
-        raw(cluster, plan, {"x": long["x"], "w": handle}, item.id)
+        raw(cluster, PLAN, {"x": DATA["x"], "w": weights}, item.id)
     assert gone.value.kind == "ItemNotFound"
-    cluster.delete(handle)
 
 
 def test_a_seed_of_a_batch_is_never_sent_twice(cluster, weights, monkeypatch):
@@ -496,7 +494,7 @@ def test_a_server_killed_between_takes_its_stock_along(party):
         weights = cluster.share(DATA["w"], 18, "w")
         item = cluster.prepare(PLAN, {"w": weights})
         os.kill(cluster.pids[party], signal.SIGKILL)
-        time.sleep(0.2)
+        assert eventually(cluster._dead)
         with pytest.raises((HandleNotFound, PeerLost)):
             predict(cluster, weights, item)
         weights = cluster.share(DATA["w"], 18, "w")
@@ -573,7 +571,7 @@ def test_what_two_threads_count_at_once_is_counted_twice():
     for name in ("runs", "rounds", "seconds", "computing"):
         object.__setattr__(made, name, 1)
     stats.add_ahead(made)
-    threads[0].join(20)
+    threads[0].join(60)
     assert stats.ahead.runs == 2
 
 

@@ -242,7 +242,7 @@ def test_names_that_could_lead_elsewhere_are_refused(name):
         storage.check_name(name)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(names=st.lists(st.from_regex(storage.NAME, fullmatch=True), min_size=1, max_size=6, unique=True))
 def test_any_names_live_side_by_side(tmp_path_factory, names):
     disk = Storage(tmp_path_factory.mktemp("names"), "trio", 2)

@@ -39,7 +39,7 @@ def take_cut(channel, step, count, points):
 POINTS = st.lists(st.integers(0, 3000), max_size=6)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(count=st.integers(0, 3000), sent=st.none() | POINTS, taken=st.none() | POINTS, seed=st.integers(0, 99))
 def test_a_message_is_the_same_however_it_is_cut(pair, count, sent, taken, seed):
     a, b = pair()
@@ -132,7 +132,7 @@ def test_a_send_in_parts_returns_before_the_peer_reads_while_it_is_unfinished(pa
     rest.start()
     out = np.empty(4 * piece.size, np.uint64)
     b.receive(0, out)
-    rest.join(20)
+    rest.join(60)
     assert not rest.is_alive()
     assert np.array_equal(out, np.tile(piece, 4))
 
@@ -205,8 +205,9 @@ def test_who_gives_up_within_a_message_says_whom_it_lost(stream_pair, taken):
 
 
 def test_a_peer_that_does_not_read_exceeds_the_deadline(stream_pair):
-    a, _ = stream_pair(0.3)
+    a, _ = stream_pair()
     a.begin(0, 1 << 26)
+    a.deadline = time.monotonic() + 1
     with pytest.raises(DeadlineExceeded, match="server1"):
         for _ in range(64):
             a.part(np.zeros(1 << 20, np.uint8))
@@ -215,11 +216,12 @@ def test_a_peer_that_does_not_read_exceeds_the_deadline(stream_pair):
 
 
 def test_a_peer_that_does_not_write_exceeds_the_deadline(stream_pair):
-    a, b = stream_pair(0.3)
+    a, b = stream_pair()
     b.expect(0, 16)
     a.begin(0, 16)
     a.part(words(1))
     b.fill(np.empty(1, np.uint64))
+    b.deadline = time.monotonic() + 0.3
     with pytest.raises(DeadlineExceeded, match="server0"):
         b.fill(np.empty(1, np.uint64))
 
@@ -228,10 +230,8 @@ def test_another_thread_can_interrupt_a_fill(stream_pair):
     _, b = stream_pair()
     b.expect(0, 8)
     threading.Timer(0.1, b.interrupt).start()
-    began = time.monotonic()
-    with pytest.raises(PeerLost):
+    with pytest.raises(PeerLost):  # it was woken, not timed out
         b.fill(np.empty(1, np.uint64))
-    assert time.monotonic() - began < 10  # far below the deadline: it was woken
 
 
 def test_a_channel_within_a_message_is_not_idle(stream_pair):
