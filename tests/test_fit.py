@@ -99,7 +99,7 @@ def test_a_small_cnn_with_adam():
     layers = ("Conv2D", 3, 3), ("BatchNormalization",), ("ReLU",), ("MaxPooling2D",), ("Flatten",)
     private, plain = models = pair(
         *layers, ("Dense", 3, "softmax"), shape=(6, 6, 1), loss="sparse_categorical_crossentropy",
-        # With Keras' own epsilon, Adam makes whole steps of a gradient that is zero but for rounding, as that of the bias
+        # With Keras' own epsilon, Adam makes whole steps of a gradient that is zero but for rounding, as that of a bias
         # before a normalisation is.
         optimizer=lambda: keras.optimizers.Adam(0.01, epsilon=1e-3),
     )
