@@ -134,12 +134,12 @@ def test_quota_and_handles(monkeypatch):
     fresh = secrets.token_bytes(16)
     for handles, message in (([fresh, handle], "taken"), ([fresh, b"short"], "16 bytes"), ([fresh, fresh], "twice")):
         with pytest.raises(SecurityError, match=message):
-            store.check_free(handles)
+            store.check_free(handles, "alice")
         with pytest.raises(SecurityError, match=message):
             put(store, "bob", handles, 5)
         assert store.nbytes == 10 and store.delete([fresh], "bob") == 0, "some were kept"
     monkeypatch.setattr("private_keras.server.limits.MAX_HANDLES", 2)
-    with pytest.raises(StoreFull, match="1 tensors are stored of at most 2"):
+    with pytest.raises(StoreFull, match="1 tensors of this client are stored, 1 of all clients, of at most 2 and 2"):
         put(store, "alice", [secrets.token_bytes(16), secrets.token_bytes(16)])
     assert store.delete([handle], "alice") == 1 and store.nbytes == 0
 

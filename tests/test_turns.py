@@ -277,7 +277,26 @@ def test_one_client_takes_no_more_of_the_store_than_its_share():
     store.delete([b"i" * 16], "b")
     with store.room(50, "a"), store.room(50, "b"):
         assert store.nbytes == 100
-    assert store.nbytes == 0 and not store._taken
+    assert store.nbytes == 0 and not store._taken and not store._handles
+
+
+def test_one_client_takes_no_more_of_the_handles_than_its_share(monkeypatch):
+    """However small what is kept under them is."""
+    monkeypatch.setattr("private_keras.server.limits.MAX_HANDLES", 4)
+    store = Store(quota=1000, share=0.5)
+
+    def put(owner, *handles):
+        with store.room(len(handles), owner) as room:
+            store.put(owner, [Kept(handle * 16, None, 1) for handle in handles], room)
+
+    put("a", b"a", b"b")
+    with pytest.raises(StoreFull, match="2 tensors of this client are stored, 2 of all clients, of at most 2 and 4"):
+        put("a", b"c")
+    put("b", b"c", b"d")
+    store.delete([b"a" * 16, b"c" * 16, b"z" * 16], "a")
+    put("a", b"e")
+    with pytest.raises(StoreFull, match="0 tensors of this client are stored, 4 of all clients"):
+        put("c", b"f")
 
 
 def test_requests_a_minute(monkeypatch):

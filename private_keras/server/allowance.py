@@ -22,7 +22,7 @@ class Allowance:
         jobs_each: of one client.
         queued: jobs beyond these that wait for their turn.
         queued_each: of one client.
-        stored_share: of the room for shares, that one client may take: 0 to 1.
+        stored_share: of the room for shares, and of the number of tensors, that one client may take: 0 to 1.
         requests_a_minute: of one client, jobs, plans and uploads together; 0: any number.
         drain_seconds: that running jobs get after SIGTERM.
     """

@@ -80,7 +80,7 @@ class Collector:
         names = [item.name for item in first.inputs]
         if sorted(names) != sorted(specs):
             raise InputError(f"expected the inputs {sorted(specs)[:20]}. Received: {sorted(names)[:20]}")
-        kept = self._kept(prepared, first)
+        kept = self._kept(prepared, first, job.owner)
         carried = {item.carry for item in plan.outputs if item.carry}
         for item in first.inputs:
             _check(item, specs[item.name], first.steps, carried)
@@ -157,13 +157,13 @@ class Collector:
                 )
         return given
 
-    def _kept(self, prepared: Prepared, first: wire.RunRequest) -> dict[str, bytes]:
+    def _kept(self, prepared: Prepared, first: wire.RunRequest, owner: str) -> dict[str, bytes]:
         outputs = prepared.program.plan.outputs
         wanted = [index for index, item in enumerate(outputs) if not item.receivers]
         given = sorted(item.output for item in first.kept)
         if given != wanted:
             raise InputError(f"expected handles for the outputs {wanted[:20]}, which are kept. Received: {given[:20]}")
-        self._store.check_free([item.handle for item in first.kept])
+        self._store.check_free([item.handle for item in first.kept], owner)
         return {outputs[item.output].name: item.handle for item in first.kept}
 
     def _stored(self, job: Job, item: wire.Input, spec: PlanInput, ahead: bool, material: Stored) -> Stored:

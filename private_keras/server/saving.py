@@ -132,7 +132,7 @@ class Saving:
         if owner != identity:
             self._oversight.audit.write("load", [identity, owner], caller=identity, source=str(source))
         handles = [loaded_handle(request.base, index) for index in range(len(entries))]
-        self._store.check_free(handles)
+        self._store.check_free(handles, identity)
         sizes = [_resident_bytes(self._party, entry.size) for entry in entries]
         with self._store.room(sum(sizes), identity) as room:
             items = []

@@ -48,16 +48,18 @@ class Store:
 
     Args:
         quota: bytes of all shares together.
-        share: of the quota, that one owner may take.
+        share: of the quota, and of the handles that there may be, that one owner may take.
     """
 
     def __init__(self, quota: int = limits.STORE_BYTES, share: float = 1.0):
         self._quota = quota
         self._each = int(quota * share)
+        self._share = share
         self._lock = threading.Lock()
         self._entries: dict[bytes, _Entry] = {}
         self._bytes = 0
         self._taken: Counter[str] = Counter()  # bytes by owner
+        self._handles: Counter[str] = Counter()
 
     @property
     def nbytes(self) -> int:
@@ -118,19 +120,20 @@ class Store:
             SecurityError: not a handle, or one that is taken.
         """
         with self._lock:
-            self._check([item.handle for item in items])
+            self._check([item.handle for item in items], owner)
+            self._handles[owner] += len(items)
             for item in items:
                 self._entries[item.handle] = _Entry(owner, item.nbytes, item.material, item.terms)
                 room.nbytes -= item.nbytes
                 self._take(-item.nbytes, room.owner)
                 self._take(item.nbytes, owner)
 
-    def check_free(self, handles: Sequence[bytes]) -> None:
+    def check_free(self, handles: Sequence[bytes], owner: str) -> None:
         """Raises what `put` would: for work whose results are to be put."""
         with self._lock:
-            self._check(handles)
+            self._check(handles, owner)
 
-    def _check(self, handles: Sequence[bytes]) -> None:
+    def _check(self, handles: Sequence[bytes], owner: str) -> None:
         for handle in handles:
             if len(handle) != limits.ID_BYTES:
                 raise SecurityError(f"expected a handle of {limits.ID_BYTES} bytes. Received: {len(handle)}")
@@ -138,8 +141,12 @@ class Store:
                 raise SecurityError("this handle is taken; every tensor needs a fresh random one")
         if len(set(handles)) != len(handles):
             raise SecurityError("expected a handle of its own for every tensor. Received: one twice")
-        if len(self._entries) + len(handles) > limits.MAX_HANDLES:
-            raise StoreFull(f"{len(self._entries)} tensors are stored of at most {limits.MAX_HANDLES}; delete some")
+        own, new, each = self._handles[owner], len(handles), int(limits.MAX_HANDLES * self._share)
+        if len(self._entries) + new > limits.MAX_HANDLES or own + new > each:
+            raise StoreFull(
+                f"{own} tensors of this client are stored, {len(self._entries)} of all clients, of at most "
+                f"{each} and {limits.MAX_HANDLES}; delete some"
+            )
 
     def get(self, handle: bytes, owner: str, what: str) -> Stored:
         """The owner's material, wherever it is. Another identity's handle looks like one that does not exist.
@@ -209,8 +216,11 @@ class Store:
                 entry = self._entries.get(handle)
                 if entry is not None and entry.owner == owner:
                     del self._entries[handle]
+                    self._handles[owner] -= 1
                     self._take(-entry.nbytes, owner)
                     deleted += 1
+            if not self._handles[owner]:
+                del self._handles[owner]
         return deleted
 
 
