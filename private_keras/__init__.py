@@ -33,6 +33,7 @@ _OWN = {
     "secret": "private_keras.tensor",
     "shared": "private_keras.tensor",
     "forget": "private_keras.tensor",
+    "forget_policies": "private_keras.tensor",
     "set_policy": "private_keras.tensor",
     "deliveries": "private_keras.cluster",
     "receive": "private_keras.cluster",

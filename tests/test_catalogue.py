@@ -236,7 +236,11 @@ def test_a_catalogue_of_an_earlier_format_is_brought_up_to_date(tmp_path, monkey
         patch.setattr(database, "_FORMATS", database._FORMATS[:1])
         patch.setattr(database, "VERSION", 1)
         old = Catalogue(tmp_path)
-        made(old, source())
+        texts = COMMITTED, "", entries.to_json(TENSORS), Policy().to_json()
+        row = ("alice", "data", f"{1:016x}", "00" * 8, *texts, 9, 1.0)
+        with old.transaction() as opened:
+            columns = "owner, name, number, nonce, state, about, entries, policy, bytes, created, file"
+            opened.execute(f"INSERT INTO snapshots ({columns}) VALUES ({'?, ' * 10}'f')", row)
         old.log.append("x")
         old.close()
     # Two processes at once, of which one is first.
@@ -247,7 +251,11 @@ def test_a_catalogue_of_an_earlier_format_is_brought_up_to_date(tmp_path, monkey
     for new in news:
         assert new.names.find(source()).entries == TENSORS and len(new.log.read()) == 1
         assert not list(new.deliveries.of("bob"))
-        new.close()
+    # Of what was there before nobody knows whether others have it.
+    news[0].names.removed(news[0].names.forget(source()))
+    with news[0].transaction() as opened:
+        assert opened.execute("SELECT lent FROM snapshots").fetchall() == [(1,)]
+    [new.close() for new in news]
 
 
 @pytest.mark.parametrize(

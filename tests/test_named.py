@@ -1,5 +1,6 @@
 """Named shares of one client: kept on disk under a name, found again, replaced, forgotten; and the command."""
 
+import contextlib
 import gc
 import os
 import signal
@@ -228,7 +229,13 @@ def test_the_command_that_receives(tmp_path, monkeypatch, capsys):
     results = {"analyst/scores": np.arange(3.0), "analyst/quality": {"loss": np.array(0.5), "accuracy": np.array(1.0)}}
     monkeypatch.setattr("private_keras.cli.receive.connect", lambda *a, **k: clusters.SimulatedCluster())
     monkeypatch.setattr("private_keras.cli.receive.deliveries", lambda: list(results))
-    monkeypatch.setattr("private_keras.cli.receive.receive", results.pop)
+
+    @contextlib.contextmanager
+    def fetched(name):
+        yield results[name]
+        del results[name]
+
+    monkeypatch.setattr("private_keras.cli.receive.fetched", fetched)
     assert cli.main(["receive", "--config", "c"]) == 0
     assert capsys.readouterr().out == "analyst/scores\nanalyst/quality\n"
     assert cli.main(["receive", "analyst/scores", "--out", "s.npy", "--config", "c"]) == 0

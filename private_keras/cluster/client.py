@@ -267,6 +267,10 @@ class ServerClient:
         request = wire.ForgetRequest(snapshots=[_snapshot(generation) for generation in generations])
         return self._ask("Forget", request, CALL_SECONDS).forgotten
 
+    def forget_policies(self, name: str) -> int:
+        """Removes policies of what was forgotten; returns how many there were."""
+        return self._ask("Forget", wire.ForgetRequest(policies=name), CALL_SECONDS).policies
+
     # --- owners and receivers -----------------------------------------------------------------------------------------
     def set_policy(self, name: str, policy: str) -> None:
         """Puts a policy on shares of the caller."""

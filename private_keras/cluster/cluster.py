@@ -43,7 +43,7 @@ from private_keras.server.config import ClusterConfig
 from private_keras.server.material import split
 from private_keras.server.plans import CLIENT
 from private_keras.server.policy import Policy
-from private_keras.server.storage import check_name
+from private_keras.server.storage import check_name, check_names
 
 CONNECT_SECONDS = 5.0
 ABANDON_SECONDS = 1.0
@@ -299,6 +299,12 @@ class NetworkCluster(Cluster):
         self._ready()
         with self._noticed():
             return self._snapshots.forget(name)
+
+    def forget_policies(self, name: str) -> int:
+        check_names(name)
+        self._ready()
+        with self._noticed():
+            return max(self._all(lambda client: client.forget_policies(name)))
 
     def names(self, others: bool = False) -> list[Named]:
         self._ready()

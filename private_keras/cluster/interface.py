@@ -174,6 +174,15 @@ class Cluster(ABC):
     def forget(self, name: str) -> bool:
         """Removes what was saved under a name, of all versions; tells whether any server had anything."""
 
+    @abstractmethod
+    def forget_policies(self, name: str) -> int:
+        """Gives up the policies that servers keep of what was forgotten under a name, so that nobody uses what others
+        have made of it any more; tells how many there were, on the server that had most.
+
+        Args:
+            name: one, or the beginning of several and "*". What is shared under it now stays as it is.
+        """
+
     def own_name(self, name: str) -> str:
         """The name of this client's own shares, from that or from "owner/name", as lists have it."""
         return name if name in self.saved() else name.removeprefix(f"{self.identity}/")

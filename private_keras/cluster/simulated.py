@@ -27,7 +27,7 @@ from private_keras.server.identity import LOCAL
 from private_keras.server.loop import Feed, TakeRows, paced, run_steps
 from private_keras.server.plans import CLIENT
 from private_keras.server.policy import Policy
-from private_keras.server.storage import check_name
+from private_keras.server.storage import check_name, check_names
 
 
 @dataclass(frozen=True)
@@ -199,6 +199,12 @@ class SimulatedCluster(Cluster):
     def forget(self, name: str) -> bool:
         self._check_open()
         return self._saved.pop(check_name(name), None) is not None
+
+    def forget_policies(self, name: str) -> int:
+        """What is forgotten leaves nothing here."""
+        self._check_open()
+        check_names(name)
+        return 0
 
     def names(self, others: bool = False) -> list[Named]:
         self._check_open()

@@ -17,7 +17,7 @@ from private_keras.server.material import Stored, stored_bytes
 from private_keras.server.oversight import Oversight
 from private_keras.server.policy import Policy
 from private_keras.server.sealed import Writer, sealed_bytes
-from private_keras.server.storage import NONCE_BYTES, Generation, Storage, check_name
+from private_keras.server.storage import NONCE_BYTES, Generation, Storage, check_name, check_names
 from private_keras.server.store import Kept, Store
 from private_keras.server.wire import messages_pb2 as wire
 
@@ -130,7 +130,10 @@ class Saving:
         opened = self._storage.opened(owner, generation)
         entries, source = opened.row.entries, opened.row.source
         if owner != identity:
-            self._oversight.audit.write("load", [identity, owner], caller=identity, source=str(source))
+            with self._storage.catalogue.transaction():
+                if not self._storage.catalogue.names.lend(source):
+                    raise HandleNotFound(f"no shares are saved as {source.name!r} on this server any more")
+                self._oversight.audit.write("load", [identity, owner], caller=identity, source=str(source))
         handles = [loaded_handle(request.base, index) for index in range(len(entries))]
         self._store.check_free(handles, identity)
         sizes = [_resident_bytes(self._party, entry.size) for entry in entries]
@@ -151,14 +154,23 @@ class Saving:
             raise
 
     def forget(self, request: wire.ForgetRequest, identity: str) -> wire.ForgetReply:
-        """Removes saved shares of the caller."""
+        """Removes saved shares of the caller, and what is left of those that were removed before."""
         generations = [_generation(snapshot) for snapshot in request.snapshots]
         forgotten = 0
         for snapshot, generation in zip(request.snapshots, generations, strict=True):
             if self._storage.forget(identity, [generation]):
                 forgotten += 1
                 self._log("forget", snapshot, identity)
-        return wire.ForgetReply(forgotten=forgotten)
+        policies = 0
+        if request.policies:
+            check_names(request.policies)
+            with self._storage.catalogue.transaction():
+                policies = self._storage.catalogue.names.forget_policies(identity, request.policies)
+                if policies:
+                    self._oversight.audit.write(
+                        "policies", [identity], caller=identity, name=request.policies, forgotten=policies
+                    )
+        return wire.ForgetReply(forgotten=forgotten, policies=policies)
 
     def _log(self, event: str, snapshot: wire.Snapshot, identity: str, **facts: str) -> None:
         self._oversight.audit.write(

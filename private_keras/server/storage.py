@@ -62,6 +62,13 @@ def check_name(name: str) -> str:
     return name
 
 
+def check_names(name: str) -> str:
+    """A name, or the beginning of names and "*"; raises `InputError`."""
+    if name != "*":
+        check_name(name.removesuffix("*") if isinstance(name, str) else name)
+    return name
+
+
 class Storage:
     """One server's directory; thread safe, and several servers may use one directory.
 

@@ -133,6 +133,20 @@ def forget(name: str) -> None:
                              "yours")
 
 
+def forget_policies(name: str) -> int:
+    """Gives up the policies of what this client has deleted under a name: nobody can use what others have made of it
+    any more. Otherwise servers keep them for ever, of each owner a limited number.
+
+    Args:
+        name: one of this client's, or the beginning of several and "*". What is shared under it now stays as it is.
+
+    Returns:
+        How many there were.
+    """
+    cluster = current()
+    return cluster.forget_policies(cluster.own_name(name))
+
+
 def set_policy(name: str, policy: Policy) -> None:
     """Changes who may use what this client shared under a name; counts from the next job on, also for what others have
     computed of it.

@@ -32,6 +32,8 @@ CREATE TABLE deliveries (
   servers INTEGER NOT NULL, outputs TEXT NOT NULL, created REAL NOT NULL, file TEXT NOT NULL, bytes INTEGER NOT NULL,
   PRIMARY KEY (job, receiver));
 """,
+    # Whether others may have made something of it: of what was there before nobody knows.
+    "ALTER TABLE snapshots ADD COLUMN lent INTEGER NOT NULL DEFAULT 1",
 )
 VERSION = len(_FORMATS)
 

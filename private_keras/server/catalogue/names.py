@@ -80,13 +80,44 @@ class Names:
             key = _key(source)
             if database.execute(f"SELECT 1 FROM snapshots WHERE {_WHERE}", key).fetchone():
                 raise InputError("this generation is saved already; every save needs a fresh one")
+            self._check_records(database, source.owner)
             self._check_room(database, source.owner, total)
             columns = _COLUMNS.removeprefix("id, ").removesuffix(", uses")
             row = database.execute(
-                f"INSERT INTO snapshots ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                f"INSERT INTO snapshots ({columns}, lent) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
                 (*key, WRITING, *texts, total, now, file),
             )
             return row.lastrowid
+
+    def _check_records(self, database: sqlite3.Connection, owner: str) -> None:
+        """Room for one more row. Rows of what is forgotten and was never lent rule nothing, and the oldest of them go
+        first: they only keep a generation from being written twice.
+        """
+        gone = "state = ? AND file = ''"
+        for whose, where, given, most in (
+            ("of this owner", "owner = ?", (owner,), limits.OWNER_MAX_RECORDS),
+            ("of all", "1", (), limits.MAX_RECORDS),
+        ):
+            (count,) = database.execute(f"SELECT count(*) FROM snapshots WHERE {where}", given).fetchone()
+            if count < most:
+                continue
+            idle = f"SELECT id FROM snapshots WHERE {where} AND {gone} AND lent = 0 ORDER BY id LIMIT ?"
+            dropped = database.execute(
+                f"DELETE FROM snapshots WHERE id IN ({idle})", (*given, FORGOTTEN, count - most + 1)
+            )
+            if count - dropped.rowcount < most:
+                continue
+            largest = (
+                f"SELECT name, count(*) FROM snapshots WHERE owner = ? AND {gone} GROUP BY name "
+                "ORDER BY count(*) DESC, name LIMIT 3"
+            )
+            names = [f"{name} ({n})" for name, n in database.execute(largest, (owner, FORGOTTEN))]
+            raise ClusterError(
+                f"no room for another name: {count} records {whose} are kept, of at most {most}. Policies of forgotten "
+                "shares stay because others may have results of them; yours are most under "
+                f"{', '.join(names) or 'no name'}. Give up those of which nobody is to use results any more: "
+                "private-keras forget --policies NAME, or pk.forget_policies(NAME)"
+            )
 
     def _check_room(self, database: sqlite3.Connection, owner: str, nbytes: int) -> None:
         query = "SELECT coalesce(sum(bytes), 0), coalesce(sum(state != ?), 0) FROM snapshots"
@@ -140,6 +171,28 @@ class Names:
                 (FORGOTTEN, ROW_BYTES + len(found.policy_text), found.id),
             )
             return found.file
+
+    def lend(self, source: Source) -> bool:
+        """Notes that somebody else gets a generation; whether it can be loaded."""
+        with self._database.transaction() as database:
+            where = f"{_WHERE} AND state = ?"
+            lent = database.execute(f"UPDATE snapshots SET lent = 1 WHERE {where}", (*_key(source), COMMITTED))
+            return lent.rowcount > 0
+
+    def forget_policies(self, owner: str, name: str) -> int:
+        """Removes what is left of forgotten generations; how many there were.
+
+        Args:
+            name: one, or the beginning of several and "*".
+        """
+        start = name.removesuffix("*")
+        where = "name = ?" if start == name else "substr(name, 1, length(?)) = ?"
+        with self._database.transaction() as database:
+            gone = database.execute(
+                f"DELETE FROM snapshots WHERE owner = ? AND state = ? AND file = '' AND {where}",
+                (owner, FORGOTTEN, *([name] if start == name else [start, start])),
+            )
+            return gone.rowcount
 
     def removed(self, file: str) -> None:
         """The file of a forgotten generation is gone."""
