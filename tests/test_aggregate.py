@@ -1,6 +1,7 @@
 """The plan of a weighted mean: what it opens, how exactly, what hostile owners can do, that no other plan is taken."""
 
 import json
+import secrets
 
 import numpy as np
 import pytest
@@ -178,6 +179,42 @@ def test_on_three_parties():
     got = np.concatenate([fixedpoint.decode(part[0], fraction) for part in opened])
     assert np.abs(got - mean(counts, rows)).max() < 1e-6
     assert session.measured()[0] == session.declared.rounds == 34
+
+
+APART = {
+    "other masked counts": ("examples", 1, 0),
+    "other masked updates": ("update/0", 0, 0),
+    "other masks of the count": ("examples", 2, 1),
+    "other masks of the update": ("update/0", 2, 1),
+    "another mask at one evaluator": ("examples", 0, 1),
+}
+
+
+@pytest.mark.parametrize("what", APART)
+def test_shares_that_do_not_belong_together_do_not_lower_the_minimum(what):
+    """Who gives the servers parts of several tensors spoils the mean; too few others stay hidden in it all the same."""
+    label, party, place = APART[what]
+    owners = names(4)
+    counts, rows = np.array([1, 50, 90, 95]), updates(4, LIMIT)[1]
+    plan = aggregate_plan(SIZES, owners, LIMIT, examples=60)  # which two of the honest do not keep
+    values = encoded(plan, owners, counts, rows)
+    wrong, program = list(values).index(f"{owners[0]}/{label}"), Program(plan)
+
+    def twist(number, parts):
+        if number == wrong:
+            noise = default_kernel().random(secrets.token_bytes(16), 0, parts[0][0].size).reshape(parts[0][0].shape)
+            changed = list(parts[party])
+            changed[place] = changed[place] + noise
+            parts[party] = tuple(changed)
+        return parts
+
+    def go(p, *shares):
+        results = program.compute(p, dict(zip(values, shares, strict=True)) | {SEED: np.array(9, np.uint64)})
+        return tuple(results[item.name] for item in plan.outputs)
+
+    for _ in range(8):
+        opened = Session(twist=twist).run(go, *values.values())
+        assert all(np.abs(fixedpoint.decode(part, 0)).max() <= 1 for part in opened)
 
 
 def test_a_mean_is_opened_whose_owners_and_limits_are_read_from_the_plan():

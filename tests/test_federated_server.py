@@ -16,7 +16,7 @@ from private_keras.errors import (
 from private_keras.federated import collecting
 from private_keras.federated.board import Tensor, Unusable
 from private_keras.models import Sequential
-from tests.boards import Space
+from tests.boards import MemoryBoard, Space
 from tests.federation import OWNERS, SHORT, Automatic, announced, data, flat, model, policy, server, share, update
 
 
@@ -226,6 +226,20 @@ def test_a_job_that_fails_again_and_again_ends_the_fit(space):
     Failing(space)
     with pytest.raises(SecurityError, match="no"), pytest.warns(UserWarning):
         server(space).fit(rounds=1, verbose=0)
+
+
+def test_a_mean_that_cannot_be_one_is_not_used(space, monkeypatch):
+    """As of shares that do not belong together."""
+    made = model()
+    before = flat(made)
+    Automatic(space)
+    real = MemoryBoard.mean
+    monkeypatch.setattr(
+        MemoryBoard, "mean", lambda *given: {name: each + 1e4 for name, each in real(*given).items()}
+    )  # fmt: skip
+    with pytest.raises(SecurityError, match="longer than any update"), pytest.warns(UserWarning, match="begins anew"):
+        server(space, made).fit(rounds=1, verbose=0)
+    np.testing.assert_array_equal(flat(made), before)
 
 
 def test_servers_that_are_away_for_a_while(space):

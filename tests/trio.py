@@ -27,9 +27,14 @@ def signed(elements: np.ndarray) -> np.ndarray:
 
 
 class Session:
-    """Fresh keys and channels for each `run`; keeps what the last run sent, declared and received."""
+    """Fresh keys and channels for each `run`; keeps what the last run sent, declared and received.
 
-    def __init__(self, kernel=None, record: bool = False, keys: dict | None = None):
+    Args:
+        twist: given a value's number and each party's (m, l), gives what the parties get instead.
+    """
+
+    def __init__(self, kernel=None, record: bool = False, keys: dict | None = None, twist=None):
+        self.twist = twist
         self.kernel = kernel or default_kernel()
         self.record = record
         self.keys = keys
@@ -46,9 +51,11 @@ class Session:
         for x in secret_values:
             l0, l1 = (self.kernel.random(secrets.token_bytes(16), 0, x.size).reshape(x.shape) for _ in range(2))
             m = x + l0 + l1
-            held[0].append((m, l0))
-            held[1].append((m, l1))
-            held[2].append((None, l0 + l1))
+            parts = [(m, l0), (m, l1), (None, l0 + l1)]
+            if self.twist is not None:
+                parts = self.twist(len(held[0]), parts)
+            for party, part in enumerate(parts):
+                held[party].append(part)
 
         def one(i):
             def go():

@@ -13,6 +13,8 @@ from private_keras.federated.patience import Patience
 from private_keras.federated.round import SHARED, Round
 
 SEED_BITS = 45
+# Of the limit: servers take no update that is longer, but for one in thousands (`plan/aggregate.py`).
+LONGEST = 4.0
 
 
 class Spent(PrivateKerasError):
@@ -101,4 +103,9 @@ class Collector:
         opened = self._board.mean(plan, dict.fromkeys(owners, self._prefix + current.place), seed)
         step = np.concatenate([opened[item.name].reshape(-1) for item in plan.outputs])
         unit = 2.0 ** -plan.types[plan.outputs[0].value].fraction
+        if np.linalg.norm(step) > LONGEST * current.limit + unit * len(step):
+            raise SecurityError(
+                "the mean is longer than any update that servers take, and is not used: an owner with software of its "
+                "own gave them shares that do not belong together, or a server does not keep to the plan"
+            )
         return step, bool(np.abs(step).max() <= unit)  # which truncations may leave of 0
