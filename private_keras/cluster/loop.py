@@ -7,7 +7,7 @@ handles. Which rows a step takes is known to all servers (docs/security.md, "Tra
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -71,7 +71,7 @@ class Bound:
         steps: how often the plan runs.
     """
 
-    secret: dict[str, Handle | np.ndarray]
+    secret: dict[str, Handle | np.ndarray] = field(repr=False)
     rows: dict[str, Rows]
     public: dict[str, np.ndarray]
     steps: int

@@ -63,7 +63,7 @@ class Inputs:
 class _Part:
     """What one server answered."""
 
-    contributions: list[bytearray]
+    contributions: list[bytearray] = field(repr=False)
     done: wire.Done | None = None
     steps: int = 0
 
@@ -78,7 +78,7 @@ class Result:
         stored: bytes that each server holds of an item of stock that was made.
     """
 
-    opened: dict[str, np.ndarray]
+    opened: dict[str, np.ndarray] = field(repr=False)
     traffic: Traffic
     stored: tuple[int, ...]
 

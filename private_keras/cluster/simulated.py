@@ -34,7 +34,7 @@ from private_keras.server.storage import check_name, check_names
 class _Saved:
     """What is kept under a name."""
 
-    tensors: dict[str, tuple[Handle, np.ndarray]]
+    tensors: dict[str, tuple[Handle, np.ndarray]] = field(repr=False)
     about: str
     policy: Policy
     created: float = field(default_factory=time.time)

@@ -1,6 +1,6 @@
 """The rounds that a model's owner announces, as a data owner sees them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -15,7 +15,7 @@ class Announced:
     """A round, and the weights it begins with, packed."""
 
     round: Round
-    weights: bytes
+    weights: bytes = field(repr=False)
 
 
 class Announcements:

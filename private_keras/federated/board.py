@@ -6,7 +6,7 @@ shapes and the public text, and no number.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -34,7 +34,7 @@ class Unusable(PrivateKerasError):
 class Tensor:
     """What is to be shared: real numbers or integers, and their fractional bits on the servers."""
 
-    values: np.ndarray
+    values: np.ndarray = field(repr=False)
     fraction: int
 
 

@@ -3,7 +3,7 @@
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -32,7 +32,7 @@ class Collected:
         nothing: whether it is the 0 that stands for a mean of too few.
     """
 
-    step: np.ndarray
+    step: np.ndarray = field(repr=False)
     nothing: bool
     used: tuple[str, ...]
     refused: dict[str, str]

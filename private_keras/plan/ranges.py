@@ -5,7 +5,7 @@ so they grow with every layer; where they prove too little, `shadow` looks at th
 """
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -58,7 +58,7 @@ class _At:
     step: Step
     types: list[TensorType]
     result: TensorType
-    arrays: list[np.ndarray | None]
+    arrays: list[np.ndarray | None] = field(repr=False)
     makers: dict[str, Step]
 
 

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -40,7 +40,7 @@ class Outcome:
         stored: bytes of the item of stock that was made.
     """
 
-    contributions: dict[str, np.ndarray]
+    contributions: dict[str, np.ndarray] = field(repr=False)
     kept: list[bytes]
     rounds: int
     sent: list[int]

@@ -1,6 +1,6 @@
 """What a tensor of a trace can be: known to the client, secret on the servers, or a product not yet written."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ class Known:
         label: what people read.
     """
 
-    value: np.ndarray
+    value: np.ndarray = field(repr=False)
     secret: bool
     identity: str
     label: str = ""
