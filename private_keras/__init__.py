@@ -25,6 +25,7 @@ _OWN = {
     "layers": "private_keras.layers",
     "models": "private_keras.models",
     "convert": "private_keras.models",
+    "plans": "private_keras.models",
     "Network": "private_keras.forecast",
     "Machine": "private_keras.forecast",
     "measure_machine": "private_keras.forecast",

@@ -15,7 +15,7 @@ import pytest
 from private_keras.cluster.cluster import NetworkCluster
 from private_keras.cluster.loop import PublicValue
 from private_keras.cluster.putting import Column
-from private_keras.errors import HandleNotFound, SecurityError
+from private_keras.errors import HandleNotFound, InputError, SecurityError
 from private_keras.federated import Client, Server, vector
 from private_keras.federated.board import Tensor, Unusable
 from private_keras.federated.round import Round
@@ -155,6 +155,28 @@ def test_an_owner_whose_policy_refuses_the_mean_does_not_hold_up_the_others(part
         board.mean(plan(OWNERS), dict.fromkeys(OWNERS, "refuses"), 1)
     assert refused.value.owner == "d"
     assert board.mean(plan(OWNERS[:3]), dict.fromkeys(OWNERS[:3], "refuses"), 1)["mean/0"].any()
+
+
+def test_owners_may_allow_a_mean_by_its_digest_alone(parties):
+    """The plan that the model's owner tells before any round is what the servers judge."""
+    made = server(parties, "digest")
+    elements = sum(each.size for each in vector.values(vector.averaged(model())))
+    fraction = made._plain.fraction
+    for owner in OWNERS:
+        policy = Policy(["mo"], [f"sha256:{made.plan(OWNERS[:3]).digest}"], ["mo"])
+        update = Tensor(np.full((1, elements), ord(owner) / 100), fraction)
+        ClusterBoard(parties[owner]).put("d", {"examples": Tensor(np.array([[2]]), 0), "update/0": update}, "", policy)
+    board = ClusterBoard(parties["mo"])
+    opened = board.mean(made.plan(["c", "a", "b"]), dict.fromkeys(OWNERS[:3], "d"), 1)
+    np.testing.assert_allclose(opened["mean/0"], ord("b") / 100, atol=1e-5)
+    for owners in (None, OWNERS[1:]):
+        with pytest.raises(Unusable, match="its policy allows sha256"):
+            board.mean(made.plan(owners), dict.fromkeys(owners or OWNERS, "d"), 1)
+    for wrong in (["a", "b", "x"], ["a", "b"]):
+        with pytest.raises(InputError, match="expected (at least 3|3 to)"):
+            server(parties, "digest", minimum=3).plan(wrong)
+    with pytest.raises(InputError, match="digests as sha256"):
+        client(parties, "digest", "a", plans=["mean"])
 
 
 @pytest.mark.parametrize("other", [

@@ -290,6 +290,15 @@ def test_saved_shares_give_the_model_with_its_optimiser(events):
     assert int(again.optimizer.iterations) == int(plain.optimizer.iterations)
 
 
+def test_saved_shares_of_a_compiled_model_whose_optimiser_has_not_begun():
+    private, plain = logistic(optimizer=adam)
+    private.save_shares("new")
+    again = pk.models.load_shares("new")
+    for model in (again, plain):
+        model.fit(X, Y, batch_size=16, epochs=2, shuffle=False, verbose=0)
+    assert distance(again, plain) < 2e-3
+
+
 def test_saved_shares_of_untrained_and_just_loaded_models():
     private, plain = logistic()
     private.save_shares("one")

@@ -3,7 +3,16 @@
 import argparse
 from pathlib import Path
 
-from private_keras.cli.named import check_model, check_one, check_out, opened_data, opened_model, read_array
+from private_keras.cli.named import (
+    add_plans,
+    check_model,
+    check_one,
+    check_out,
+    opened_data,
+    opened_model,
+    read_array,
+    write_plans,
+)
 from private_keras.cluster import connect
 
 
@@ -23,22 +32,26 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--seed", type=int, help="of the public shuffle, dropout and noise")
     command.add_argument("--save", metavar="NAME", help="keep the trained weights on the servers, as shares")
     command.add_argument("--out", type=Path, help="open the trained weights to you and write a .keras file")
+    add_plans(command)
     command.add_argument("--config", type=Path, help="the cluster's description; without it, three servers start here")
     command.add_argument("--identity", help="the client's name, for a cluster over TLS")
     command.set_defaults(command=_run)
 
 
 def _run(given: argparse.Namespace) -> int:
-    check_one(save=given.save, out=given.out)
+    if given.plans is None:
+        check_one(save=given.save, out=given.out)
     check_out(given.out)
     arrays = read_array(given.x), read_array(given.y)
     check_model(given.model)
     with connect(given.config, identity=given.identity) as cluster:
         model = opened_model(given.model)
         x, y = (opened_data(name, array) for name, array in zip((given.x, given.y), arrays, strict=True))
-        history = model.fit(
-            x, y, epochs=given.epochs, batch_size=given.batch_size, seed=given.seed, verbose=0
-        ).history
+        how = {"epochs": given.epochs, "batch_size": given.batch_size, "seed": given.seed, "verbose": 0}
+        if given.plans is not None:
+            write_plans(given.plans, model.fit, x, y, **how)
+            return 0
+        history = model.fit(x, y, **how).history
         for epoch in range(len(history["loss"])):
             print(f"epoch {epoch + 1}: {', '.join(f'{name} {values[epoch]:.4f}' for name, values in history.items())}")
         if given.save is not None:

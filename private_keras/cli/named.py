@@ -1,5 +1,7 @@
 """Models and data that commands take: files of this machine, or names on the servers."""
 
+import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,23 @@ def opened_data(given: str, array: np.ndarray | None) -> Any:
 def is_file(given: str, endings: tuple[str, ...]) -> bool:
     """Whether an argument is a file's path."""
     return Path(given).suffix in endings
+
+
+def add_plans(command: argparse.ArgumentParser) -> None:
+    """Adds the option that has plans written instead of run."""
+    command.add_argument(
+        "--plans", type=Path, metavar="DIRECTORY",
+        help="write the plans that this would run, for owners to inspect and approve, and run nothing",
+    )  # fmt: skip
+
+
+def write_plans(directory: Path, call: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    """Writes the plans of a call to a directory, and says which."""
+    from private_keras.models import plans
+
+    made = plans(call, *args, **kwargs)
+    print(made)
+    print("\n".join(f"written to {path}" for path in made.save(directory)))
 
 
 def check_out(path: Path | None) -> None:

@@ -4,6 +4,7 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
+from private_keras.cli.inspect import read_plan
 from private_keras.cluster import connect
 from private_keras.cluster.named import as_table
 from private_keras.errors import InputError
@@ -19,13 +20,16 @@ def add(commands: argparse._SubParsersAction) -> None:
     _cluster(listing)
     listing.set_defaults(command=_names)
     approving = commands.add_parser(
-        "approve", help="allow a plan on your named shares",
-        description="Adds a plan's digest to the policy of named shares of yours: whoever the policy lets use them may "
-        "run that plan, and open its results to whom the policy names. Look at it before: private-keras inspect.",
+        "approve", help="allow plans on your named shares",
+        description="Adds digests of plans to the policy of named shares of yours: whoever the policy lets use them "
+        "may run these plans, and open their results to whom the policy names. Look at them before: private-keras "
+        "inspect.",
     )  # fmt: skip
     approving.add_argument("name", help="of shares of yours")
-    approving.add_argument("digest", help="the plan's: sha256: and 64 hex digits")
-    approving.add_argument("--revoke", action="store_true", help="take it out of the policy instead")
+    approving.add_argument(
+        "plans", nargs="+", metavar="plan", help="a digest, sha256: and 64 hex digits, or a plan's JSON file"
+    )
+    approving.add_argument("--revoke", action="store_true", help="take them out of the policy instead")
     _cluster(approving)
     approving.set_defaults(command=_approve)
 
@@ -42,18 +46,26 @@ def _names(given: argparse.Namespace) -> int:
 
 
 def _approve(given: argparse.Namespace) -> int:
-    if not DIGEST.fullmatch(given.digest):
-        raise InputError(f"expected a digest, sha256: and 64 hex digits. Received: {given.digest!r}")
+    digests = {_digest(plan) for plan in given.plans}
     with connect(given.config, identity=given.identity) as cluster:
         own = cluster.own_name(given.name)
         found = [named for named in cluster.names() if named.name == own]
         if not found:
             raise InputError(f"you have no shares under the name {given.name!r}; see private-keras names")
         policy = found[0].policy or Policy()
-        plans = set(policy.plans) ^ ({given.digest} if given.revoke == (given.digest in policy.plans) else set())
+        plans = set(policy.plans) - digests if given.revoke else set(policy.plans) | digests
         changed = {item.name: getattr(policy, item.name) for item in fields(Policy)} | {"plans": sorted(plans)}
         cluster.set_policy(own, Policy(**changed))
         print(f"{found[0]}: {Policy(**changed).to_json()}")
         if not policy.use:
             print("its policy lets nobody use it yet: pk.set_policy(name, pk.Policy(use=[...], ...)) in Python")
     return 0
+
+
+def _digest(plan: str) -> str:
+    """Of a plan that is named by its digest or by a file."""
+    if DIGEST.fullmatch(plan):
+        return plan
+    if not Path(plan).is_file():
+        raise InputError(f"expected a digest, sha256: and 64 hex digits, or a plan's file. Received: {plan!r}")
+    return f"sha256:{read_plan(Path(plan)).digest}"

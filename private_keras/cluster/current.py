@@ -5,6 +5,7 @@ from pathlib import Path
 from private_keras.cluster.cluster import NetworkCluster
 from private_keras.cluster.interface import ACTIVE, Cluster
 from private_keras.cluster.local import LocalCluster
+from private_keras.cluster.planning import planned
 from private_keras.cluster.simulated import SimulatedCluster
 from private_keras.errors import InputError
 from private_keras.server.config import read_config
@@ -65,5 +66,8 @@ def disconnect() -> None:
 
 def current() -> Cluster:
     """The cluster in use; started on this machine when there is none yet."""
+    standing = planned()
+    if standing is not None:
+        return standing
     with ACTIVE.lock:
         return ACTIVE.top() or connect()

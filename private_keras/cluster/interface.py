@@ -45,6 +45,10 @@ class Cluster(ABC):
     def identity(self) -> str:
         """Who the servers take this client for: the name in its certificate; on Unix sockets the local user."""
 
+    def holds(self, cluster: "Cluster | None") -> bool:
+        """Whether what was shared on that cluster is here."""
+        return cluster is self
+
     @abstractmethod
     def share(self, values: np.ndarray, fraction: int, name: str) -> Handle:
         """Shares a tensor among the servers, which keep it.

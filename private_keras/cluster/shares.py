@@ -23,7 +23,7 @@ class Shares:
 
     def live(self, cluster: Cluster) -> bool:
         """Whether these are shares on this cluster, whose servers have not been started anew since."""
-        return self._cluster() is cluster and self._incarnation == cluster.incarnation
+        return cluster.holds(self._cluster()) and self._incarnation == cluster.incarnation
 
     def handle(self, name: str, values: np.ndarray, fraction: int, label: str) -> Handle:
         """The handle of a tensor, shared now if it was not before."""
@@ -42,7 +42,7 @@ class Share:
 
     def live(self, cluster: Cluster) -> bool:
         """Whether it is on this cluster, whose servers have not been started anew since."""
-        return self.cluster is cluster and self.handle.incarnation == cluster.incarnation
+        return cluster.holds(self.cluster) and self.handle.incarnation == cluster.incarnation
 
     @property
     def cluster(self) -> Cluster | None:

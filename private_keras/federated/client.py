@@ -3,7 +3,7 @@
 import datetime
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -44,6 +44,8 @@ class Client:
             None: as the model's owner describes it; the description is data, and nothing in it is run.
         examples: how many examples there are, for data in batches.
         minimum: the fewest owners of a mean that this owner takes part in.
+        plans: digests of the means that its policy allows, and no others: those of `Server.plan` for all owners, or for
+            some of them. None: each mean of as many owners as the round asks for.
         custom_objects: what a description may name besides Keras' own, by name.
         cluster: where to meet; None: the one in use.
 
@@ -57,8 +59,8 @@ class Client:
 
     def __init__(
         self, federation: str, data: Any, model: Callable[[], keras.Model] | keras.Model | None = None, *,
-        examples: int | None = None, minimum: int = LEAST_OWNERS, custom_objects: Mapping[str, Any] | None = None,
-        cluster: Cluster | Board | None = None,
+        examples: int | None = None, minimum: int = LEAST_OWNERS, plans: Sequence[str] | None = None,
+        custom_objects: Mapping[str, Any] | None = None, cluster: Cluster | Board | None = None,
     ):
         owner, slash, name = federation.partition("/") if isinstance(federation, str) else ("", "", "")
         if not slash or not NAME.fullmatch(owner) or not FEDERATION.fullmatch(name):
@@ -69,6 +71,7 @@ class Client:
         self._owner, self._name = owner, name
         self._data = Data(data, examples)
         self._least = whole(minimum, LEAST_OWNERS, MOST_OWNERS, "minimum")
+        self._plans = None if plans is None else Policy(plans=plans).plans
         self._custom_objects = custom_objects
         self._board = board_of(cluster)
         self._announcements = Announcements(self._board, owner, name)
@@ -204,9 +207,8 @@ class Client:
         if name != self._shared and any(not each.owner and each.name == name for each in self._board.listed()):
             return "another process of this owner has shared its update already"
         until = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=KEPT_HOURS, seconds=current.deadline)
-        policy = Policy(
-            use=[self._owner], plans=[f"aggregate:{current.minimum}"], reveal_to=[self._owner], uses=1, until=until
-        )
+        plans = [f"aggregate:{current.minimum}"] if self._plans is None else self._plans
+        policy = Policy(use=[self._owner], plans=plans, reveal_to=[self._owner], uses=1, until=until)
         self._shared = name
         self._board.put(name, {
             "examples": Tensor(np.array([[self._data.examples]]), 0),

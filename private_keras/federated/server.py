@@ -30,6 +30,7 @@ from private_keras.federated.shared import board_of
 from private_keras.federated.training import Data
 from private_keras.models.private import PrivateModel
 from private_keras.plan.aggregate import LEAST_OWNERS, MOST_EXAMPLES, update_fraction
+from private_keras.plan.plan import Plan
 
 # Jobs that may fail before a fit does.
 ATTEMPTS = 5
@@ -152,6 +153,24 @@ class Server:
         wait.call(lambda: self._progress.announce(current))
         callbacks.on_train_end()
         return history
+
+    def plan(self, owners: Sequence[str] | None = None) -> Plan:
+        """The plan of a round's mean, for owners to look at before they take part: `Client(..., plans=[digest])`.
+
+        Args:
+            owners: whose updates are in the mean; None: all owners'. Where an owner drops out, the plan is that of the
+                others.
+
+        Raises:
+            InputError: others than this federation's, or fewer than `minimum`.
+        """
+        chosen = self._plain.owners if owners is None else checked_owners(owners)
+        if not set(chosen) <= set(self._plain.owners) or len(chosen) < self._plain.minimum:
+            raise InputError(
+                f"plan: expected at least {self._plain.minimum} of {', '.join(self._plain.owners)}. Received: "
+                f"{', '.join(chosen)}"
+            )
+        return self._plain.plan(chosen)
 
     def forget(self) -> None:
         """Removes all that this party has left on the servers: the model, the last round and the state of the fit.

@@ -1,4 +1,5 @@
 """One model on the cluster in use: its plans, one for each batch size, and its weights, shared once."""
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -46,6 +47,16 @@ class Execution:
         self._largest: float | None = None
         self._apart: dict[bool, bool] = {}
         self._together = Together(self._predict, self._rows_together)
+
+    def copy(self) -> "Execution":
+        """One that begins as this one is and changes nothing of it: for a call that is only planned."""
+        self.look()
+        made = copy.copy(self)
+        made.jobs = self.jobs.copy()
+        made._weights_seen = copy.copy(self._weights_seen)
+        made._shares = None
+        made._together = Together(made._predict, made._rows_together)
+        return made
 
     def narrow(self, largest: float | None) -> None:
         """Plans are for inputs of this size at most from now on; see `PrivateModel.narrow`."""

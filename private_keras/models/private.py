@@ -1,6 +1,7 @@
 """What private models add to Keras' models."""
 from typing import Any
 
+from private_keras.cluster.planning import planned
 from private_keras.forecast import Forecast, Machine, Network, forecast
 from private_keras.layers.secure import PUBLIC
 from private_keras.models.check import Check, check
@@ -155,5 +156,10 @@ class PrivateModel(TrainableModel):
         if self._execution_on_shares is None:
             # Past Keras' attribute tracking: this is no layer and no weight.
             object.__setattr__(self, "_execution_on_shares", Execution(self))
-        return self._execution_on_shares
+        standing = planned()
+        if standing is None:
+            return self._execution_on_shares
+        if id(self) not in standing.copies:
+            standing.copies[id(self)] = self._execution_on_shares.copy()
+        return standing.copies[id(self)]
 

@@ -41,7 +41,7 @@ class Named:
         self._share = None if handle is None else Share(cluster, handle)
 
     def live(self, cluster: Cluster) -> bool:
-        return self._cluster() is cluster
+        return cluster.holds(self._cluster())
 
     def home(self) -> Cluster:
         cluster = self._cluster()
@@ -51,16 +51,17 @@ class Named:
         return cluster
 
     def handle(self, cluster: Cluster) -> Handle:
-        if self._cluster() is not cluster:
+        home = self._cluster()
+        if home is None or not cluster.holds(home):
             raise HandleNotFound(f"secret tensor {self.name!r} is not on the cluster in use. pk.secret({self.name!r}) "
                                  "finds it there, if it is there too")
         delete_abandoned()
         if self._share is None or not self._share.live(cluster):
-            handle, _ = load(cluster, *self._place)
+            handle, _ = load(home, *self._place)
             if (handle.shape, handle.fraction) != (self._shape, self.fraction):
                 raise HandleNotFound(f"{self.name!r} was shared anew, with another shape or type: "
                                      f"pk.secret({self.name!r}) gives what it is now")
-            self._share = Share(cluster, handle)
+            self._share = Share(home, handle)
         return self._share.handle
 
 

@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 import keras
 import numpy as np
 
+from private_keras.cluster.planning import planned
 from private_keras.cluster.results import Address, Delivery
 from private_keras.data.data import REAL_BITS
 from private_keras.errors import InputError, UnsupportedError
@@ -153,7 +154,7 @@ class SecretTensor(Operators):
         address = None if to is None else Address(to, name)
         if name is not None and to is None:
             raise InputError("reveal: name goes with to, for somebody else to receive it under")
-        cluster = self._home()
+        cluster = self.home()
         written = write_whole(self.symbol, (OWNER if to is None else to,))
         given = written.given(cluster, np.zeros((1, 1), np.int64))
         plan, given = spliced(written.plan, given)
@@ -161,11 +162,17 @@ class SecretTensor(Operators):
         opened = cluster.run(plan, given, deadline=limits.MAX_SECONDS, **delivery)
         return opened[VALUE].astype(self.dtype) if address is None else Delivery(address.to, address.name, self.shape)
 
-    def _home(self) -> Any:
+    def home(self) -> Any:
+        """The cluster that it is on.
+
+        Raises:
+            InputError: it is of tensors on several.
+        """
         homes = [source.home() for source in sources(self._base)]
         if any(home is not homes[0] for home in homes):
             raise InputError(f"{self!r}: expected tensors on one cluster. Received: tensors on several")
-        return homes[0]
+        standing = planned()
+        return standing if standing is not None and standing.holds(homes[0]) else homes[0]
 
     def column(self, row: tuple[int, ...], fraction: int, where: str) -> Column:
         """It as a plan's input takes it.

@@ -66,7 +66,7 @@ class Stored:
         return cluster
 
     def handle(self, cluster: Cluster) -> Handle:
-        if self._share.cluster is not cluster:
+        if not cluster.holds(self._share.cluster):
             raise HandleNotFound(
                 f"secret tensor {self.name!r} is not on the cluster in use, but on another one, or on one that was "
                 f"closed. {self._advice()}"

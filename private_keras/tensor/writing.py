@@ -21,6 +21,7 @@ from private_keras.tensor.sources import OWNER, Derived, Source, run_kept
 from private_keras.tensor.symbols import Root, sources
 from private_keras.tracing.expression import is_whole, lower, maker
 from private_keras.tracing.lowering import Lowering
+from private_keras.tracing.names import label
 from private_keras.tracing.rowwise import again, is_chain, rowwise
 from private_keras.tracing.values import Secret
 
@@ -202,9 +203,8 @@ class _Writer:
         name = f"x{len(self._slots)}"
         tensor = keras.KerasTensor(shape, dtype=dtype)
         self._slots[name] = source, picks
-        label = "".join(c for c in source.name if c.isprintable())[:200]
         self._roots[id(tensor)] = self.lo.secret(
-            self.lo.builder.input(name, shape, source.fraction, source.owner, label)
+            self.lo.builder.input(name, shape, source.fraction, source.owner, label(source.name))
         )
         self._keep.append(tensor)
         return tensor

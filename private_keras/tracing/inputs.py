@@ -8,6 +8,7 @@ from keras.src.ops import core, nn, numpy
 
 from private_keras.errors import UnsupportedError
 from private_keras.tracing.lowering import HEADROOM, Lowering
+from private_keras.tracing.names import label
 from private_keras.tracing.symbolic import Graph
 from private_keras.tracing.values import Secret
 
@@ -94,7 +95,7 @@ def _declare(
     if dtype == "bool":
         low, high = 0, 2
     fraction = 0 if integers else lo.fraction
-    value = lo.secret(lo.builder.input(name, tensor.shape, fraction, owner, label=known_as[:200]))
+    value = lo.secret(lo.builder.input(name, tensor.shape, fraction, owner, label=label(known_as)))
     return InputSpec(name, known_as, tuple(tensor.shape), dtype, fraction, low, high), value
 
 

@@ -6,6 +6,7 @@ from private_keras.cluster.shares import Share
 from private_keras.models.training.holdings import Held
 from private_keras.models.training.jobs import Jobs
 from private_keras.plan.builder import PlanBuilder
+from private_keras.tracing.names import path_of
 
 
 def finish(model: keras.Model, jobs: Jobs, cluster: Cluster) -> None:
@@ -26,7 +27,7 @@ def _copy(model: keras.Model, jobs: Jobs, cluster: Cluster, pairs: list[tuple[He
     b = PlanBuilder()
     for weight, mean in pairs:
         s = mean.state
-        value = b.input(s.name, s.shape, s.fraction, "model-owner", s.variable.path[-200:])
+        value = b.input(s.name, s.shape, s.fraction, "model-owner", path_of(s.variable.path))
         b.output(b.add("truncate", value, bits=s.fraction - weight.state.fraction), weight.state.name, [])
     plan = b.build(model.name, "train")
     kept = cluster.run(plan, {mean.state.name: mean.share.handle for _, mean in pairs})

@@ -107,6 +107,8 @@ def _public_scalars(model: keras.Model, jobs: Jobs) -> list[float | int | None]:
     """Of an optimiser's variables those that are public: iterations, learning rate, products of momenta."""
     if not model.compiled or model.optimizer is None:
         return []
+    if model.built and not model.optimizer.built:  # by the first step, or whoever loads the model
+        model.optimizer.build(model.trainable_variables)
     held = {id(item.state.variable) for item in jobs.holdings.current().values()}
     return [
         None if len(variable.shape) or id(variable) in held else keras.ops.convert_to_numpy(variable).item()

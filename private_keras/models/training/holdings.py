@@ -62,6 +62,7 @@ class Holdings:
         self._held: dict[str, Held] = {}
         self._offered: dict[str, Share] = {}
         self._origin: Counters = []
+        self._veils = True
 
     @property
     def secret(self) -> bool:
@@ -72,6 +73,13 @@ class Holdings:
     def known(self) -> bool:
         """Whether the client knows the values of all weights and of the optimiser."""
         return not self._offered and not any(h.secret and h.state.kind != "metric" for h in self.current().values())
+
+    def copy(self) -> "Holdings":
+        """Holdings that begin as these are; what they come to hold changes neither these nor the model's variables."""
+        made = Holdings(self._model)
+        made._held, made._offered, made._origin = dict(self._held), dict(self._offered), self._origin
+        made._veils = False
+        return made
 
     def handles(self, cluster: Cluster, states: Iterable[State]) -> dict[str, Handle]:
         """Handles of states by name; shares the client's value of those that are not there or were assigned since.
@@ -105,7 +113,7 @@ class Holdings:
     def place(self, name: str, share: Share) -> None:
         """A new value of a state that is held already."""
         held = self._held[name]
-        if held.state.kind != "metric" and not held.secret:
+        if self._veils and held.state.kind != "metric" and not held.secret:
             veil(held.state.variable)
         self._held[name] = replace(held, share=share, secret=True, digest=digest(held.state.variable))
 

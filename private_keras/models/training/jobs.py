@@ -1,4 +1,5 @@
 """One model's jobs on the cluster in use: steps on its data, from its values there to new ones."""
+import copy
 from collections.abc import Callable, Iterable, Mapping
 
 import keras
@@ -42,6 +43,25 @@ class Jobs:
         self._begun: dict[str, np.ndarray] = {}
         self._last: TracedStep | None = None
         self._trained: dict[str, State] = {}
+        self._planned = False
+        self._counters: Counters | None = None
+
+    def copy(self) -> "Jobs":
+        """Jobs that begin as these are and change nothing of them: for a call that is only planned. What they change of
+        the optimiser's counters, by which steps are traced, is for `put_back`.
+        """
+        made = copy.copy(self)
+        made.steps, made.holdings = self.steps.copy(), self.holdings.copy()
+        made.stock = Stock()
+        made.tallies, made._begun, made._arrays = dict(self.tallies), dict(self._begun), {}
+        made._counters = None
+        made._planned = True
+        return made
+
+    def put_back(self) -> None:
+        """The optimiser's counters are again what they were before the first of these jobs."""
+        for variable, value in self._counters or ():
+            variable.assign(value)
 
     def run(
         self, cluster: Cluster, traced: TracedStep, data: Mapping[str, Rows | np.ndarray | Part], steps: int = 1,
@@ -73,6 +93,8 @@ class Jobs:
             self.tallies[name] = self.tallies.get(name, self._begun.pop(place_of(name), 0.0)) + steps * value
         self._last = traced
         if training:
+            if self._planned and self._counters is None:
+                self._counters = self.holdings.counters()
             self.stock.clear()
             settle = getattr(traced.schedule, "settle", None)
             if settle is not None:
@@ -150,7 +172,8 @@ class Jobs:
 
     def reset_metrics(self) -> None:
         """Metrics begin anew, here and on the servers."""
-        keras.Model.reset_metrics(self._model)
+        if not self._planned:
+            keras.Model.reset_metrics(self._model)
         self.holdings.reset_metrics()
         self.tallies = {}
         self._begun = {}

@@ -11,6 +11,7 @@ import numpy as np
 
 from private_keras.plan.builder import PlanBuilder
 from private_keras.plan.plan import Plan
+from private_keras.tracing.names import path_of
 from private_keras.tracing.training.traced import State
 from private_keras.tracing.training.updating.scaled import SIZE, SQUARE
 
@@ -45,7 +46,7 @@ def guard_plan(name: str, states: Sequence[State]) -> Plan:
     for state in states:
         if state.fraction == 0:
             continue
-        x = b.input(state.name, state.shape, state.fraction, "model-owner", state.variable.path[-200:])
+        x = b.input(state.name, state.shape, state.fraction, "model-owner", path_of(state.variable.path))
         above, below = (SQUARE_LIMIT_BITS, _BELOW_BITS) if _squares(state) else (LIMIT_BITS, LIMIT_BITS)
         for side, bits in ((x, above), (b.add("negate", x), below)):
             limit = b.constant(np.full((), 1 << (bits + state.fraction), np.int64), state.fraction)

@@ -11,6 +11,7 @@ from private_keras.models.training.jobs import Jobs
 from private_keras.plan.builder import PlanBuilder
 from private_keras.server import limits
 from private_keras.tensor import spliced
+from private_keras.tracing.names import path_of
 
 
 def opened(cluster: Cluster, name: str, held: Sequence[Held]) -> list[np.ndarray]:
@@ -26,7 +27,7 @@ def opened(cluster: Cluster, name: str, held: Sequence[Held]) -> list[np.ndarray
     b = PlanBuilder()
     for item in held:
         s = item.state
-        b.output(b.input(s.name, s.shape, s.fraction, "model-owner", s.variable.path[-200:]), s.name, ["client"])
+        b.output(b.input(s.name, s.shape, s.fraction, "model-owner", path_of(s.variable.path)), s.name, ["client"])
     plan, given = spliced(b.build(name, "reveal"), {h.state.name: h.share.handle for h in held})
     results = cluster.run(plan, given, deadline=limits.MAX_SECONDS)
     return [results[h.state.name].astype(h.state.variable.dtype) for h in held]

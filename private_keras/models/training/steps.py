@@ -1,4 +1,5 @@
 """The traced steps of a model: traced once for each kind, batch size and form of data, until what they hold changes."""
+import copy
 import json
 import math
 from collections.abc import Callable
@@ -26,6 +27,12 @@ class Steps:
         self._valid_for: tuple = ()
         self._traced_at = 0
         self._cache: dict[tuple, Any] = {}
+
+    def copy(self) -> "Steps":
+        """Steps that are traced from here on are not these'."""
+        made = copy.copy(self)
+        made._cache = dict(self._cache)
+        return made
 
     def predict(self, batch_size: int) -> TracedStep:
         """The step that predicts with weights on the servers."""

@@ -21,6 +21,7 @@ from private_keras.errors import UnsupportedError
 from private_keras.tracing import arithmetic, shapes
 from private_keras.tracing.arithmetic import value_of
 from private_keras.tracing.lowering import Lowering, integral
+from private_keras.tracing.names import path_of
 from private_keras.tracing.states import StateTensor, substituted
 from private_keras.tracing.symbolic import Graph
 from private_keras.tracing.training.objective import Part
@@ -274,7 +275,7 @@ def _fraction(lo: Lowering, variable: keras.Variable) -> int:
 
 def _declare(lo: Lowering, name: str, variable: keras.Variable, fraction: int, owner: str) -> Secret:
     return lo.secret(
-        lo.builder.input(name, tuple(variable.shape), fraction, owner, label=variable.path[-200:])
+        lo.builder.input(name, tuple(variable.shape), fraction, owner, label=path_of(variable.path))
     )
 
 

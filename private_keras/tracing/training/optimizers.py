@@ -6,7 +6,6 @@ rest is written with fixed-point care (`updating/scaled.py`). See docs/training.
 """
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +24,7 @@ from private_keras.tracing.training.updating.roots import force
 from private_keras.tracing.training.updating.rules import RULES, general
 from private_keras.tracing.training.updating.scaled import BUDGET, PLAIN, SIZE, SQUARE, Scaled, Writer
 from private_keras.tracing.training.updating.schedule import Counters, Rate, Schedule, upcoming
+from private_keras.tracing.training.weights import sanitised
 from private_keras.tracing.values import Secret
 
 # Real size of weights, and of the values that gradients come as, as powers of two.
@@ -127,7 +127,7 @@ class _Update:
         named = []
         for extra, state in enumerate(hidden):
             index = places.get(id(state.variable), len(places) + extra)
-            path = re.sub(r"[^A-Za-z0-9_.:/-]", "_", state.path)[-150:]
+            path = sanitised(state.path)
             fraction = SQUARE if id(state) in flagged else PLAIN
             item = State(
                 f"optimizer/{index}/{path}", "optimizer", tuple(state.shape), fraction, state.variable

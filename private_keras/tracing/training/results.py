@@ -17,6 +17,7 @@ from keras.src.ops import numpy as knp
 
 from private_keras.errors import InputError, UnsupportedError
 from private_keras.plan.passes import optimise
+from private_keras.tracing.names import path_of
 from private_keras.tracing.states import StateTensor, recording
 from private_keras.tracing.symbolic import Finding, Graph
 from private_keras.tracing.trace import RECORDING, report
@@ -151,7 +152,7 @@ def _trace(
     for state in states:
         name = names[id(state.initial)]
         if id(state.initial) in used:
-            shape, label = tuple(state.shape), state.path[-200:]
+            shape, label = tuple(state.shape), path_of(state.path)
             if id(state.initial) in secret:
                 lo.builder.input(name, shape, step.states[name].fraction, receiver, label=label)
             else:

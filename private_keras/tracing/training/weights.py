@@ -8,6 +8,7 @@ import keras
 
 from private_keras.errors import UnsupportedError
 from private_keras.tracing.lowering import Lowering
+from private_keras.tracing.names import path_of
 from private_keras.tracing.states import StateTensor
 from private_keras.tracing.training.traced import PublicInput, State
 from private_keras.tracing.values import Secret
@@ -57,10 +58,10 @@ class Weights:
         if self.is_public(variable):
             name = f"public/{name}"
             if name not in self.public:
-                lo.builder.input(name, shape, fraction, lo.owner, label=variable.path[-200:], public=True)
+                lo.builder.input(name, shape, fraction, lo.owner, label=path_of(variable.path), public=True)
                 self.public[name] = PublicInput(name, shape, fraction, variable)
         elif name not in self.states:
-            lo.builder.input(name, shape, fraction, lo.owner, label=variable.path[-200:])
+            lo.builder.input(name, shape, fraction, lo.owner, label=path_of(variable.path))
             self.states[name] = State(name, "weight", shape, fraction, variable)
         return lo.secret(name)
 
@@ -91,4 +92,4 @@ class Weights:
 
 def sanitised(path: str) -> str:
     """A variable's path, made fit for a name in a plan."""
-    return re.sub(r"[^A-Za-z0-9_.:/-]", "_", path)[-150:]
+    return re.sub(r"[^A-Za-z0-9_.:/-]", "_", path_of(path))[-150:]
