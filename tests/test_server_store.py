@@ -152,17 +152,35 @@ def test_plans_used_last_are_kept_within_their_bounds(monkeypatch):
     plans = Plans("trio")
     size = len(text_of("a"))
     monkeypatch.setattr("private_keras.server.limits.PLANS_BYTES", 2 * size)
-    first, second = plans.prepare(text_of("a")), plans.prepare(text_of("b"))
+    first, second = plans.prepare(text_of("a"), "alice"), plans.prepare(text_of("b"), "alice")
     plans.get(first)
-    third = plans.prepare(text_of("c"))
+    third = plans.prepare(text_of("c"), "alice")
     assert plans.get(first) and plans.get(third)
     with pytest.raises(PlanNotPrepared):
         plans.get(second)
     monkeypatch.setattr("private_keras.server.limits.PLANS_BYTES", 1)
     # The last one is kept, whatever its size.
-    assert plans.get(plans.prepare(text_of("d"))).program.plan.name == "d"
+    assert plans.get(plans.prepare(text_of("d"), "alice")).program.plan.name == "d"
     with pytest.raises(PlanNotPrepared):
         plans.get(first)
+
+
+def test_who_sends_many_plans_drives_out_its_own(monkeypatch):
+    monkeypatch.setattr("private_keras.server.limits.MAX_PLANS", 4)
+    plans = Plans("trio")
+    mine, shared = plans.prepare(text_of("a"), "alice"), plans.prepare(text_of("b"), "alice")
+    assert plans.prepare(text_of("b"), "mallory") == shared
+    sent = [plans.prepare(text_of(name), "mallory") for name in "cdefgh"]
+    assert plans.get(mine) and plans.get(shared) and plans.get(sent[-1]) and plans.get(sent[-2])
+    with pytest.raises(PlanNotPrepared):
+        plans.get(sent[-3])
+    others = [plans.prepare(text_of(name), name) for name in "ij"]
+    assert all(plans.get(each) for each in (shared, *others))  # of two of alice's, the one that was used last
+    size = len(text_of("a"))
+    monkeypatch.setattr("private_keras.server.limits.PLANS_BYTES", 3 * size)
+    last = plans.prepare(text_of("k" * 200), "mallory")
+    assert plans.get(last) and plans.get(others[-1])
+    assert plans._programs.keys() == plans._sizes.keys() == plans._senders.keys()
 
 
 def test_a_plan_knows_what_its_largest_step_needs():
@@ -171,7 +189,7 @@ def test_a_plan_knows_what_its_largest_step_needs():
     x = b.input("x", (1 << 20,), 18, "client")
     b.output(b.add("relu", b.add("add", x, x)), "y", ("client",))
     plans = Plans("trio")
-    prepared = plans.get(plans.prepare(b.build("big", "predict").to_json().encode()))
+    prepared = plans.get(plans.prepare(b.build("big", "predict").to_json().encode(), "alice"))
     assert 2 * 60 << 20 < prepared.working_bytes < 2 * 200 << 20
 
 
@@ -199,7 +217,7 @@ def public_plan(op, distribution, fraction, attributes):
 def test_room_is_taken_for_what_is_computed_in_public(op, distribution, fraction, attributes):
     plan = public_plan(op, distribution, fraction, attributes)
     plans = Plans("trio")
-    prepared = plans.get(plans.prepare(plan.to_json().encode()))
+    prepared = plans.get(plans.prepare(plan.to_json().encode(), "alice"))
     inputs = {"x": SimulatedShare(np.zeros((), np.uint64)), "seed": np.ones((), np.uint64)}
     prepared.program.compute(Simulate(NumpyKernel()), inputs)
     tracemalloc.start()
@@ -213,12 +231,12 @@ def test_room_is_taken_for_what_is_computed_in_public(op, distribution, fraction
 
 def test_a_plan_that_is_known_is_not_read_again(monkeypatch):
     plans = Plans("trio")
-    first = plans.prepare(text_of("a"))
+    first = plans.prepare(text_of("a"), "alice")
     prepared = plans.get(first)
     monkeypatch.setattr("private_keras.server.plans.Plan.from_json", None)
-    assert plans.prepare(text_of("a")) == first and plans.get(first) is prepared
+    assert plans.prepare(text_of("a"), "alice") == first and plans.get(first) is prepared
     with pytest.raises(TypeError):
-        plans.prepare(text_of("a") + b" ")  # another text has to be read, and cannot here
+        plans.prepare(text_of("a") + b" ", "alice")  # another text has to be read, and cannot here
 
 
 @pytest.mark.parametrize("receivers", [("client",), ()])
@@ -230,7 +248,7 @@ def test_room_is_taken_for_each_output_of_one_value(receivers):
     for index in range(1000):
         b.output(y, f"y{index}", receivers)
     plans = Plans("trio")
-    prepared = plans.get(plans.prepare(b.build("many", "train").to_json().encode()))
+    prepared = plans.get(plans.prepare(b.build("many", "train").to_json().encode(), "alice"))
     first = wire.RunRequest(job=bytes(16), digest=prepared.program.plan.digest, steps=1)
     first.inputs.add(name="x", values=1)
     for index in range(0 if receivers else 1000):

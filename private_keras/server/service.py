@@ -122,7 +122,7 @@ class Service:
         if not 0 < first.total <= MAX_JSON_BYTES:
             raise PlanError(f"expected a plan of 1 to {MAX_JSON_BYTES} bytes. Received: {first.total}")
         with self._store.room(first.total, identity):
-            digest = self._plans.prepare(_whole(first, requests))
+            digest = self._plans.prepare(_whole(first, requests), identity)
         self._log.write("info", "plan prepared", digest=digest[:16], client=identity)
         return wire.PrepareReply(digest=digest)
 
