@@ -1,11 +1,11 @@
-"""How all tests run: the same each time, and as well on a machine that is slow or has something else to do.
+"""What all tests have in common."""
 
-`pytest --hypothesis-profile=explore` draws other examples each time.
-"""
+import pytest
 
-from hypothesis import HealthCheck, settings
 
-QUIET = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("same", QUIET, derandomize=True, database=None)
-settings.register_profile("explore", QUIET)
-settings.load_profile("same")
+@pytest.fixture(scope="session", autouse=True)
+def own_directory(tmp_path_factory):
+    """Servers that are started without a directory keep what is saved in the user's: here in one of the tests' own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        yield
