@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import grpc
 import pytest
 
+from private_keras.cli import audit as command
 from private_keras.cluster.audit import Head, checked, differences, read_seen, write_seen
 from private_keras.cluster.keys import make_keys
 from private_keras.cluster.reading import _check_signature
@@ -251,3 +252,8 @@ def test_a_job_whose_uses_cannot_be_counted_or_logged_does_not_run(tmp_path):
     with pytest.raises(SecurityError, match="hospital/y: used 1 times"):
         run()
     assert [catalogue.names.find(source).uses for source in sources] == [1, 1] and len(catalogue.log.read()) == 2
+
+
+def test_a_server_writes_nothing_into_the_readers_terminal():
+    entry = {"time": "2026-01-01", "server": "server0", "number": 1, "event": "refused", "reason": "\x1b[2J\r\u202e"}
+    assert command._line(entry).isprintable()

@@ -316,6 +316,11 @@ def test_every_error_of_the_tree_arrives_as_itself():
         detail = wire.ErrorDetail(error=hostile, message="x")
         back, _ = from_call(Failed([(DETAIL_KEY, detail.SerializeToString())]), "server1", "there")
         assert isinstance(back, errors.PrivateKerasError)
+    for parts in ([(DETAIL_KEY, wire.ErrorDetail(message="\x1b[2Jgone\u202e").SerializeToString())],), (
+        [], grpc.StatusCode.INTERNAL, "\x1b[2Jgone\u202e"
+    ):
+        back, _ = from_call(Failed(*parts), "server1", "there")
+        assert str(back).endswith("?[2Jgone?")  # a terminal would do as it says
     back, _ = from_call(Failed([(DETAIL_KEY, b"\xff\xff")], grpc.StatusCode.UNAVAILABLE), "server1", "there")
     assert isinstance(back, errors.ServerUnavailable) and "server1" in str(back) and "there" in str(back)
 

@@ -75,7 +75,8 @@ def _line(entry: dict[str, Any]) -> str:
     for opened in entry.get("openings", ()):
         shows = ", ".join(f"{source}: {level}" for source, level in opened["shows"].items())
         facts.append(f"opens {opened['output']} to {', '.join(opened['to'])}" + (f" ({shows})" if shows else ""))
-    return f"{entry['time'][:23]}  {entry['server']}  {entry['number']:>6}  {entry['event']:<8}  {'; '.join(facts)}"
+    line = f"{entry['time'][:23]}  {entry['server']}  {entry['number']:>6}  {entry['event']:<8}  {'; '.join(facts)}"
+    return "".join(c if c.isprintable() else "?" for c in line)  # a server's words, and none that a terminal obeys
 
 
 def _summary(log: Log, known: bool) -> str:

@@ -52,8 +52,8 @@ def from_call(error: grpc.RpcError, server: str, address: str) -> tuple[errors.P
             known = getattr(errors, detail.error, None)
             if not (isinstance(known, type) and issubclass(known, errors.PrivateKerasError)):
                 known = errors.ClusterError
-            return known(f"{server}: {detail.message}"), detail.kind
-    code, text = error.code(), (error.details() or "")[:300]
+            return known(f"{server}: {_shown(detail.message)}"), detail.kind
+    code, text = error.code(), _shown((error.details() or "")[:300])
     if code is grpc.StatusCode.UNAVAILABLE:
         return errors.ServerUnavailable(f"{server} does not answer at {address}: {text}"), ""
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -65,3 +65,8 @@ def from_call(error: grpc.RpcError, server: str, address: str) -> tuple[errors.P
     if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
         return errors.SecurityError(f"{server}: {text}"), ""
     return errors.ClusterError(f"{server}: {code.name if code else 'error'}: {text}"), ""
+
+
+def _shown(text: str) -> str:
+    """A server's words as a terminal may show them: none that it would obey."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
