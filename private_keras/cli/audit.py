@@ -8,6 +8,7 @@ from typing import Any
 from private_keras.cluster import connect
 from private_keras.cluster.audit import Log, differences, read_seen, write_seen
 from private_keras.errors import InputError
+from private_keras.server.catalogue import Segment
 from private_keras.server.policy import KINDS
 
 _SHOWN = ("caller", "sender", "call", "name", "source", "plan", "kind", "digest", "delivery", "job", "reason")
@@ -20,7 +21,8 @@ def add(commands: argparse._SubParsersAction) -> None:
         "audit", help="read and verify the servers' audit logs",
         description="Prints what the servers have logged that concerns you: uses, openings, refusals, changes of your "
         "named shares. Verifies each log's chain and signature, holds it against what it was when you read it last, "
-        "and the servers' against each other. Exit code 1 where something is wrong.",
+        "and the servers' against each other. Exit code 1 where something is wrong; 3 where nothing is, but parts are "
+        "missing that you have never read.",
     )  # fmt: skip
     command.add_argument("config", type=Path, help="the cluster's description, cluster.json")
     command.add_argument("--identity", help="your name, for a cluster over TLS")
@@ -31,6 +33,10 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--seen", type=Path, metavar="FILE",
         help="where ends of logs are kept for the next time (default: audit-IDENTITY.json beside the description)",
     )  # fmt: skip
+    command.add_argument(
+        "--archive", type=Path, action="append", default=[], metavar="FILE",
+        help="a part of a log that its server does not have any more, as its operator gives it to you; several times",
+    )  # fmt: skip
     command.set_defaults(command=_run)
 
 
@@ -39,7 +45,7 @@ def _run(given: argparse.Namespace) -> int:
     path = given.seen or given.config.with_name(f"audit-{given.identity or 'local'}.json")
     seen = read_seen(path)
     with connect(given.config, identity=given.identity) as cluster:
-        logs = cluster.audit(seen)
+        logs = cluster.audit(seen, given.archive)
     if given.server is not None and given.server not in {log.server for log in logs}:
         raise InputError(f"expected one of {', '.join(log.server for log in logs)}. Received: {given.server!r}")
     for log in logs:
@@ -51,11 +57,13 @@ def _run(given: argparse.Namespace) -> int:
     for log in logs:
         wrong += len(log.faults)
         print(_summary(log, log.server in seen))
+        for part in log.missing:
+            print(_missing(log, part))
     for difference in differences(logs):
         wrong += 1
         print(f"DIFFERS  {difference}")
     write_seen(path, logs)
-    return 1 if wrong else 0
+    return 1 if wrong else 3 if any(log.unread for log in logs) else 0
 
 
 def _date(text: str | None) -> str:
@@ -77,6 +85,14 @@ def _line(entry: dict[str, Any]) -> str:
         facts.append(f"opens {opened['output']} to {', '.join(opened['to'])}" + (f" ({shows})" if shows else ""))
     line = f"{entry['time'][:23]}  {entry['server']}  {entry['number']:>6}  {entry['event']:<8}  {'; '.join(facts)}"
     return "".join(c if c.isprintable() else "?" for c in line)  # a server's words, and none that a terminal obeys
+
+
+def _missing(log: Log, part: Segment) -> str:
+    known = "you have NEVER read them: ask for them (--archive)" if part in log.unread else "you have read them before"
+    return (
+        f"missing  {log.server}: entries {part.first} to {part.count - 1} are not on the server: its operator has "
+        f"moved them away; {known}"
+    )
 
 
 def _summary(log: Log, known: bool) -> str:

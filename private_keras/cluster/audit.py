@@ -1,18 +1,24 @@
 """The servers' audit logs as a client reads them: verified, held against what it saw before, and against each other."""
 
+import datetime
 import json
+import math
 import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from private_keras.errors import FileError
-from private_keras.server.audit import START, verify
-from private_keras.server.catalogue import AuditRow
+from private_keras.server.audit import concerns, verify
+from private_keras.server.catalogue import AuditRow, Segment
+from private_keras.server.chain import START
+from private_keras.server.segments import read
 
 MAX_FILE_BYTES = 1 << 20
 _SERVERS = 3
+_CLOCKS = 3600.0  # by which servers' clocks may differ
 # What servers must tell alike of a job.
 _FACTS = ("caller", "plan", "kind", "digest", "sources", "openings", "delivery", "kept")
 
@@ -26,12 +32,15 @@ class Head:
         chain: of the last one.
         signed: whether the server's signature on both was verified.
         durable: whether the server keeps its log on disk.
+        unread: closed parts that were missing whenever the log was read: number of the first entry, and of the first
+            one after it.
     """
 
     count: int
     chain: bytes
     signed: bool = False
     durable: bool = True
+    unread: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -40,12 +49,19 @@ class Log:
 
     Attributes:
         faults: where it is not what a log that only grows can be.
+        missing: closed parts whose entries the server does not have: moved away by its operator.
     """
 
     server: str
     rows: Sequence[AuditRow]
     head: Head
     faults: list[str] = field(default_factory=list)
+    missing: Sequence[Segment] = ()
+
+    @property
+    def unread(self) -> list[Segment]:
+        """Missing parts that were never read."""
+        return [part for part in self.missing if (part.first, part.count) in self.head.unread]
 
     @property
     def entries(self) -> list[dict[str, Any]]:
@@ -60,35 +76,80 @@ class Log:
         return found
 
 
-def checked(server: str, rows: Sequence[AuditRow], head: Head, seen: Head | None) -> Log:
-    """A log, with what is wrong with it.
+def checked(
+    server: str, rows: Sequence[AuditRow], head: Head, seen: Head | None, segments: Sequence[Segment] = ()
+) -> Log:
+    """A log, with what is wrong with it, and with what is missing.
+
+    A part that is missing as a whole is known by its chain alone. The head, which is signed, fixes that as it fixes
+    every entry: what was in the part cannot be exchanged, but nobody here can say what it was.
 
     Args:
-        rows: from number 0 on.
+        rows: entries that are there, from number 0 on.
         seen: the log's end when it was read before, if it was.
+        segments: closed parts.
     """
     faults: list[str] = []
-    chain = verify(rows, START, 0, faults.append)
-    if (head.count, head.chain) != (len(rows), chain):
-        faults.append(f"it ends at entry {len(rows) - 1}, but the server says that it has {head.count}")
+    by_first = {part.first: part for part in segments}
+    ends: dict[int, bytes] = {}  # chain by the number of entries before it
+    missing: list[Segment] = []
+    number, chain, at = 0, START, 0
+    while True:
+        part = by_first.get(number)
+        if part is not None and part.count > number and (at == len(rows) or rows[at].number >= part.count):
+            if part.before != chain:
+                faults.append(f"entries {part.first} to {part.count - 1} are missing, and do not follow those before")
+            missing.append(part)
+            number, chain = part.count, part.chain
+        elif at < len(rows):
+            chain = verify(rows[at : at + 1], chain, number, faults.append)
+            number, at = rows[at].number + 1, at + 1
+        else:
+            break
+        ends[number] = chain
+    for part in segments:
+        if ends.get(part.count) != part.chain:
+            faults.append(f"entries {part.first} to {part.count - 1} are not those that the server closed")
+    if (head.count, head.chain) != (number, chain):
+        faults.append(f"it ends at entry {number - 1}, but the server says that it has {head.count}")
+    before = 0 if seen is None else seen.count
     if seen is not None and seen.count > 0 and (head.durable or seen.durable):
-        if len(rows) < seen.count:
-            faults.append(f"it is cut short: it had {seen.count} entries when it was read before, and has {len(rows)}")
-        elif rows[seen.count - 1].chain != seen.chain:
+        if number < seen.count:
+            faults.append(f"it is cut short: it had {seen.count} entries when it was read before, and has {number}")
+        elif seen.count in ends and ends[seen.count] != seen.chain:
             faults.append(f"it was written anew: entry {seen.count - 1} is another one than when it was read before")
-    return Log(server, rows, head, faults)
+    known = () if seen is None else seen.unread
+    unread = tuple((m.first, m.count) for m in missing if m.count > before or (m.first, m.count) in known)
+    return Log(server, rows, replace(head, unread=unread), faults, missing)
+
+
+def archived(path: Path, reader: str) -> tuple[str, list[AuditRow]]:
+    """Entries of a closed part from a file that a server's operator moved away: whose log, and the entries with the
+    texts that concern the reader. They count for as much as they fit the log.
+    """
+    server, _, rows = read(path)
+    return server, [r if concerns(r.text, reader) else AuditRow(r.number, "", r.content, r.chain) for r in rows]
 
 
 def differences(logs: Iterable[Log]) -> list[str]:
-    """Jobs that not all their servers have logged, or not alike. Servers that lost contact in a job may differ so."""
+    """Jobs that not all their servers have logged, or not alike. Servers that lost contact in a job may differ so. What
+    may be in a missing part is not counted.
+    """
+    logs = list(logs)
     told = {log.server: log.entries for log in logs}
+    now = time.time()
+    until = {
+        log.server: max((min(part.closed, now) for part in log.missing), default=-math.inf) + _CLOCKS for log in logs
+    }
     jobs = {server: _by_job(entries) for server, entries in told.items()}
     found = []
     for job in sorted({job for by_job in jobs.values() for job in by_job}):
         there = {server: by_job[job] for server, by_job in jobs.items() if job in by_job}
         count = max(entry.get("servers", _SERVERS) for entry in there.values())
-        absent = [server for server in sorted(told)[:count] if server not in there]
         first = next(iter(there.values()))
+        absent = [
+            server for server in sorted(told)[:count] if server not in there and _seconds(first) > until[server]
+        ]
         if absent:
             found.append(f"job {job}: {', '.join(there)} opened its results, and {', '.join(absent)} logged none")
         if any(_facts(entry) != _facts(first) for entry in there.values()):
@@ -104,6 +165,14 @@ def _by_job(entries: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]
     }  # fmt: skip
 
 
+def _seconds(entry: Mapping[str, Any]) -> float:
+    """When it was logged, since 1970; infinity where it does not say so."""
+    try:
+        return datetime.datetime.fromisoformat(entry["time"]).timestamp()
+    except (KeyError, TypeError, ValueError):
+        return math.inf
+
+
 def _facts(entry: Mapping[str, Any]) -> list[Any]:
     return [entry.get(name) for name in _FACTS]
 
@@ -116,8 +185,11 @@ def read_seen(path: Path) -> dict[str, Head]:
             raise ValueError("too large")
         content = json.loads(path.read_text())
         return {
-            str(name): Head(int(count), bytes.fromhex(chain), durable=bool(durable))
-            for name, (count, chain, durable) in content.items()
+            str(name): Head(
+                int(count), bytes.fromhex(chain), durable=bool(durable),
+                unread=tuple((int(first), int(end)) for rest in unread for first, end in rest),
+            )  # fmt: skip
+            for name, (count, chain, durable, *unread) in content.items()
         }
     except FileNotFoundError:
         return {}
@@ -128,7 +200,7 @@ def read_seen(path: Path) -> dict[str, Head]:
 def write_seen(path: Path, logs: Iterable[Log]) -> None:
     """Keeps the ends of logs without faults; of others what was kept before."""
     seen = read_seen(path) | {log.server: log.head for log in logs if not log.faults}
-    content = {name: [head.count, head.chain.hex(), head.durable] for name, head in sorted(seen.items())}
+    content = {name: [head.count, head.chain.hex(), head.durable, head.unread] for name, head in sorted(seen.items())}
     text = json.dumps(content, indent=1)
     new = path.with_name(path.name + ".new")
     try:

@@ -295,10 +295,13 @@ class ServerClient:
         """Lets the server forget a result."""
         self._ask("Receive", wire.ReceiveRequest(id=job, forget=True), CALL_SECONDS, streams=True)
 
-    def audit(self, start: int) -> tuple[list[wire.AuditEntry], wire.Head]:
-        """The server's log from a number on, and its end; a signature there may be is not checked."""
+    def audit(self, start: int) -> tuple[list[wire.AuditEntry], wire.Head, list[wire.Segment]]:
+        """The server's log from a number on, its end, and its closed parts; signatures that may be there are not
+        checked.
+        """
         replies = self._ask("Audit", wire.AuditRequest(start=start), UPLOAD_SECONDS, streams=True)
-        return [entry for reply in replies for entry in reply.entries], replies[-1].head
+        entries = [entry for reply in replies for entry in reply.entries]
+        return entries, replies[-1].head, [part for reply in replies for part in reply.segments]
 
     def close(self) -> None:
         """Ends the connection; idempotent."""

@@ -4,15 +4,16 @@ import hashlib
 import os
 import secrets
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from private_keras.cluster import display
-from private_keras.cluster.audit import Head, Log
+from private_keras.cluster.audit import Head, Log, archived
 from private_keras.cluster.client import CallFailed, ServerClient
 from private_keras.cluster.delivery import Deliveries, Delivery
 from private_keras.cluster.handle import Handle, Stats
@@ -342,10 +343,12 @@ class NetworkCluster(Cluster):
                 raise SecurityError(f"{client.name} sent another plan than the one with this digest")
         return texts[0].decode("ascii")
 
-    def audit(self, seen: Mapping[str, Head] | None = None) -> list[Log]:
+    def audit(self, seen: Mapping[str, Head] | None = None, archives: Sequence[Path] = ()) -> list[Log]:
+        given = [archived(path, self._identity) for path in archives]
         self._ready()
         with self._noticed():
-            return read_logs(self._clients, self._all(lambda client: client.audit(0)), self._config, seen or {})
+            told = self._all(lambda client: client.audit(0))
+        return read_logs(self._clients, told, self._config, seen or {}, given)
 
     def _facts(self) -> display.Facts:
         state = "closed" if self._closed else "a server was lost, to be reached again at the next use"

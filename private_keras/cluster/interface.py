@@ -2,7 +2,8 @@
 
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -236,8 +237,13 @@ class Cluster(ABC):
         """
 
     @abstractmethod
-    def audit(self, seen: Mapping[str, Head] | None = None) -> list[Log]:
-        """The servers' audit logs, verified; `seen` are their ends as they were before, by server."""
+    def audit(self, seen: Mapping[str, Head] | None = None, archives: Sequence[Path] = ()) -> list[Log]:
+        """The servers' audit logs, verified.
+
+        Args:
+            seen: their ends as they were before, by server.
+            archives: files with closed parts that servers do not have any more.
+        """
 
     @abstractmethod
     def close(self) -> None:

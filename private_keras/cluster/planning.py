@@ -1,10 +1,11 @@
 """Calls that say which plans they would run, and run none."""
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -112,7 +113,7 @@ class PlanningCluster(Cluster):
     def deliveries(self) -> list[Delivery]:
         return self._real.deliveries()
 
-    def audit(self, seen: Mapping[str, Head] | None = None) -> list[Log]:
+    def audit(self, seen: Mapping[str, Head] | None = None, archives: Sequence[Path] = ()) -> list[Log]:
         return self._real.audit(seen)
 
     def prepare(self, plan: Plan, inputs: Mapping[str, Given], deadline: float = RUN_SECONDS) -> Item:

@@ -2,8 +2,9 @@
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -237,7 +238,7 @@ class SimulatedCluster(Cluster):
             raise HandleNotFound(f"no plan with digest {digest[:23]!r} was run on this cluster")
         return program.plan.to_json()
 
-    def audit(self, seen: Mapping[str, Head] | None = None) -> list[Log]:
+    def audit(self, seen: Mapping[str, Head] | None = None, archives: Sequence[Path] = ()) -> list[Log]:
         raise UnsupportedError("a simulated cluster has no servers that keep a log: connect to servers for it")
 
     def _facts(self) -> Facts:

@@ -9,7 +9,6 @@ What a client does with data of its own alone is not in it: it concerns nobody e
 """
 
 import datetime
-import hashlib
 import json
 import threading
 import time
@@ -23,23 +22,13 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from private_keras.errors import SecurityError
-from private_keras.server import limits
-from private_keras.server.catalogue import AuditRow, Catalogue
+from private_keras.errors import FileError, SecurityError
+from private_keras.server import disk, limits, segments
+from private_keras.server.catalogue import AuditRow, Catalogue, Segment, Sign
+from private_keras.server.chain import chained, content_of
 
-START = bytes(32)
 _PARTIES = "parties"
 _SIGNED = b"private_keras audit head\0"
-
-
-def content_of(text: str) -> bytes:
-    """SHA-256 of an entry's text."""
-    return hashlib.sha256(text.encode()).digest()
-
-
-def chained(before: bytes, content: bytes) -> bytes:
-    """The chain after an entry."""
-    return hashlib.sha256(before + content).digest()
 
 
 class Audit:
@@ -48,11 +37,15 @@ class Audit:
     Args:
         catalogue: where entries are kept: on disk, or in memory alone where the server has no storage.
         server: its name.
+        sign: signs heads.
     """
 
-    def __init__(self, catalogue: Catalogue, server: str):
+    def __init__(self, catalogue: Catalogue, server: str, sign: Sign = lambda count, chain: (b"", b"")):
         self._catalogue = catalogue
+        self._log = catalogue.log
         self._server = server
+        self._directory = None if catalogue.directory is None else catalogue.directory / segments.FOLDER
+        self.sign = sign
         self._lock = threading.Lock()
         self._refused: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
@@ -93,12 +86,69 @@ class Audit:
             reason = reason[: limits.DETAIL_CHARACTERS]
             self.write("refused", [caller, *owners], caller=caller, call=call, reason=reason, **more)
 
+    def tend(self) -> None:
+        """Closes a part of the log that is long enough, and moves closed parts from the catalogue to files: so that
+        the catalogue stays small, and the operator can move them on. To be called now and then.
+        """
+        if self._directory is None:
+            return
+        with disk.errors():
+            if self._log.full():
+                self._log.close(self.sign)
+            if all(segment.exported for segment in self._log.segments()):
+                return
+            with segments.exporting(self._directory):
+                for segment in self._log.segments():
+                    if not segment.exported:
+                        segments.write(self._directory, self._server, segment, self._rows(segment))
+                        self._log.exported(segment)
+            self._log.tidy()
+
+    def _rows(self, segment: Segment) -> Iterator[AuditRow]:
+        """Entries of a part that are in the catalogue."""
+        at = segment.first
+        while at < segment.count:
+            rows = self._log.read(at, min(1000, segment.count - at))
+            if [row.number for row in rows] != list(range(at, at + max(1, len(rows)))):
+                raise FileError(f"the catalogue is damaged: of entries {at} to {segment.count - 1} some are missing")
+            yield from rows
+            at += len(rows)
+
     def entries(self, start: int, reader: str) -> Iterator[AuditRow]:
-        """All entries from a number on, without the texts that do not concern the reader."""
-        while rows := self._catalogue.log.read(start):
+        """All entries from a number on that this server still has, without the texts that do not concern the reader."""
+        at = start
+        while True:
+            segment = next(iter(self._log.segments(at)), None)
+            if segment is not None and segment.exported:
+                for row in self._exported(segment):
+                    if row.number >= at:
+                        yield _told(row, reader)
+                at = segment.count
+                continue
+            rows = self._log.read(at)
+            if rows and rows[0].number > at and any(s.exported for s in self._log.segments(at)):
+                continue  # moved to a file meanwhile
             for row in rows:
-                yield row if concerns(row.text, reader) else AuditRow(row.number, "", row.content, row.chain)
-            start = rows[-1].number + 1
+                yield _told(row, reader)
+            if not rows:
+                return
+            at = rows[-1].number + 1
+
+    def _exported(self, segment: Segment) -> Iterator[AuditRow]:
+        """Entries of a part that are in a file; none where that was moved away."""
+        with disk.errors():
+            try:
+                yield from segments.rows_in(self._directory, segment)
+            except FileNotFoundError:
+                return
+
+    def segments(self, start: int = 0) -> list[Segment]:
+        """Closed parts of the log with entries from a number on, whether these are here or not."""
+        return self._log.segments(start)
+
+
+def _told(row: AuditRow, reader: str) -> AuditRow:
+    return row if concerns(row.text, reader) else AuditRow(row.number, "", row.content, row.chain)
 
 
 def concerns(text: str, reader: str) -> bool:

@@ -14,8 +14,9 @@ from private_keras.errors import HandleNotFound, InputError, SecurityError
 from private_keras.plan.plan import Plan
 from private_keras.server import limits
 from private_keras.server.asked import Asked, Granted
-from private_keras.server.audit import START, Audit, sign_head
+from private_keras.server.audit import Audit, sign_head
 from private_keras.server.catalogue import Catalogue, Delivery, Output
+from private_keras.server.chain import START
 from private_keras.server.config import ClusterConfig
 from private_keras.server.consent import Consent, Refused
 from private_keras.server.identity import LOCAL
@@ -81,7 +82,7 @@ class Oversight:
         self._pem = pem
         self._consent = Consent(catalogue.names.policy, config.clients)
         self._outbox = outbox
-        self.audit = Audit(catalogue, server)
+        self.audit = Audit(catalogue, server, self._sign)
 
     def may_load(self, source: Source, caller: str) -> bool:
         """Whether somebody may have handles of named shares."""
@@ -235,20 +236,39 @@ class Oversight:
             job=found.id.hex(), digest=found.digest,
         )  # fmt: skip
 
+    def _sign(self, count: int, chain: bytes) -> tuple[bytes, bytes]:
+        """The server's signature on a head of its log, and its certificate; empty without one."""
+        if self._pem is None:
+            return b"", b""
+        pem = self._pem()
+        return sign_head(pem.key, self._server, count, chain), pem.certificate
+
     def read_audit(self, request: wire.AuditRequest, caller: str) -> Iterator[wire.AuditReply]:
-        """The log as the caller may read it; at its end how long it is, signed where the server has a certificate."""
+        """The log as the caller may read it, then its closed parts; at its end how long it is, signed where the server
+        has a certificate.
+        """
         reply, count, chain = wire.AuditReply(), request.start, START
+        closed = self.audit.segments(request.start)
         for row in self.audit.entries(request.start, caller):
             reply.entries.add(number=row.number, text=row.text, content=row.content, chain=row.chain)
             count, chain = row.number + 1, row.chain
             if len(reply.entries) >= ENTRIES or reply.ByteSize() > limits.CHUNK_BYTES:
                 yield reply
                 reply = wire.AuditReply()
+        for part in closed:
+            if part.count > count:  # its entries are not here
+                count, chain = part.count, part.chain
+            head = wire.Head(
+                count=part.count, chain=part.chain, signature=part.signature, certificate=part.certificate,
+                durable=True, seconds=part.closed,
+            )  # fmt: skip
+            reply.segments.add(first=part.first, before=part.before, head=head)
+            if reply.ByteSize() > limits.CHUNK_BYTES:
+                yield reply
+                reply = wire.AuditReply()
         head = wire.Head(count=count, chain=chain, durable=self.audit.durable, seconds=time.time())
-        if self._pem is not None and count > request.start:
-            pem = self._pem()
-            head.signature = sign_head(pem.key, self._server, count, chain)
-            head.certificate = pem.certificate
+        if count > request.start:
+            head.signature, head.certificate = self._sign(count, chain)
         reply.head.CopyFrom(head)
         yield reply
 

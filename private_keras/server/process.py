@@ -19,7 +19,7 @@ from typing import NoReturn
 import grpc
 
 from private_keras import TLS_FLOOR
-from private_keras.errors import ClusterError, InputError, SecurityError
+from private_keras.errors import ClusterError, InputError, PrivateKerasError, SecurityError
 from private_keras.ring import array_memory, default_kernel
 from private_keras.server import limits
 from private_keras.server.collect import Collector
@@ -54,6 +54,8 @@ OTHER_CALLS = 16
 WAITING_CALLS = 240
 READY = b"ready\n"
 TEND_SECONDS = 0.5
+AUDIT_SECONDS = 5.0
+AUDIT_RETRY_SECONDS = 60.0
 WARN_SECONDS = 24 * 3600.0
 DRAIN_LOOK_SECONDS = 0.2
 OPTIONS = (
@@ -110,7 +112,7 @@ class ServerProcess:
         self.log = Log(self._own.name, options.log_level)
         kernel = default_kernel(threads)
         self._memory = array_memory()
-        self._warn_at = 0.0
+        self._warn_at = self._audit_at = 0.0
         self._files = None if config.local else Watched(config.credentials(self._own.name), self._keep_files)
         endpoint = UnixEndpoint() if self._files is None else TlsEndpoint(self._files)
         names = [server.name for server in config.servers]
@@ -136,6 +138,7 @@ class ServerProcess:
         contents = InMemory(store) if options.storage is None else OnDisk(files.vault, files.place)
         outbox = Outbox(files.catalogue, contents)
         oversight = Oversight(self._own.name, files.catalogue, store, outbox, config, pem)
+        self._audit = oversight.audit
         saving = Saving(files, store, party, kernel, oversight)
         metrics = Metrics(options.metrics_by_client)
         condition = Condition(self._jobs, store, stock, options.storage, files.vault.problem, self._files)
@@ -197,9 +200,16 @@ class ServerProcess:
 
     def tend(self) -> None:
         """To be called about every `TEND_SECONDS`: gives back memory that has not been used since the last call, and
-        warns once a day before a certificate ends.
+        closes parts of the audit log, and warns once a day before a certificate ends.
         """
         self._memory.tend()
+        if time.monotonic() >= self._audit_at:
+            self._audit_at = time.monotonic() + AUDIT_SECONDS
+            try:
+                self._audit.tend()
+            except PrivateKerasError as error:
+                self.log.write("warning", "audit log stays in the catalogue", message=str(error))
+                self._audit_at += AUDIT_RETRY_SECONDS
         if self._files is not None and time.monotonic() >= self._warn_at:
             self._warn_at = time.monotonic() + WARN_SECONDS
             end, name = self._files.current()[1].expires

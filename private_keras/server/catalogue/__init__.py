@@ -4,11 +4,11 @@ from pathlib import Path
 
 from private_keras.server.catalogue.database import Database
 from private_keras.server.catalogue.deliveries import Deliveries, Delivery, Output
-from private_keras.server.catalogue.log import AuditRow, LogTable
+from private_keras.server.catalogue.log import AuditRow, LogTable, Segment, Sign
 from private_keras.server.catalogue.names import COMMITTED, FORGOTTEN, ROW_BYTES, WRITING, WRITTEN, Names, Row
 
 __all__ = ["COMMITTED", "FORGOTTEN", "ROW_BYTES", "WRITING", "WRITTEN", "AuditRow", "Catalogue", "Delivery",
-           "Output", "Row"]  # fmt: skip
+           "Output", "Row", "Segment", "Sign"]  # fmt: skip
 
 
 class Catalogue(Database):

@@ -34,6 +34,11 @@ CREATE TABLE deliveries (
 """,
     # Whether others may have made something of it: of what was there before nobody knows.
     "ALTER TABLE snapshots ADD COLUMN lent INTEGER NOT NULL DEFAULT 1",
+    """
+CREATE TABLE segments (
+  first INTEGER PRIMARY KEY, count INTEGER NOT NULL, before BLOB NOT NULL, chain BLOB NOT NULL, closed REAL NOT NULL,
+  signature BLOB NOT NULL, certificate BLOB NOT NULL, exported INTEGER NOT NULL DEFAULT 0);
+""",
 )
 VERSION = len(_FORMATS)
 
@@ -55,6 +60,11 @@ class Database:
     def durable(self) -> bool:
         """Whether it outlives the process."""
         return self._path is not None
+
+    @property
+    def directory(self) -> Path | None:
+        """Where its file is; None: nowhere."""
+        return None if self._path is None else self._path.parent
 
     def fact(self, name: str) -> bytes | None:
         """What was remembered under a name."""
