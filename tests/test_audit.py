@@ -101,7 +101,7 @@ def test_what_is_done_to_a_chain_is_found(audit, name):
 
 def test_a_chain_written_anew_is_found_by_who_read_it_before(audit):
     found = rows(audit)
-    anew = _rewritten(found, 2, "{}")
+    anew = _rewritten(found, 2, found[3].text)
     assert log_of(anew).faults == []  # which is why ends are kept
     assert "written anew" in log_of(anew, Head(6, found[5].chain)).faults[0]
     assert "written anew" in log_of(anew, Head(3, found[2].chain)).faults[0]
@@ -145,7 +145,8 @@ def test_refusals_do_not_fill_a_log(audit):
 
 
 def entry(job, event="opened", **facts):
-    return {"event": event, "job": job, "caller": "analyst", "digest": "d", **facts}
+    said = {"time": "t", "server": "s", "caller": "analyst", "digest": "d"}
+    return {"event": event, "job": job, **said, **facts}
 
 
 def told(**by_server):
@@ -252,6 +253,24 @@ def test_a_job_whose_uses_cannot_be_counted_or_logged_does_not_run(tmp_path):
     with pytest.raises(SecurityError, match="hospital/y: used 1 times"):
         run()
     assert [catalogue.names.find(source).uses for source in sources] == [1, 1] and len(catalogue.log.read()) == 2
+
+
+NO_ENTRIES = [
+    "[]", "5", "{", "[" * 100_000, '{"event": "run"}', '{"time": 1, "server": "s", "event": "e"}',
+    '{"time": "t", "server": "s", "event": "opened"}', '{"time": "t", "server": "s", "event": "e", "sources": 5}',
+    '{"time": "t", "server": "s", "event": "e", "openings": [{"output": "y", "to": ["a"]}]}',
+    '{"time": "t", "server": "s", "event": "run", "job": "1", "servers": "3"}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", NO_ENTRIES)
+def test_what_a_server_has_written_that_is_no_entry_is_a_fault_and_ends_nothing(audit, text):
+    found = rows(audit)
+    content = content_of(text)
+    found.append(AuditRow(len(found), text, content, chained(found[-1].chain, content)))
+    log = log_of(found)
+    assert log.faults == ["entry 6: no text of a log"] and len(log.entries) == 6
+    assert [command._line(entry) for entry in log.entries] and differences([log]) == []
 
 
 def test_a_server_writes_nothing_into_the_readers_terminal():

@@ -65,15 +65,25 @@ class Log:
 
     @property
     def entries(self) -> list[dict[str, Any]]:
-        """Entries that concern the reader, with their numbers."""
-        found = []
-        for row in self.rows:
-            if row.text:
-                try:
-                    found.append({"number": row.number, **json.loads(row.text)})
-                except (ValueError, TypeError):
-                    self.faults.append(f"entry {row.number}: no text of a log")
-        return found
+        """Entries that concern the reader, with their numbers; texts that are none are among the faults."""
+        read = [(row.number, _entry(row.text)) for row in self.rows if row.text]
+        return [{"number": number, **entry} for number, entry in read if entry is not None]
+
+
+def _entry(text: str) -> dict[str, Any] | None:
+    """What an entry says, as far as it is one: a server may have written anything."""
+    try:
+        entry = json.loads(text)
+        texts = [entry[name] for name in ("time", "server", "event")]
+        if entry["event"] in ("run", "opened"):
+            texts.append(entry["job"])
+        texts += entry.get("sources", [])
+        for opened in entry.get("openings", []):
+            texts += [opened["output"], *opened["to"], *opened["shows"].values()]
+        servers = entry.get("servers", _SERVERS)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    return entry if all(isinstance(text, str) for text in texts) and servers in (2, _SERVERS) else None
 
 
 def checked(
@@ -93,6 +103,7 @@ def checked(
     by_first = {part.first: part for part in segments}
     ends: dict[int, bytes] = {}  # chain by the number of entries before it
     missing: list[Segment] = []
+    faults += [f"entry {row.number}: no text of a log" for row in rows if row.text and _entry(row.text) is None]
     number, chain, at = 0, START, 0
     while True:
         part = by_first.get(number)
