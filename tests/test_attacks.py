@@ -528,9 +528,9 @@ def test_use_beyond_the_count_at_once(parties):
 
 def test_use_after_the_end(parties):
     x = share(parties, "ended")
-    with pytest.warns(UserWarning, match="ended on 2026-01-01"):
-        parties["hospital"].set_policy("ended", Policy(**ALLOWED, until="2026-01-01"))
-    with pytest.raises(SecurityError, match="hospital/ended: its policy let them be used until 2026-01-01"):
+    with pytest.warns(UserWarning, match="ended on 2020-01-01"):
+        parties["hospital"].set_policy("ended", Policy(**ALLOWED, until="2020-01-01"))
+    with pytest.raises(SecurityError, match="hospital/ended: its policy let them be used until 2020-01-01"):
         parties["analyst"].run(layer(), {"x": x, "w": W})
     with pytest.raises(HandleNotFound):
         parties["analyst"].load("ended", "hospital")

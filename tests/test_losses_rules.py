@@ -62,7 +62,7 @@ def test_a_loss_is_not_clipped_where_keras_clips_it():
     value, gradient = lower(function, {"z": SATURATED, "y": LABELS}).run({"z": SATURATED, "y": LABELS})
     assert distance(value, -np.sum(LABELS * away, axis=-1)) <= 1e-4
     assert distance(gradient, np.exp(away) - LABELS) <= 1e-4
-    assert np.max(value) > 100
+    assert np.max(value) > 99
 
 
 @pytest.mark.parametrize("reduction", ["sum", "sum_over_batch_size"])

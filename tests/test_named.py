@@ -146,7 +146,7 @@ def test_the_command_shares_a_file(tmp_path, monkeypatch, capsys):
     codes = tmp_path / "codes.json"
     arguments = ["share", str(path), "--name", "people", "--columns", "income,sex,age", "--fill", "income=-2", "--use",
                  "analyst", "--plans", "fit", "--plans", "evaluate", "--reveal-to", "analyst", "--uses", "9", "--until",
-                 "2027-01-01", "--range", "age=0:120", "--categories", "sex=m,f", "--codes", str(codes)]  # fmt: skip
+                 "2999-01-01", "--range", "age=0:120", "--categories", "sex=m,f", "--codes", str(codes)]  # fmt: skip
     assert cli.main(arguments) == 0
     out = capsys.readouterr()
     assert "people: shape (3, 3), float64, columns income, sex, age; analyst may run evaluate, fit" in out.out
