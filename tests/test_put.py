@@ -30,6 +30,7 @@ from private_keras.server.store import Store
 from private_keras.server.wire import messages_pb2 as wire
 from tests.clusters import TlsServers, saving_of
 from tests.loops import Held, revealed
+from tests.test_faults import eventually
 
 KERNEL = default_kernel(1)
 RNG = np.random.default_rng(5)
@@ -667,7 +668,13 @@ def test_many_names_can_be_loaded_at_once(local):
         assert soft == hard
 
     def used():
-        return [len(os.listdir(f"/proc/{pid}/fd")) for pid in local.pids]
+        found = []
+        for pid in local.pids:
+            found.append(0)
+            for number in os.listdir(f"/proc/{pid}/fd"):
+                with suppress(FileNotFoundError):  # closed meanwhile
+                    found[-1] += ".sealed" in os.readlink(f"/proc/{pid}/fd/{number}")
+        return found
 
     for number in range(5):
         local.put(f"data{number}", {"x": column(LARGE), "again": column(LARGE)})
@@ -675,7 +682,7 @@ def test_many_names_can_be_loaded_at_once(local):
     handles = [h for _ in range(3) for number in range(5) for h in local.load(f"data{number}")[0].values()]
     assert len(handles) == 30 and [after - n for after, n in zip(used(), before, strict=True)] == [5] * 3
     local.delete(*handles)
-    assert used() == before
+    assert eventually(lambda: used() == before)
     for number in range(5):
         local.forget(f"data{number}")
 

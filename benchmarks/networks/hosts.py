@@ -21,7 +21,7 @@ from private_keras.server.config import read_config
 from private_keras.server.process import READY
 
 IDENTITY = "analyst"
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 # A data centre, and two sites of one continent. "tcp" is loopback as it is.
 EMULATED = {"lan": Network(rtt=1e-4, bandwidth=10e9), "wan": Network(rtt=40e-3, bandwidth=300e6)}
 

@@ -20,7 +20,7 @@ from private_keras.server.config import PROTOCOLS, parse_config
 from private_keras.server.process import READY
 from private_keras.transport.unix import check_private
 
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 END_SECONDS = 2.0
 REAP_SECONDS = 0.3
 MODULE = "private_keras"
