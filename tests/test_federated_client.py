@@ -32,7 +32,7 @@ def fit_all(space, owners, rounds=2, options=None, client_fit=None, own_models=N
     running = server(space, made, owners, **server_options)
     together(
         lambda: running.fit(rounds=rounds, verbose=0),
-        *(lambda each=each: each.fit(**{"shuffle": False, "batch_size": 8, "patience": 60, **(client_fit or {})})
+        *(lambda each=each: each.fit(**{"shuffle": False, "batch_size": 8, "patience": 300, **(client_fit or {})})
           for each in clients),
     )  # fmt: skip
     return made, clients
@@ -104,7 +104,7 @@ def test_what_goes_with_an_update_says_what_may_become_of_it(space, digests):
     one = client(space, "d", data(12), plans=digests)
     Watching(space, {0: ["a", "b", "c"]})
     running = server(space, minimum=4)
-    together(lambda: running.fit(rounds=1, verbose=0), lambda: one.fit(patience=60))
+    together(lambda: running.fit(rounds=1, verbose=0), lambda: one.fit(patience=300))
     ((owner, name), kept), = shared.items()
     assert owner == "d" and name == f"fed/update.{announced(space).before}" and kept.about == ""
     policy = kept.policy
@@ -126,7 +126,7 @@ def test_a_late_owner_is_told_and_takes_part_in_the_next_round(space):
     def late():
         one = client(space, "d", data(12))
         with pytest.warns(UserWarning, match="mo/fed, round 1: the round ended before"):
-            history = one.fit(callbacks=[Slow()], patience=60)
+            history = one.fit(callbacks=[Slow()], patience=300)
         return one, history
 
     def when(current):
@@ -151,14 +151,14 @@ def test_an_update_that_comes_after_the_end_is_reported(space):
          when=lambda current: putting if current.number == 0 else has_shared(space, "d", current))  # fmt: skip
     running, one = server(space, enough=3), client(space, "d", data(12))
     with pytest.warns(UserWarning, match="came after the round's end"):
-        _, history = together(lambda: running.fit(rounds=2, verbose=0), lambda: one.fit(patience=60))
+        _, history = together(lambda: running.fit(rounds=2, verbose=0), lambda: one.fit(patience=300))
     assert history.history["used"] == [0.0, 1.0]
 
 
 def test_who_joins_late_takes_part_from_then_on(space):
     def join():
         until(lambda: announced(space) is not None and announced(space).number == 2)
-        return client(space, "d", data(12)).fit(patience=60)
+        return client(space, "d", data(12)).fit(patience=300)
 
     def when(current):
         return current.number < 2 or has_shared(space, "d", current)
@@ -191,7 +191,7 @@ def test_two_processes_of_one_owner(space):
         shown = one._announcements.is_on
         one._announcements.is_on = lambda current: (shown(current), looked.append("looked"))[0]
         with pytest.warns(UserWarning, match="another process of this owner"):
-            return one.fit(callbacks=[Watching()], patience=60)
+            return one.fit(callbacks=[Watching()], patience=300)
 
     # a and b come when the second process has seen that the round is on; d makes three.
     Automatic(space, {0: ["a", "b"]}, when=lambda current: "looked" in looked)
@@ -218,9 +218,9 @@ def test_an_owner_killed_while_it_shares_leaves_nothing_and_comes_back(space):
 
     def twice():
         with pytest.raises(Killed):
-            client(space, "d", data(12)).fit(patience=60)
+            client(space, "d", data(12)).fit(patience=300)
         assert not any(owner == "d" for owner, _ in space.kept)
-        return client(space, "d", data(12)).fit(patience=60)
+        return client(space, "d", data(12)).fit(patience=300)
 
     history = together(lambda: running.fit(rounds=2, verbose=0), twice)[1]
     assert history.history["used"] == [1.0, 1.0]

@@ -57,7 +57,7 @@ def client(parties, name, owner, **options):
 
 
 def trained(each, **options):
-    return each.fit(**{"epochs": 2, "batch_size": 8, "shuffle": False, "patience": 60, **options})
+    return each.fit(**{"epochs": 2, "batch_size": 8, "shuffle": False, "patience": 300, **options})
 
 
 def averaged(rounds, owners_of=lambda number: OWNERS):
@@ -246,7 +246,7 @@ def test_a_server_killed_between_rounds(parties, servers):
     running = Server(made, owners, "restart", deadline=60.0, callbacks=[Kill()], cluster=parties["mo"])
     clients = [client(parties, "restart", owner) for owner in owners]
     history, *_ = together(
-        lambda: running.fit(rounds=3, verbose=0, patience=60), *(lambda each=each: trained(each) for each in clients)
+        lambda: running.fit(rounds=3, verbose=0, patience=300), *(lambda each=each: trained(each) for each in clients)
     )  # fmt: skip
     restart.join()
     assert history.history["owners"] == [3.0] * 3

@@ -97,7 +97,7 @@ def test_waits_for_the_minimum_after_the_deadline(space):
             share(space, "c", current, update("c", 0, sum(current.sizes)))
 
     space.before = before
-    history = server(space, deadline=0.01).fit(rounds=1, verbose=0, patience=60)
+    history = server(space, deadline=0.01).fit(rounds=1, verbose=0, patience=300)
     assert history.history["owners"] == [3.0]
 
 

@@ -129,7 +129,7 @@ def test_a_quotient_of_sums_of_any_size_is_exact(fraction, pairs):
     y = np.array([np.rint(2.0 ** (a + fraction)) for a, _ in pairs]) / 2.0**fraction
     y = np.minimum(y, 2.0**30 - 1)
     x = np.rint(y * np.array([b for _, b in pairs]) * 2.0**fraction) / 2.0**fraction
-    assert np.max(np.abs(divided(x, y, fraction) - x / y)) < 1e-6
+    assert np.max(np.abs(divided(x, y, fraction) - x / y)) < 2e-6  # some units of an inverse with 22 bits
 
 
 def test_quotients_at_the_ends_of_their_range():
@@ -137,7 +137,7 @@ def test_quotients_at_the_ends_of_their_range():
     y = np.rint(y * 2**18) / 2**18
     x = np.array([5, 1, 0, 2.0**-18, -16000, 900, 0])
     expected = np.where(y > 0, x / np.where(y > 0, y, 1), 0)
-    assert np.max(np.abs(divided(x, y, 18) - expected) / np.maximum(np.abs(expected), 1)) < 1e-6
+    assert np.max(np.abs(divided(x, y, 18) - expected) / np.maximum(np.abs(expected), 1)) < 2e-6
 
 
 @settings(max_examples=15, deadline=None)
