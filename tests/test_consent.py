@@ -353,3 +353,36 @@ def test_another_plan_that_calls_itself_a_mean_is_none():
         rules.check(asked(plan("aggregate")))
     # Nor is it allowed because "aggregate" is a word in the policy.
     refused(rules, asked(plan("compute")), "allows aggregate")
+
+
+# --- which of an owner's names a plan takes ---------------------------------------------------------------------------
+Z = Source("hospital", "patients/z", 4, "0c" * 8)
+
+
+def difference(*shares):
+    """A plan whose meaning depends on which of two names goes in first; a digest that pins names tells them apart."""
+    b = PlanBuilder()
+    for name, each in zip("xz", shares, strict=True):
+        b.input(name, (8, 4), F, "hospital", shares=each)
+    b.output(b.add("relu", b.add("subtract", "x", "z")), "y", ["client"])
+    return b.build("difference", "predict")
+
+
+def test_a_digest_pins_which_name_goes_in_as_which_input():
+    pinned, loose = difference("patients/x#data", "patients/z#data"), difference("", "")
+    policy = Policy(["analyst"], [f"sha256:{pinned.digest}", f"sha256:{loose.digest}"], ["analyst"])
+    rules = Consent({X: policy, Z: policy}.get, None, lambda: NOW)
+    x, z = (Terms.of(source, "data", 4) for source in (X, Z))
+
+    def job(made, first, second):
+        return asked(made, {"x": first, "z": second}, ("x", "z"))
+
+    assert set(rules.check(job(pinned, x, z)).used) == {X, Z}
+    other = Terms.of(X, "codes", 4)
+    kept = Terms(frozenset({(X, Shows(Level.RAW, True, frozenset({f"sha256:{pinned.digest}"})))}), row=4)
+    own = Terms.of(Source("analyst", "patients/x", 3, "0a" * 8), "data", 4)
+    for first, second in ((z, x), (x, x), (other, z), (kept, z), (own, z), (Terms(), z)):
+        with pytest.raises(SecurityError, match="input 'x'|input 'z': expected patients/z#data of hospital"):
+            rules.check(job(pinned, first, second))
+    assert rules.check(job(loose, z, x)), "a plan that does not say it leaves it to whoever runs it"
+    assert pinned.digest != loose.digest != difference("patients/z#data", "patients/x#data").digest

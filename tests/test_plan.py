@@ -312,6 +312,26 @@ def test_kept_outputs_and_public_inputs_survive_json_and_are_shown():
     assert "0 values are opened (0 numbers), nothing else" in text
 
 
+def test_which_named_shares_an_input_is_is_part_of_a_plan():
+    def made(shares):
+        b = PlanBuilder()
+        b.output(b.add("relu", b.input("x", (2,), 18, "hospital", shares=shares)), "y", ["client"])
+        return b.build("p", "predict")
+
+    plan = made("patients/x#a tensor")
+    assert Plan.from_json(plan.to_json()) == plan and "hospital: patients/x#a tensor" in plan.describe()
+    assert "shares" not in made("").to_json() and len({made(s).digest for s in ("", "a#b", "a#c", "b#c")}) == 4
+    for wrong in ("x", "#data", "a b#c", "x#a\nb", 3, None, [], ["x"]):
+        with pytest.raises(PlanError, match="input.*(name|text|shares)"):
+            made(wrong)
+    document = json.loads(plan.to_json())
+    document["inputs"][0]["shares"] = ""  # one plan has one text
+    with pytest.raises(PlanError, match="or no such key"):
+        Plan.from_json(json.dumps(document))
+    with pytest.raises(PlanError, match="named shares. Received: a public input"):
+        PlanBuilder().input("x", (), 0, "client", public=True, shares="x#data")
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [

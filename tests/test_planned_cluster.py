@@ -107,6 +107,36 @@ def test_what_was_planned_and_allowed_runs_and_nothing_else(servers, name):
     assert list(dict.fromkeys(judged(servers)[before:])) == plans.digests
 
 
+def test_an_approved_plan_takes_the_names_that_its_owner_has_seen(servers):
+    """An analyst that swaps two names of one owner, or names one twice, is refused by the servers."""
+    connect(servers, "hospital")
+    for name, rows in (("old", X), ("new", X[::-1].copy())):
+        pk.share(rows, name, pk.Policy(use=["analyst"], reveal_to=["analyst"]))
+
+    def change(first, second):
+        connect(servers, "analyst")
+        return pk.ops.relu(pk.secret(f"hospital/{first}") - pk.secret(f"hospital/{second}"))
+
+    plans = pk.plans(change("new", "old").reveal)
+    assert "hospital: new#data" in plans.describe() and "hospital: old#data" in plans.describe()
+    connect(servers, "hospital")
+    for name in ("old", "new"):
+        pk.set_policy(name, pk.Policy(use=["analyst"], plans=plans.digests, reveal_to=["analyst"]))
+    np.testing.assert_allclose(change("new", "old").reveal(), np.maximum(X[::-1] - X, 0), atol=1e-4)
+    for names in (("old", "new"), ("new", "new"), ("x", "old")):
+        with pytest.raises(SecurityError, match="its policy allows"):
+            change(*names).reveal()  # an honest client's plan says what it takes, and is another one
+    analyst = connect(servers, "analyst")
+    (plan,) = plans
+    old, new = (analyst.load(name, "hospital")[0]["data"] for name in ("old", "new"))
+    right = {item.name: new if item.shares.startswith("new") else old for item in plan.inputs}
+    assert analyst.run(plan, right)
+    names = list(right)
+    for wrong in ({names[0]: right[names[1]], names[1]: right[names[0]]}, dict.fromkeys(names, old)):
+        with pytest.raises(SecurityError, match="expected (new|old)#data of hospital, as the plan says"):
+            analyst.run(plan, wrong)
+
+
 def test_by_files_and_on_the_command_line(servers, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     at = ["--config", str(servers.config), "--identity"]

@@ -17,6 +17,7 @@ class Handle:
         id: the servers' name for it.
         owner: whose named shares it was loaded from; empty: the client's own.
         dtype: as its owner had it; empty where nobody said.
+        shares: which of the owner's named shares, as plans say it: "name#tensor"; empty: the client's own.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Handle:
     id: bytes = field(repr=False)
     owner: str = ""
     dtype: str = ""
+    shares: str = ""
 
     @property
     def size(self) -> int:

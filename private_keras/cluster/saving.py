@@ -103,7 +103,8 @@ class Snapshots:
         entries, about = replies[0]
         return {
             e.label: Handle(
-                e.label, tuple(e.shape), e.fraction, incarnation, loaded_handle(base, index), owner or "", e.dtype
+                e.label, tuple(e.shape), e.fraction, incarnation, loaded_handle(base, index), owner or "", e.dtype,
+                "" if owner is None else f"{name}#{e.label}",
             )
             for index, e in enumerate(entries)
         }, about

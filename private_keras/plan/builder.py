@@ -31,7 +31,8 @@ class PlanBuilder:
         self._constants: dict[tuple[bytes, tuple[int, ...], int], str] = {}
 
     def input(
-        self, name: str, shape: tuple[int, ...], fraction: int, owner: str, label: str = "", public: bool = False
+        self, name: str, shape: tuple[int, ...], fraction: int, owner: str, label: str = "", public: bool = False,
+        shares: str = "",
     ) -> str:
         """Declares an input and returns its name.
 
@@ -42,8 +43,9 @@ class PlanBuilder:
             owner: the party that provides it.
             label: what people read in tables.
             public: known to all servers; secret if not.
+            shares: which named shares of the owner, as "name#tensor".
         """
-        item = PlanInput(name, TensorType(tuple(int(n) for n in shape), int(fraction)), owner, label, public)
+        item = PlanInput(name, TensorType(tuple(int(n) for n in shape), int(fraction)), owner, label, public, shares)
         new_name(name, self._types, f"input {limits.shown(name)}")
         self._types[name] = checked_input(item)
         self._inputs.append(item)

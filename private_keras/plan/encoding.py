@@ -22,6 +22,7 @@ def write(
         "inputs": [
             {"name": i.name, "shape": i.type.shape, "fraction": i.type.fraction, "owner": i.owner, "label": i.label}
             | ({"public": True} if i.public else {})
+            | ({"shares": i.shares} if i.shares else {})
             for i in inputs
         ],
         "steps": [
@@ -121,7 +122,7 @@ def _list(value: Any, what: str, most: int) -> list[Any]:
 
 
 def _input(value: Any, what: str) -> PlanInput:
-    item = _object(value, what, ("name", "shape", "fraction", "owner"), ("label", "public"))
+    item = _object(value, what, ("name", "shape", "fraction", "owner"), ("label", "public", "shares"))
     shape = limits.shape(item["shape"], f"{what}: shape")
     fraction = limits.integer(item["fraction"], 0, limits.MAX_FRACTION, f"{what}: fraction")
     return PlanInput(
@@ -130,7 +131,15 @@ def _input(value: Any, what: str) -> PlanInput:
         limits.identifier(item["owner"], f"{what}: owner"),
         limits.text(item.get("label", ""), f"{what}: label"),
         limits.flag(item.get("public", False), f"{what}: public"),
+        _shares(item["shares"], f"{what}: shares") if "shares" in item else "",
     )
+
+
+def _shares(value: Any, what: str) -> str:
+    """A key that is there holds something, lest one plan have two texts."""
+    if value == "":
+        raise PlanError(f"{what}: expected the name of shares and of a tensor, or no such key. Received: nothing")
+    return limits.shares(value, what)
 
 
 def _step(value: Any, what: str) -> Step:

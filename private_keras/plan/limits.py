@@ -47,6 +47,18 @@ def identifier(value: Any, what: str) -> str:
     return value
 
 
+def shares(value: Any, what: str) -> str:
+    """Which named shares, as "name#tensor"; empty where it is not said."""
+    if value == "":
+        return value
+    name, mark, tensor = value.partition("#") if isinstance(value, str) else ("", "", "")
+    if not mark:
+        raise PlanError(f'{what}: expected "name#tensor". Received: {shown(value)}')
+    identifier(name, what)
+    text(tensor, what)
+    return value
+
+
 def text(value: Any, what: str) -> str:
     """A label that people read: printable, so that it cannot rewrite the table it is shown in."""
     if not isinstance(value, str) or len(value) > MAX_TEXT or not value.isprintable():

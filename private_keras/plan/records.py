@@ -25,6 +25,7 @@ class PlanInput:
     Attributes:
         label: what people read (a weight's path, "images").
         public: known to all servers (a learning rate, weights that their owner declares public); secret if not.
+        shares: which of the owner's named shares it is, as "name#tensor"; empty: any of them.
     """
 
     name: str
@@ -32,6 +33,7 @@ class PlanInput:
     owner: str
     label: str = ""
     public: bool = False
+    shares: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ from private_keras.errors import PlanError
 from private_keras.plan.plan import Plan
 
 
-def splice(plan: Plan, before: Mapping[str, Plan], owners: Mapping[str, str] | None = None) -> Plan:
+def splice(plan: Plan, before: Mapping[str, Plan], owners: Mapping[str, tuple[str, str]] | None = None) -> Plan:
     """The plan in which other plans compute some of its inputs.
 
     Args:
         plan: that is to run.
         before: by name of its input, a plan with one output of the input's type. Their inputs are called
             "input/name" from then on, their steps likewise.
-        owners: by name of an input that stays, who provides it.
+        owners: by name of an input that stays, who provides it, and which named shares it is.
 
     Raises:
         PlanError: types that do not fit, inputs that `plan` does not have.
@@ -24,7 +24,8 @@ def splice(plan: Plan, before: Mapping[str, Plan], owners: Mapping[str, str] | N
     inputs, steps, made = [], [], {}
     for item in plan.inputs:
         if item.name not in before:
-            inputs.append(replace(item, owner=(owners or {}).get(item.name, item.owner)))
+            owner, shares = (owners or {}).get(item.name, (item.owner, item.shares))
+            inputs.append(replace(item, owner=owner, shares=shares))
             continue
         part = before[item.name]
         (output,) = part.outputs

@@ -44,7 +44,7 @@ def as_html(plan: Described) -> str:
 
 def _sections(plan: Described) -> list[tuple[str, Row, list[Row]]]:
     secret, public = (
-        [(i.name, _shape(i.type), _bits(i.type), i.owner, i.label) for i in plan.inputs if i.public == known]
+        [(i.name, _shape(i.type), _bits(i.type), _provider(i), i.label) for i in plan.inputs if i.public == known]
         for known in (False, True)
     )
     steps, last = [], None
@@ -71,6 +71,10 @@ def _sections(plan: Described) -> list[tuple[str, Row, list[Row]]]:
         ("Opened", ("output", "value", "shape", "numbers", "to"), opened),
     ]
     return [section for section in sections if section[2] or section[0] in ("Provided, secret", "Opened")]
+
+
+def _provider(item: PlanInput) -> str:
+    return f"{item.owner}: {item.shares}" if item.shares else item.owner
 
 
 def _closing(plan: Described) -> str:

@@ -56,6 +56,8 @@ def checked_input(item: PlanInput) -> TensorType:
     limits.identifier(item.owner, f"{what}: owner")
     limits.text(item.label, f"{what}: label")
     limits.flag(item.public, f"{what}: public")
+    if limits.shares(item.shares, f"{what}: shares") and item.public:
+        raise PlanError(f"{what}: expected secret values as named shares. Received: a public input")
     return TensorType(
         limits.shape(item.type.shape, f"{what}: shape"),
         limits.integer(item.type.fraction, 0, limits.MAX_FRACTION, f"{what}: fraction"),

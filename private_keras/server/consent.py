@@ -148,18 +148,26 @@ class Consent:
 
     # --- inputs -------------------------------------------------------------------------------------------------------
     def _check_owners(self, asked: Asked) -> None:
-        """Inputs are whose the plan says: a digest pins who provides what."""
+        """Inputs are whose the plan says, and which of theirs, where it says that: a digest pins who provides what."""
         own = {*OWN, asked.caller}
         for item in asked.plan.inputs:
             if item.public:
                 continue
-            direct = asked.terms[item.name].direct if item.name in asked.terms else None
+            terms = asked.terms.get(item.name, Terms())
+            direct = terms.direct
             if item.owner not in own if direct is None else item.owner != direct.owner:
                 expected = f"shares of {item.owner}, as the plan says"
                 received = f"shares of {'the client' if direct is None else direct.owner}"
                 raise SecurityError(
                     f"input {item.name!r}: expected {expected}. Received: {received}; load the shares from "
                     f"{item.owner}, or write the plan with the owner that they have"
+                )
+            given = "" if direct is None else f"{direct.name}#{terms.label}"
+            if item.shares and item.shares != given:
+                raise SecurityError(
+                    f"input {item.name!r}: expected {item.shares} of {item.owner}, as the plan says. Received: "
+                    f"{given or 'shares that were not loaded from there'}; give it what it names, or ask {item.owner} "
+                    "to allow the plan that takes the other"
                 )
 
     def _check_shapes(self, asked: Asked) -> None:

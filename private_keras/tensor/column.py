@@ -90,7 +90,7 @@ def spliced(plan: Plan, given: Mapping[str, Any], to: str | None = None) -> tupl
         to: who gets what is opened; None for the client.
     """
     parts = {name: value for name, value in given.items() if isinstance(value, Part)}
-    owners = {name: owner for name, value in given.items() if (owner := _owner(value))}
+    owners = {name: provider for name, value in given.items() if any(provider := _provider(value))}
     if not parts and not owners and to is None:
         return plan, dict(given)
     key = (id(plan), to, *sorted((name, id(part.plan)) for name, part in parts.items()), *sorted(owners.items()))
@@ -111,7 +111,7 @@ _JOINED = 64
 _joined: collections.OrderedDict[tuple, tuple[Plan, Plan, dict[str, Plan]]] = collections.OrderedDict()
 
 
-def _owner(value: Any) -> str:
-    """Whose named shares an input is given; "" for the client's own and everything else."""
+def _provider(value: Any) -> tuple[str, str]:
+    """Whose named shares an input is given, and which; empty for the client's own and everything else."""
     handle = value.handle if isinstance(value, Rows) else value
-    return handle.owner if isinstance(handle, Handle) else ""
+    return (handle.owner, handle.shares) if isinstance(handle, Handle) else ("", "")

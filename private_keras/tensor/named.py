@@ -33,6 +33,7 @@ class Named:
     ):
         self.name = name if owner is None else f"{owner}/{name}"
         self.owner = OWNER if owner is None else owner
+        self.shares = "" if owner is None else f"{name}#{LABEL}"
         self.fraction = fraction
         self.small = small
         self._place = name, owner

@@ -20,12 +20,14 @@ class Source(Protocol):
     Attributes:
         name: for people.
         owner: whose it is, as plans name parties.
+        shares: which of its owner's named shares, as plans say it; empty: the client's own.
         fraction: fractional bits on the servers.
         small: whether integers are in the range of real numbers too.
     """
 
     name: str
     owner: str
+    shares: str
     fraction: int
     small: bool
 
@@ -49,6 +51,7 @@ class Stored:
     """
 
     owner = OWNER
+    shares = ""
 
     def __init__(self, name: str, share: Share, small: bool):
         self.name = name
@@ -93,6 +96,7 @@ class Derived:
     """
 
     owner = OWNER
+    shares = ""
 
     def __init__(self, tensor: keras.KerasTensor, fraction: int, small: bool, compute: Callable[[Cluster], Handle]):
         self.name = tensor.name

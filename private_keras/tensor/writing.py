@@ -204,7 +204,7 @@ class _Writer:
         tensor = keras.KerasTensor(shape, dtype=dtype)
         self._slots[name] = source, picks
         self._roots[id(tensor)] = self.lo.secret(
-            self.lo.builder.input(name, shape, source.fraction, source.owner, label(source.name))
+            self.lo.builder.input(name, shape, source.fraction, source.owner, label(source.name), shares=source.shares)
         )
         self._keep.append(tensor)
         return tensor
