@@ -52,6 +52,10 @@ def _approve(given: argparse.Namespace) -> int:
         found = [named for named in cluster.names() if named.name == own]
         if not found:
             raise InputError(f"you have no shares under the name {given.name!r}; see private-keras names")
+        if not found[0].agreed:
+            # What one of them says may be what was taken back long ago.
+            raise InputError(f"the servers have different policies of {own!r}: set it whole with pk.set_policy, which "
+                             "sets it on all; private-keras audit says what was changed when")
         policy = found[0].policy or Policy()
         plans = set(policy.plans) - digests if given.revoke else set(policy.plans) | digests
         changed = {item.name: getattr(policy, item.name) for item in fields(Policy)} | {"plans": sorted(plans)}

@@ -4,6 +4,8 @@ import hashlib
 import os
 import secrets
 import threading
+import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
 from contextlib import contextmanager
@@ -19,7 +21,7 @@ from private_keras.cluster.delivery import Deliveries, Delivery
 from private_keras.cluster.handle import Handle, Stats
 from private_keras.cluster.interface import ACTIVE, OWNER_ONLY, RUN_SECONDS, Cluster, decoded, kept_handles
 from private_keras.cluster.loop import Bound, Given, Loop, bind
-from private_keras.cluster.named import Named, named, warn_of
+from private_keras.cluster.named import Named, doubts, named, warn_of
 from private_keras.cluster.putting import Column, Progress, check_columns
 from private_keras.cluster.reading import read_logs
 from private_keras.cluster.running import Inputs, OnStep, run_job
@@ -310,7 +312,11 @@ class NetworkCluster(Cluster):
     def names(self, others: bool = False) -> list[Named]:
         self._ready()
         with self._noticed():
-            return named(self._all(lambda client: client.saved("", others)), others)
+            told = self._all(lambda client: client.saved("", others))
+        if not others:
+            for doubt in doubts(dict(zip((client.name for client in self._clients), told, strict=True)), time.time()):
+                warnings.warn(doubt, stacklevel=2)
+        return named(told, others)
 
     def set_policy(self, name: str, policy: Policy) -> None:
         self._ready()

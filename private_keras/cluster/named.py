@@ -10,6 +10,8 @@ from private_keras.server.policy import Policy
 from private_keras.server.terms import Source
 from private_keras.server.wire import messages_pb2 as wire
 
+SETTLED_SECONDS = 60.0
+
 
 @dataclass(frozen=True)
 class Tensor:
@@ -35,6 +37,7 @@ class Named:
         policy: of one's own; None of those of others.
         bytes: on the disk of the server that takes most.
         created: seconds since 1970, by a server's clock.
+        agreed: whether all servers have the same policy.
     """
 
     owner: str
@@ -43,6 +46,7 @@ class Named:
     policy: Policy | None
     bytes: int
     created: float
+    agreed: bool = True
 
     def __str__(self) -> str:
         return f"{self.owner}/{self.name}"
@@ -65,8 +69,36 @@ def named(told: Sequence[Mapping[Source, wire.Found]], others: bool) -> list[Nam
         entries = tuple(Tensor(e.label, tuple(e.shape), e.fraction, e.dtype) for e in found.entries)
         policy = None if others else Policy.from_json(found.policy)
         most = max(each[source].bytes for each in told)
-        result.append(Named(source.owner, source.name, entries, policy, most, found.created))
+        agreed = len({each[source].policy for each in told}) == 1
+        result.append(Named(source.owner, source.name, entries, policy, most, found.created, agreed))
     return result
+
+
+def doubts(told: Mapping[str, Mapping[Source, wire.Found]], now: float) -> list[str]:
+    """Where servers differ in what they keep for its owner: a change did not reach all, or one was put back to an older
+    copy of itself.
+
+    Args:
+        told: by server, what it says of the owner's shares.
+        now: seconds since 1970; what is newer than a minute may be on its way.
+    """
+    found = []
+    for source in sorted({source for each in told.values() for source in each}):
+        having = [server for server, each in told.items() if _committed(each, source)]
+        if not having or any(each[source].created > now - SETTLED_SECONDS for each in told.values() if source in each):
+            continue
+        lacking = [server for server in told if server not in having]
+        if lacking:
+            found.append(f"{source}: {', '.join(having)} kept a version of it that {', '.join(lacking)} did not: share "
+                         "it again, or delete it")
+        elif len({each[source].policy for each in told.values()}) > 1:
+            by_policy: dict[str, list[str]] = {}
+            for server, each in told.items():
+                by_policy.setdefault(each[source].policy, []).append(server)
+            said = "; ".join(f"{', '.join(servers)}: {policy}" for policy, servers in by_policy.items())
+            found.append(f"{source}: servers have different policies of it, {said}. Set it again (pk.set_policy)")
+    return [f"{text}. A change did not reach all servers, or one was put back to an older copy of itself: "
+            "private-keras audit says which" for text in found]
 
 
 def _committed(told: Mapping[Source, wire.Found], source: Source) -> bool:
