@@ -97,7 +97,7 @@ def test_a_part_is_closed_when_it_is_large_too(place, monkeypatch):
     audit = audit_of(place)
     with audit._catalogue.transaction():
         for _ in range(2500):
-            audit.write("run", ["hospital"], reason="x" * 200)
+            audit.write("run", ["hospital"], job="j", reason="x" * 200)
     audit.tend()
     assert len(files(place)) == 1 and log_of(audit).faults == []
 
@@ -334,7 +334,7 @@ def test_entries_that_are_gone_from_the_catalogue_are_not_closed_over(place):
 
 
 def entry(job, time="2027-01-01T00:00:00+00:00"):
-    return {"event": "opened", "job": job, "caller": "analyst", "time": time}
+    return {"event": "opened", "job": job, "caller": "analyst", "server": "server0", "time": time}
 
 
 def told(server, entries, missing=()):
