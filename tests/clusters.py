@@ -79,7 +79,7 @@ def saving_of(storage, store, kernel, clients=None):
     """What a server of party 0 answers about named shares, without the server."""
     servers = tuple(ServerAddress(f"server{i}", f"127.0.0.1:{i}", f"127.0.0.1:{i + 3}") for i in range(3))
     config = ClusterConfig("trio", servers, clients)
-    return Saving(storage, store, 0, kernel, overseeing(storage.catalogue, store, config))
+    return Saving(storage, store, kernel, overseeing(storage.catalogue, store, config))
 
 
 class TlsServers:

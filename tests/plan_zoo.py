@@ -87,7 +87,7 @@ def _with_constant(
     return Case(op, build, lambda x: expected(*((constant, x) if first else (x, constant))), {"x": x}, {}, tolerance)
 
 
-def conv_reference(x, w, strides, padding, dilation, input_dilation, groups) -> np.ndarray:
+def conv_reference(x, w, strides, padding, dilation, input_dilation, groups, twice=False) -> np.ndarray:
     """Cross-correlation by its definition."""
     space = x.ndim - 2
     spread = np.zeros(
@@ -269,6 +269,12 @@ CASES = {
     "matmul": _case("matmul", np.matmul, {"x": exact(2, 1, 3, 5), "y": exact(4, 5, 2)}),
     "matmul constant": _with_constant("matmul", np.matmul, exact(3, 5), exact(5, 2), first=False),
     "constant matmul": _with_constant("matmul", np.matmul, exact(5, 2), exact(3, 5), first=True),
+    "matmul twice": _case("matmul", np.matmul, {"x": exact(2, 1, 3, 5), "y": exact(4, 5, 2)}, twice=True),
+    "matmul twice, constant": _with_constant("matmul", np.matmul, exact(3, 5), exact(5, 2), first=False, twice=True),
+    "constant matmul, twice": _with_constant("matmul", np.matmul, exact(5, 2), exact(3, 5), first=True, twice=True),
+    "conv twice": _conv(
+        (2, 5, 6, 2), (3, 2, 2, 3), strides=[1, 2], padding=[[1, 1], [0, 1]], twice=True, **ONE
+    ),
     "conv 1d": _conv((2, 7, 3), (3, 3, 2), strides=[2], padding=[[1, 0]], dilation=[2], input_dilation=[1]),
     "conv 2d": _conv((2, 5, 6, 2), (3, 2, 2, 3), strides=[1, 2], padding=[[1, 1], [0, 1]], **ONE),
     "conv 2d groups": _conv((1, 4, 4, 4), (2, 2, 2, 4), strides=[1, 1], padding=[[0, 0]] * 2, groups=2, **ONE),

@@ -17,7 +17,7 @@ from private_keras.server.execute.account import ahead_bytes
 from private_keras.transport.memory import memory_network, run_parties
 from private_keras.transport.recorded import Recorded
 from tests.plan_zoo import CASES as ZOO
-from tests.test_transcripts import LIMIT, PROGRAMS, RUNS, SECRETS, N, bit_scores
+from tests.test_transcripts import LIMIT, PROGRAMS, RUNS, SECRETS, N, bit_scores, matrices
 from tests.trio import ring
 
 U = np.uint64
@@ -25,7 +25,7 @@ KERNELS = [NumpyKernel(), default_kernel()]
 
 
 def weighted(p, x, w):
-    """Products with a value that is known ahead, on either side, as it is, moved and summed up."""
+    """Products with a stored value, on either side, as it is, moved and summed up."""
     moved = p.linear(lambda a: (a + a)[::-1], (N,), w)
     square = p.bilinear(times, (N,), p.truncate(p.bilinear(times, (N,), x, moved), 18), x)
     y = p.bilinear(times, (N,), p.add_public(w, np.arange(N, dtype=U)), p.truncate(square, 18))
@@ -39,8 +39,6 @@ CASES = {**PROGRAMS, "weights": weighted, "constants": lambda p, x, w: p.bilinea
     "gate": lambda p, x, w: p.gate(p.bits_linear(lambda b: b[0], (N,), p.compare(w, [3])), x, 18),
     "linear spline": lambda p, x, w: p.piecewise(x, p.compare(x, [1]), np.array([[1, 2], [3, 4]])),
 }  # fmt: skip
-# Whether the second secret is stored, so that products with it can be made ahead. `trained` carries it.
-CASES = {name: (fn, name != "steps of training") for name, fn in CASES.items()}
 CASES.pop("keep")  # what is kept outlives the job, and is not made ahead
 
 
@@ -53,34 +51,32 @@ class Held:
         self.material = []
         for x in values:
             l0, l1 = (kernel.random(secrets.token_bytes(16), 0, x.size).reshape(x.shape) for _ in range(2))
-            self.material.append(((x + l0 + l1, l0), (x + l0 + l1, l1), (None, l0 + l1)))
+            self.material.append(((x + l0 + l1, l0), (x + l0 + l1, l1), (l0 - l1, l0 + l1)))
 
     def of(self, party):
         return {j: self.keys[min(party, j), max(party, j)] for j in range(3) if j != party}
 
-    def shares(self, p, party, stored=None):
-        known = stored or [True] * len(self.material)
-        return [p.masked(m if there else None, mask) for (m, mask), there in
-                zip((parts[party] for parts in self.material), known, strict=True)]
+    def shares(self, p, party):
+        if isinstance(p, Ahead):
+            return [p.input(parts[party][1].shape) for parts in self.material]
+        return [p.masked(*parts[party]) for parts in self.material]
 
 
-def room(program, stored):
-    """(words the helper deals, words of parts at evaluator 0)."""
+def room(program):
+    """Words that the helper deals."""
     counting = CountingAhead(NumpyKernel())
-    program(counting, *(counting.known((N,)) if known else counting.input((N,)) for known in stored))
-    return counting.cost.ahead // 8, counting.parts
+    program(counting, counting.input((N,)), counting.input((N,)))
+    return counting.cost.ahead // 8
 
 
-def supplies(held, program, stored, dealt=None, sizes=None):
+def supplies(held, program, dealt=None, words=None):
     """Both evaluators' supplies; `dealt` takes what the helper sent, the only messages that there are."""
     channels = memory_network(3, record=True)
-    words, parts = sizes or room(program, stored)
+    words = room(program) if words is None else words
     walks = [Ahead(i, held.kernel, channels[i], held.of(i), words) for i in range(2)]
     helper = make_party(2, held.kernel, channels[2], held.of(2))
-    run_parties(
-        [lambda i=i: program(walks[i], *held.shares(walks[i], i, stored)) for i in range(2)]
-        + [lambda: program(helper, *held.shares(helper, 2))]
-    )
+    parties = [*walks, helper]
+    run_parties([lambda i=i: program(parties[i], *held.shares(parties[i], i)) for i in range(3)])
     for i, walk in enumerate(walks):
         assert walk.draws == {1 - i: 0, 2: helper.draws[i]}
         assert walk.cost.ahead == 8 * words
@@ -88,7 +84,7 @@ def supplies(held, program, stored, dealt=None, sizes=None):
     made = [walk.supply() for walk in walks]
     if dealt is not None:
         dealt += [payload.copy() for _, payload in channels[1][2].log]
-    assert sum(part.nbytes for part in made[0].parts) == 8 * parts and made[1].dealt.nbytes == 8 * words
+    assert made[0].dealt is None and made[1].dealt.nbytes == 8 * words
     return made
 
 
@@ -130,13 +126,13 @@ def same(a, b):
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda k: k.name)
 @pytest.mark.parametrize("name", CASES)
 def test_messages_and_results_are_those_of_a_job_with_its_helper(name, kernel):
-    program, keeps = CASES[name]
+    program = CASES[name]
     rng = np.random.default_rng(1)
     values = [ring(rng.integers(-(2**20), 2**20, N)) for _ in range(2)]
     held = Held(kernel, values)
     if name == "exp2":
         held = Held(kernel, [ring(rng.integers(0, 2**22, N)), values[1]])
-    made = supplies(held, program, (False, keeps))
+    made = supplies(held, program)
     results, heard = supplied(held, program, made)
     expected, heard_then = together(held, program)
     assert same(results, expected)
@@ -161,44 +157,43 @@ PLANS = [plan for plan in PLANS if not all(item.public for item in plan.inputs)]
 
 @pytest.mark.parametrize("plan", PLANS, ids=[f"{i} {plan.name}" for i, plan in enumerate(PLANS)])
 def test_plans_give_the_same_whether_made_ahead_or_not(plan):
-    """Every primitive, steps that run side by side; the first secret input is the batch, all others are stored."""
+    """Every primitive, steps that run side by side."""
     program, kernel = Program(plan), default_kernel()
     secret = [item for item in plan.inputs if not item.public]
     public = {item.name: np.asarray(kernel.random(bytes(16), 0, item.type.size).reshape(item.type.shape) >> U(50))
               for item in plan.inputs if item.public}
     held = Held(kernel, [np.asarray(kernel.random(bytes(16), 1, item.type.size).reshape(item.type.shape) >> U(40))
                          for item in secret])
-    stored = tuple(index > 0 for index in range(len(secret)))
 
     def run(p, *shares):
         given = dict(zip((item.name for item in secret), shares, strict=True))
         return list(program.compute(p, public | given).values())
 
-    dealt, parts, beside = ahead_bytes(program, {secret[0].name})
-    made = supplies(held, run, stored, sizes=(dealt // 8, parts // 8))
-    # What a server takes room for is enough, and what it keeps counts each array and each message.
-    for supply, words in zip(made, (parts, dealt), strict=True):
-        assert words + 256 * max(len(supply.parts), len(supply.ends)) < supply.nbytes <= words + beside
+    dealt, beside = ahead_bytes(program)
+    made = supplies(held, run, words=dealt // 8)
+    # What a server takes room for is enough, and what it keeps counts each message.
+    for supply, words in zip(made, (0, dealt), strict=True):
+        assert words + 256 * len(supply.ends) < supply.nbytes <= words + beside
     results, heard = supplied(held, run, made)
     expected, heard_then = together(held, run)
     assert same(results, expected)
     assert same(heard[0], heard_then[0]) and same(heard[1], heard_then[1])
 
 
-def test_a_weight_with_its_difference_computed_before_gives_the_same():
+@pytest.mark.parametrize("program", [matrices, CASES["weights"]])
+def test_a_weight_with_its_operand_made_before_gives_the_same(program):
     held = Held(default_kernel(), [ring(np.arange(N)), ring(np.arange(N) * 7 - 90)])
-    made = supplies(held, weighted, (False, True))
-    assert made[0].known == made[1].known == (2, 0, 1, 1) and len(made[0].parts) == 3
-    results, heard = supplied(held, weighted, made, lambda p, m, own: p.weight(m, own, m - own))
-    expected, heard_then = together(held, weighted)
+    made = supplies(held, program)
+    results, heard = supplied(held, program, made, lambda p, m, own: p.weight(m, own, m - 2 * own))
+    expected, heard_then = together(held, program)
     assert same(results, expected) and same(heard[0], heard_then[0]) and same(heard[1], heard_then[1])
 
 
 @pytest.mark.parametrize("party", [0, 1])
-@pytest.mark.parametrize("name", ["weights", "relu after product", "piecewise"])
+@pytest.mark.parametrize("name", ["weights", "relu after product", "piecewise", "matmul, twice"])
 def test_all_that_an_evaluator_sees_in_both_phases_is_uniform_whatever_the_secret(name, party):
     """Its keys, seeds and shares are fixed; the secrets differ, and the others' randomness is fresh."""
-    kernel, program = default_kernel(), CASES[name][0]
+    kernel, program = default_kernel(), CASES[name]
     pairs = {0: [(0, 1), (0, 2)], 1: [(0, 1), (1, 2)]}[party]
     keys = {pair: secrets.token_bytes(16) for pair in pairs}
     own = [[kernel.random(secrets.token_bytes(16), 0, N) for _ in range(2)] for _ in range(2)]
@@ -211,9 +206,9 @@ def test_all_that_an_evaluator_sees_in_both_phases_is_uniform_whatever_the_secre
             for (m, mine), x in zip(own, secret, strict=True):
                 other = m - mine - ring(x)
                 l0, l1 = (mine, other) if party == 0 else (other, mine)
-                held.material.append(((m, l0), (m, l1), (None, l0 + l1)))
+                held.material.append(((m, l0), (m, l1), (l0 - l1, l0 + l1)))
             dealt = []
-            made = supplies(held, program, (False, True), dealt)
+            made = supplies(held, program, dealt)
             _, heard = supplied(held, program, made)
             views.append(np.concatenate([p.ravel().view(U) for p in (*(dealt if party else ()), *heard[party])]))
         seen.append(np.stack(views))
@@ -224,7 +219,7 @@ def test_all_that_an_evaluator_sees_in_both_phases_is_uniform_whatever_the_secre
 def test_nothing_is_opened_or_kept_before_inputs_exist():
     held = Held(default_kernel(), [ring(np.arange(N))])
     walk = Ahead(0, held.kernel, memory_network(3)[0], held.of(0), 0)
-    (x,) = held.shares(walk, 0, (False,))
+    (x,) = held.shares(walk, 0)
     with pytest.raises(SecurityError, match="before inputs exist"):
         walk.output(x)
     with pytest.raises(SecurityError, match="before inputs exist"):
@@ -233,13 +228,12 @@ def test_nothing_is_opened_or_kept_before_inputs_exist():
 
 @pytest.mark.parametrize("change", [
     lambda s: replace(s, draws=s.draws + 1),
-    lambda s: replace(s, known=(*s.known, 0)),
     lambda s: replace(s, dealt=np.append(s.dealt, U(0)), ends=(*s.ends, s.ends[-1] + 1)),
 ])  # fmt: skip
 def test_a_job_that_goes_another_way_than_the_walk_gives_nothing_out(change):
     held = Held(default_kernel(), [ring(np.arange(N)), ring(np.arange(N))])
-    program = CASES["relu"][0]
-    first, second = supplies(held, program, (False, True))
+    program = CASES["relu"]
+    first, second = supplies(held, program)
     with pytest.raises(FrameError, match="another way"):
         supplied(held, program, (first, change(second)))
 
@@ -247,13 +241,13 @@ def test_a_job_that_goes_another_way_than_the_walk_gives_nothing_out(change):
 @pytest.mark.parametrize("words", [-1, 1])
 def test_a_helper_that_deals_less_or_more_than_the_plan_is_noticed(words):
     held = Held(default_kernel(), [ring(np.arange(N)), ring(np.arange(N))])
-    program = CASES["relu"][0]
+    program = CASES["relu"]
     channels = memory_network(3)
-    walk = Ahead(1, held.kernel, channels[1], held.of(1), room(program, (False, True))[0] + words)
+    walk = Ahead(1, held.kernel, channels[1], held.of(1), room(program) + words)
     helper = make_party(2, held.kernel, channels[2], held.of(2))
     program(helper, *held.shares(helper, 2))
     with pytest.raises(FrameError, match="than the plan says"):
-        program(walk, *held.shares(walk, 1, (False, True)))
+        program(walk, *held.shares(walk, 1))
         walk.supply()
 
 

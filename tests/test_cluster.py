@@ -204,7 +204,7 @@ def test_nothing_of_a_job_stays_on_the_servers(local):
     handle = local.share(np.ones((8, 3)), 18, "w")
     stored = [client.health().stored_bytes for client in local._clients]
     local.run(dense_plan(), {**dense_data(), "w": handle})
-    assert [client.health().stored_bytes for client in local._clients] == stored == [384, 384, 192]
+    assert [client.health().stored_bytes for client in local._clients] == stored == [384, 384, 384]
     assert [client.health().jobs for client in local._clients] == [0, 0, 0]
     local.delete(handle)
     assert [client.health().stored_bytes for client in local._clients] == [0, 0, 0]

@@ -89,8 +89,8 @@ def test_what_was_dealt_ahead_is_read_in_pieces(name, small_pieces):
     walks = [Ahead(i, kernel, channels[i], keys[i], counting.cost.ahead // 8) for i in range(2)]
     helper = make_party(2, kernel, channels[2], keys[2])
     run_parties([
-        lambda: program(walks[0], walks[0].masked(None, l0)), lambda: program(walks[1], walks[1].masked(None, l1)),
-        lambda: program(helper, helper.masked(None, l0 + l1)),
+        lambda: program(walks[0], walks[0].input((N,))), lambda: program(walks[1], walks[1].input((N,))),
+        lambda: program(helper, helper.masked(l0 - l1, l0 + l1)),
     ])  # fmt: skip
     channels = memory_network(2)
     parties = [Supplied(i, kernel, channels[i][1 - i], KEYS[0, 1], walks[i].supply()) for i in range(2)]

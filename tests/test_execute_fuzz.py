@@ -29,6 +29,7 @@ VALUES = {
     "axis": st.integers(0, 2),
     "axes": st.permutations(AXES).flatmap(lambda a: st.integers(0, 4).map(lambda n: a[:n])),
     "keepdims": st.booleans(),
+    "twice": st.booleans(),
     "groups": st.integers(1, 2),
     "indices": st.lists(SMALL, min_size=1, max_size=4),
     "padding": PAIRS,

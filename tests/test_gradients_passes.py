@@ -41,7 +41,7 @@ def mlp(batch: int, sizes: list[int]) -> Plan:
     found = gradients(b, seeds, weights, joints={loss: difference(h, y, "target", axis=1)})
     for name, g in found.items():
         b.output(g.value, f"by/{name}", ())
-        new = b.constant(np.asarray(round(g.scale * 2**16)), 16)
+        new = b.constant(np.asarray(round(g.scale * 2**15)), 15)
         change = b.add("multiply", g.value, new)
         change = b.add("truncate", change, bits=b.type(change).fraction - F)
         b.output(b.add("subtract", name, change), f"new/{name}", (), carry=name)

@@ -13,6 +13,7 @@ from private_keras.errors import KernelError
 from private_keras.ring import geometry
 from private_keras.ring.native_kernel import NativeKernel, isa_names
 from private_keras.ring.numpy_kernel import NumpyKernel
+from private_keras.ring.steps import Twofold
 
 REFERENCE = NumpyKernel()
 NATIVE = [*(NativeKernel(isa=name) for name in isa_names()), NativeKernel(threads=3)]
@@ -79,6 +80,58 @@ def test_matmul_beyond_one_block(kernel, shape):
         same_products(partial(kernel.matmul, left, b), expected)
     for right in views(b):
         same_products(partial(kernel.matmul, a, right), expected)
+
+
+def twofold(seed: int, *shape: int) -> list[Twofold]:
+    """An operand of two arrays that lie alike, in different ways, and of two that do not."""
+    m, l = views(words(seed, *shape)), views(words(seed + 100, *shape))  # noqa: E741
+    return [*map(Twofold, m, l), Twofold(m[0], l[1])]
+
+
+@pytest.mark.parametrize("shape", [
+    (1, 784, 130), (1, 9000, 3), (3, 1, 9000), (130, 784, 1), (97, 600, 530), (3, 513, 70), (16, 700, 33), (13, 1, 20),
+    (2, 0, 3), (0, 3, 2), (5, 3, 1), (1, 1, 1),
+])  # fmt: skip
+def test_operands_of_two_arrays_are_made_where_they_are_read(kernel, shape):
+    m, k, n = shape
+    left, right = twofold(1, m, k), twofold(2, k, n)
+    expected = REFERENCE.matmul(left[0].words, right[0].words)
+    for a in left:
+        for b in right:
+            same(kernel.matmul(a, b), expected)
+    same_products(partial(kernel.matmul, left[0], right[0]), expected)
+    same_products(partial(kernel.matmul, left[1], right[0].words), expected)
+    same_products(partial(kernel.matmul, left[0].words, right[1]), expected)
+
+
+@pytest.mark.parametrize(("a", "b"), [((2, 3, 4), (4, 5)), ((4, 5), (2, 5, 3)), ((3, 1, 5, 4), (2, 4, 6))])
+def test_operands_of_two_arrays_broadcast(kernel, a, b):
+    for x, y in zip(twofold(3, *a), twofold(4, *b), strict=True):
+        same_products(partial(kernel.matmul, x, y), REFERENCE.matmul(x.words, y.words))
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "groups"),
+    [((2, 9, 8, 3), (3, 3, 3, 8), 1), ((1, 9, 9, 4), (2, 2, 2, 8), 2), ((1, 5, 5, 4), (3, 3, 1, 4), 4),
+     ((1, 5, 5, 4), (3, 3, 1, 8), 4), ((1, 3, 3, 600), (3, 3, 600, 20), 1), ((2, 40, 1), (5, 1, 30), 1),
+     ((1, 4, 30, 30, 2), (2, 3, 3, 2, 5), 1), ((1, 1, 3, 2), (1, 2, 2, 7), 1)],
+)  # fmt: skip
+def test_convolutions_of_two_arrays(kernel, x, w, groups):
+    space = len(x) - 2
+    for stride, pad in [(1, (1, 1)), (2, (1, 2))]:
+        geometry = [stride] * space, [pad] * space, [1] * space, groups
+        images, kernels = twofold(5, *x), twofold(6, *w)
+        expected = REFERENCE.conv(images[0].words, kernels[0].words, *geometry)
+        for a in images:
+            for b in kernels:
+                same(kernel.conv(a, b, *geometry), expected)
+        same_products(partial(kernel.conv, images[0], kernels[0], *geometry), expected)
+        same_products(partial(kernel.conv, images[0].words, kernels[0], *geometry), expected)
+        same_products(partial(kernel.conv, images[0], kernels[0].words, *geometry), expected)
+
+
+def test_an_operand_does_not_show_its_words():
+    assert repr(Twofold(words(1, 3), words(2, 3))) == "Twofold(shape=(3,))"
 
 
 @pytest.mark.parametrize(

@@ -288,7 +288,7 @@ def test_what_is_kept_is_masked_anew_and_counted():
     ]
     x = np.arange(12, dtype=U).reshape(3, 4)
     l0, l1 = (kernel.random(secrets.token_bytes(16), 0, 12).reshape(3, 4) for _ in range(2))
-    held = [(x + l0 + l1, l0), (x + l0 + l1, l1), (None, l0 + l1)]
+    held = [(x + l0 + l1, l0), (x + l0 + l1, l1), (l0 - l1, l0 + l1)]
 
     def program(p, given):
         square = p.bilinear(times, (3, 4), given, given)
@@ -299,10 +299,10 @@ def test_what_is_kept_is_masked_anew_and_counted():
     program(counting, counting.input((3, 4)))
     assert counting.cost == parties[0].cost == parties[1].cost and counting.cost.rounds == 1
     masks = set()
-    for (m0, own0), (m1, own1), (nothing, both), value in zip(*kept, (x, x * x, x * x, U(7)), strict=True):
-        assert np.array_equal(m0, m1) and nothing is None
+    for (m0, own0), (m1, own1), (skew, both), value in zip(*kept, (x, x * x, x * x, U(7)), strict=True):
+        assert np.array_equal(m0, m1) and np.array_equal(skew, own0 - own1)
         assert np.array_equal(both, own0 + own1) and np.array_equal(m0 - both, value)
         masks |= {*own0.ravel().tolist(), *own1.ravel().tolist()}
-        for array in (m0, own0, m1, own1, both):
+        for array in (m0, own0, m1, own1, skew, both):
             assert array.base is None, "a view keeps more alive than itself"
     assert len(masks) == 2 * (12 * 3 + 1) and not masks & {*l0.ravel().tolist(), *l1.ravel().tolist()}

@@ -21,7 +21,7 @@ from private_keras.ring import default_kernel
 from private_keras.server import limits, sealed
 from private_keras.server.entries import SavedTensor
 from private_keras.server.mapped import HANDLE_BYTES, Mapped, disk_bytes
-from private_keras.server.material import Material, masked_words, masks, material_bytes, seed_bytes
+from private_keras.server.material import Material, helper_material, masked_words, masks, material_bytes, seed_bytes
 from private_keras.server.policy import Policy
 from private_keras.server.saving import loaded_handle
 from private_keras.server.sealed import CHUNK_BYTES, Cache
@@ -62,8 +62,11 @@ def on_disk(request, tmp_path_factory):
     party, seeded = request.param
     words = RNG.integers(0, 2**64, 9 * CHUNK_BYTES // 8 + 31, np.uint64)
     seeds = secrets.token_bytes(seed_bytes(party))
-    mask = masks(KERNEL, seeds, words.size) if seeded else RNG.integers(0, 2**64, words.size, np.uint64)
-    part = Material(None if party == 2 else words, mask)
+    if seeded and party == 2:
+        part = helper_material(KERNEL, seeds, words.size)
+    else:
+        mask = masks(KERNEL, seeds, words.size) if seeded else RNG.integers(0, 2**64, words.size, np.uint64)
+        part = Material(words, mask)
     storage = Storage(tmp_path_factory.mktemp("disk"), "trio", party)
     which = Generation("x", 1, bytes(8))
     entries = [SavedTensor("before", (5,), 0), SavedTensor("x", words.shape, 0, "", seeded)]
@@ -81,8 +84,7 @@ def on_disk(request, tmp_path_factory):
 
 def same(a, b):
     assert np.array_equal(a.mask, b.mask) and not b.mask.flags.writeable
-    assert (a.masked is None) == (b.masked is None)
-    assert a.masked is None or (np.array_equal(a.masked, b.masked) and not b.masked.flags.writeable)
+    assert np.array_equal(a.words, b.words) and not b.words.flags.writeable
 
 
 @settings(max_examples=60, deadline=None)
@@ -91,7 +93,7 @@ def test_rows_of_a_tensor_on_disk_are_those_of_the_same_in_memory(on_disk, data)
     part, mapped = on_disk
     row = data.draw(st.sampled_from([1, 2, 3, 91, 4097, part.size]))
     size = part.size // row * row
-    part = Material(None if part.masked is None else part.masked[:size], part.mask[:size])
+    part = Material(part.words[:size], part.mask[:size])
     row_number = st.integers(0, size // row - 1)
     runs = data.draw(st.lists(st.tuples(row_number, st.integers(1, 40)), min_size=1, max_size=8))
     indices = np.concatenate([np.arange(a, min(a + n, size // row)) for a, n in runs]).astype(np.uint32)
@@ -269,8 +271,8 @@ def test_large_tensors_take_no_memory_until_they_are_wanted_whole(saving):
     whole = store.whole(handle, "alice", "x")
     assert store.get(handle, "alice", "x") is whole and store.whole(handle, "alice", "x") is whole
     assert store.nbytes == HANDLE_BYTES + whole.nbytes and whole.token is token
-    weighted = store.with_difference(handle, "alice", "x")
-    assert np.array_equal(weighted.difference, whole.masked - whole.mask) and weighted.token is token
+    weighted = store.with_operand(handle, "alice", "x")
+    assert np.array_equal(weighted.operand, whole.words - whole.mask - whole.mask) and weighted.token is token
     assert store.holds([(handle, weighted)], "alice") and store.nbytes == HANDLE_BYTES + whole.nbytes * 3 // 2
     store.delete([handle], "alice")
     assert store.nbytes == 0
@@ -311,7 +313,7 @@ def test_a_disk_that_fails_while_it_is_read_is_an_error_of_whoever_reads(on_disk
     part, mapped = on_disk
     monkeypatch.setattr(mapped._sealed, "_cache", Cache(CHUNK_BYTES))
     monkeypatch.setattr(sealed.os, "pread", broken)
-    if mapped.seeded and part.masked is None:  # the helper has its seeds since it loaded, and needs the disk no more
+    if mapped.seeded and mapped._party == 2:  # the helper has its seeds since it loaded, and needs the disk no more
         np.testing.assert_array_equal(mapped.whole().mask, part.mask)
         return
     with pytest.raises(ClusterError, match="disk refuses: Input/output error"):
@@ -736,7 +738,7 @@ def test_a_disk_that_is_really_full_refuses_what_does_not_fit_and_keeps_what_it_
     assert [states[f"data{i}"] for i in range(kept)] == ["committed"] * kept
     for i in range(kept):
         (part,) = again.opened("alice", Generation(f"data{i}", 1, bytes(8))).tensors(KERNEL)
-        assert not part.whole().masked.any()
+        assert not part.whole().words.any()
     # What is forgotten makes room again, also where the catalogue has next to none.
     assert again.forget("alice", [Generation("data0", 1, bytes(8))]) == 1
     upload = stream(bytes(material_bytes(0, 20_000)))

@@ -24,6 +24,7 @@ from tests.trio import Ledger, expect_draws_for_one_thing, ring
 
 U = np.uint64
 N = 64  # a whole plane word, so that every received bit is meaningful
+SIDE = 8  # of matrices
 RUNS = 150
 LIMIT = 7.0  # standard deviations: 1 in 4e11 for a fair bit, of which there are millions here; a constant bit scores 12
 
@@ -48,6 +49,19 @@ def trained(p, x, y):
             return end.value["new"]
 
 
+def matrices(p, x, y):
+    """Products held twice, of what was shared, of what was masked in the job, moved and public."""
+    square = p.bilinear(p.kernel.matmul, (SIDE, SIDE), *(grid(p, a) for a in (x, y)), twice=True)
+    z = p.truncate(p.bilinear(p.kernel.matmul, (SIDE, SIDE), grid(p, x), p.truncate(square, 19), twice=True), 19)
+    turned = p.linear(lambda a: a[::-1].T, (SIDE, SIDE), z)
+    return p.bilinear(p.kernel.matmul, (SIDE, SIDE), turned, p.constant(np.eye(SIDE, dtype=U)), twice=True)
+
+
+def grid(p, x):
+    """The first elements as a matrix."""
+    return p.linear(lambda a: a[: SIDE * SIDE].reshape(SIDE, SIDE), (SIDE, SIDE), x)
+
+
 RATES = np.array([3, 2, 1], np.uint64)
 PROGRAMS = {
     "multiply": lambda p, x, y: multiply(p, multiply(p, x, y), y),
@@ -68,6 +82,7 @@ PROGRAMS = {
     ),
     "exp2": lambda p, x, y: p.truncate(p.exp2_masked(x, 18, 4, -16, 60), 42),
     "keep": lambda p, x, y: multiply(p, *(p.masked(*part) for part in p.keep(multiply(p, x, y), x))),
+    "matmul, twice": matrices,
     "steps of training": lambda p, x, y: trained(p, x, y),
     "one hot": lambda p, x, y: multiply(p, p.linear(lambda a: a[:, 1], (N,), p.one_hot(x, 8)), y),
 }
@@ -95,7 +110,7 @@ def views(name, party, secret, runs, keys=None, masks=None):
             l0, l1 = (own, other) if party == 0 else (other, own)
             held[0].append((m, l0))
             held[1].append((m, l1))
-            held[2].append((None, l0 + l1))
+            held[2].append((l0 - l1, l0 + l1))
 
         def go(i, parties=parties, held=held):
             p = parties[i]

@@ -77,7 +77,7 @@ def split(values, party, own):
         m, mask = own[name]
         other = m - mask - x
         l0, l1 = (mask, other) if party == 0 else (other, mask)
-        parts[0][name], parts[1][name], parts[2][name] = (m, l0), (m, l1), (None, l0 + l1)
+        parts[0][name], parts[1][name], parts[2][name] = (m, l0), (m, l1), (l0 - l1, l0 + l1)
     return parts
 
 

@@ -57,7 +57,7 @@ def run(program, material):
 
 def shared(x: np.ndarray) -> list[tuple]:
     l0, l1 = (default_kernel().random(secrets.token_bytes(16), 0, x.size).reshape(x.shape) for _ in range(2))
-    return [(x + l0 + l1, l0), (x + l0 + l1, l1), (None, l0 + l1)]
+    return [(x + l0 + l1, l0), (x + l0 + l1, l1), (l0 - l1, l0 + l1)]
 
 
 def test_same_model_same_shares_twice():

@@ -92,7 +92,7 @@ def run(values, steps=2, keys=None, party=None, masks=None, kernels=None):
         m, own = masks[name] if masks else drawn
         other = m - own - x
         l0, l1 = (own, other) if party == 0 else (other, own)
-        for i, part in enumerate([(m, l0), (m, l1), (None, l0 + l1)]):
+        for i, part in enumerate([(m, l0), (m, l1), (l0 - l1, l0 + l1)]):
             held[i][name] = parties[i].masked(*part)
 
     def go(i):
@@ -186,8 +186,8 @@ def test_nothing_that_is_kept_has_a_mask_of_the_job():
     parties, _, results = run(values)
     kept = [result[1] for result in results]
     for name in ("w1", "w2", "m1"):
-        (m, l0), (same, l1), (nothing, both) = (part[f"new/{name}"] for part in kept)
-        assert nothing is None and np.array_equal(m, same) and np.array_equal(both, l0 + l1)
+        (m, l0), (same, l1), (skew, both) = (part[f"new/{name}"] for part in kept)
+        assert np.array_equal(skew, l0 - l1) and np.array_equal(m, same) and np.array_equal(both, l0 + l1)
     loss = sum(result[0]["loss"].astype(U) for result in results).astype(np.int64) / 2.0**F
     assert loss.shape == (BATCH,) and (loss >= 0).all() and 0 < loss.sum() < BATCH * 2
     expected = plaintext(values)

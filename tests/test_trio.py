@@ -69,6 +69,39 @@ def test_matmul_with_negative_zero_stride_and_constant_operands():
     check(lambda p, a: p.bilinear(kernel.matmul, (7, 3), a, p.constant(ring(w))), equals(x @ w), x)
 
 
+CORNERS = np.array([0, 1, -1, 2**61, -(2**61), 2**62, 2**63 - 1, -(2**63), 2**32, 3], object)
+
+
+def test_products_held_twice_are_exact_for_all_ring_elements():
+    """Whatever the operands are and however they came about; 2 x y mod 2^64, added up like any product."""
+    kernel, n = default_kernel(), len(CORNERS)
+    x = np.stack([CORNERS, CORNERS[::-1]])
+    w = np.concatenate([CORNERS, values((n * 2,), 62)]).reshape(n, 3)
+
+    def twice(p, a, b):
+        return p.bilinear(kernel.matmul, (a.shape[0], b.shape[1]), a, b, twice=True)
+
+    check(twice, equals(ring(2 * (x @ w)).astype(np.int64)), x, w)
+    check(lambda p, a: twice(p, a, p.constant(ring(w))), equals(ring(2 * (x @ w)).astype(np.int64)), x)
+    # Of what was masked in the job, moved, scaled and mixed with what was shared.
+    def chained(p, a, b):
+        z = p.linear(lambda u, v: (u + 3 * v)[:, ::-1].T, (n, 2), p.bilinear(times, (2, n), a, a), a)
+        return twice(p, twice(p, a, z), p.linear(lambda v: v[:2], (2, 3), p.add_public(b, ring(w))))
+
+    z = (x * x + 3 * x)[:, ::-1].T
+    check(chained, equals(ring(4 * (x @ z) @ (2 * w)[:2]).astype(np.int64)), x, w)
+
+
+def test_a_product_held_twice_sends_what_one_held_once_does():
+    kernel, x = default_kernel(), values((6, 6), 20)
+    costs = []
+    for twice in (False, True):
+        session = Session()
+        session.run(lambda p, a, twice=twice: p.bilinear(kernel.matmul, (6, 6), a, a, twice), ring(x))
+        costs.append((session.measured(), session.declared))
+    assert costs[0] == costs[1]
+
+
 @pytest.mark.parametrize("bits", [1, 5, 18, 36, 60])
 @pytest.mark.parametrize("shape", [(1,), (65,), (3, 700)])
 def test_truncate(shape, bits):

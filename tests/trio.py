@@ -51,7 +51,7 @@ class Session:
         for x in secret_values:
             l0, l1 = (self.kernel.random(secrets.token_bytes(16), 0, x.size).reshape(x.shape) for _ in range(2))
             m = x + l0 + l1
-            parts = [(m, l0), (m, l1), (None, l0 + l1)]
+            parts = [(m, l0), (m, l1), (l0 - l1, l0 + l1)]
             if self.twist is not None:
                 parts = self.twist(len(held[0]), parts)
             for party, part in enumerate(parts):
@@ -89,7 +89,7 @@ class Session:
 
 
 class Read(NamedTuple):
-    """Words first .. end-1 of a stream, and what they were read as: the step, or masks of wires, before or after."""
+    """Words first .. end-1 of a stream, and what they were read as: the step, or masks, first or again."""
 
     first: int
     end: int
@@ -97,6 +97,7 @@ class Read(NamedTuple):
 
 
 WIRES, WIRES_AGAIN = "masks of wires", "masks of wires again"
+HALVES, HALVES_AGAIN = "halves of masks", "halves of masks again"
 
 
 class Watched:
@@ -153,6 +154,14 @@ class Ledger(NativeKernel):
         self._note(words, "words")
         return super().words(words)
 
+    def add(self, x, y, out=None):
+        self._roles = [(x, HALVES), (y, HALVES)] if isinstance(x, Draw) and isinstance(y, Draw) else []
+        return super().add(x, y, out)
+
+    def subtract(self, x, y, out=None):
+        self._roles = [(x, HALVES_AGAIN), (y, HALVES_AGAIN)] if isinstance(x, Draw) and isinstance(y, Draw) else []
+        return super().subtract(x, y, out)
+
     def digits_compare(self, m, offsets, width, digits, party, masks, **options):
         self._roles = [(masks, WIRES)]
         return super().digits_compare(m, offsets, width, digits, party, masks, **options)
@@ -164,7 +173,7 @@ class Ledger(NativeKernel):
         )
 
     def _read(self, step, words):
-        roles = self._roles if step in ("digits_compare", "tree_combine") else []
+        roles = self._roles if step in ("digits_compare", "tree_combine", "add_words") else []
         self._note(words, next((role for of, role in roles if of is words), step))
 
     def _note(self, words: Words, role: str) -> None:
@@ -175,7 +184,8 @@ class Ledger(NativeKernel):
 
 def expect_draws_for_one_thing(ledgers: list[Ledger], keys: dict[tuple[int, int], bytes]) -> None:
     """Every word that was drawn is read, and once, except that evaluators read masks of wires again, as a whole, to
-    combine what they opened under them. Both ends of a key drew the same streams.
+    combine what they opened under them, and that the helper, who adds up both halves of a mask, may read them again for
+    their difference. Both ends of a key drew the same streams.
     """
     for ledger in ledgers:
         assert ledger.asked
@@ -191,10 +201,13 @@ def expect_draws_for_one_thing(ledgers: list[Ledger], keys: dict[tuple[int, int]
 
 
 def _expect_one_reading(reads: list[Read], size: int) -> None:
-    parts = sorted(read for read in reads if read.role != WIRES_AGAIN)
+    parts = sorted(read for read in reads if read.role not in (WIRES_AGAIN, HALVES_AGAIN))
     assert [part.first for part in parts] == [0, *(part.end for part in parts[:-1])] and parts[-1].end == size
     before: list[Read] = []
     for read in reads:
+        if read.role == HALVES_AGAIN:
+            assert any(of.role == HALVES and of.first <= read.first <= read.end <= of.end for of in before)
+            continue
         if read.role != WIRES_AGAIN:
             before.append(read)
             continue

@@ -1,6 +1,7 @@
 """What is left to gain: products at the kernel's speed, bytes at a socket's, rounds.
 
-A plan's products are counted five times, two at each evaluator and one at the helper, and share all cores.
+A plan's products are counted once at the helper and, at each evaluator, once where they are held twice and twice where
+they are not. All share all cores.
 """
 
 import os
@@ -21,7 +22,6 @@ SIZE = 1024
 PIECE = 1 << 20
 PIECES = 256
 RUNS = 3
-PRODUCTS = 5
 ROUND_SECONDS = 60e-6
 
 
@@ -72,8 +72,9 @@ def floor(plan: Plan, rounds: float, nbytes: float, machine: Speeds) -> dict[str
     Args:
         rounds, nbytes: what was counted, of all servers.
     """
-    work = (work_of(plan, step, cost).products for step, cost in zip(plan.steps, account(plan, "trio"), strict=True))
+    works = [work_of(plan, step, cost) for step, cost in zip(plan.steps, account(plan, "trio"), strict=True)]
+    products = sum(work.products + 2 * work.evaluating for work in works)
     return {
-        "products": PRODUCTS * sum(work) / machine.products, "bytes": nbytes / machine.bytes,
+        "products": products / machine.products, "bytes": nbytes / machine.bytes,
         "rounds": rounds * ROUND_SECONDS,
     }  # fmt: skip

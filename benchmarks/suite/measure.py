@@ -36,6 +36,9 @@ class Effort:
 
 QUICK = Effort(3, 10, 0.5)
 IN_A_ROW = 20
+# Threads of NumPy's and TensorFlow's pools go on spinning for some milliseconds after they were used, on cores that the
+# servers share.
+REST = 0.05
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,7 @@ def _runs(
     end = time.perf_counter() + effort.seconds
     work.run()
     plain = [timed(work.plain) / work.steps]
+    time.sleep(REST)
     work.run()
     while len(calls) < effort.least or (len(calls) < effort.most and time.perf_counter() < end):
         jobs.forget()
@@ -176,6 +180,7 @@ def _runs(
         traffic.append(work.traffic(jobs.seen))
         if not effort.alone:
             plain.append(timed(work.plain) / work.steps)
+            time.sleep(REST)
     busy = others.cores()
     seconds = [run.computing / work.steps for run in traffic]
     error, largest = work.error()

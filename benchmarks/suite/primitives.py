@@ -12,8 +12,13 @@ from private_keras.tracing.curves import activation
 FRACTION = 18
 
 
-def _product(op: str) -> Callable[..., str]:
-    return lambda b, x, y: b.add("truncate", b.add(op, x, y), bits=FRACTION)
+def _matmul(b: PlanBuilder, x: str, y: str) -> str:
+    # As models and `pk.ops` write products that are truncated.
+    return b.add("truncate", b.add("matmul", x, y, twice=True), bits=FRACTION + 1)
+
+
+def _multiply(b: PlanBuilder, x: str, y: str) -> str:
+    return b.add("truncate", b.add("multiply", x, y), bits=FRACTION)
 
 
 def _one(op: str, **attributes) -> Callable[..., str]:
@@ -21,9 +26,9 @@ def _one(op: str, **attributes) -> Callable[..., str]:
 
 
 LOWER: dict[str, tuple[str, Callable[..., str]]] = {
-    "matmul-1024": ("matmul 1024 x 1024 x 1024", _product("matmul")),
-    "matmul-128": ("matmul 128 x 784 x 128", _product("matmul")),
-    "multiply": ("multiply with truncation, 10^6", _product("multiply")),
+    "matmul-1024": ("matmul 1024 x 1024 x 1024", _matmul),
+    "matmul-128": ("matmul 128 x 784 x 128", _matmul),
+    "multiply": ("multiply with truncation, 10^6", _multiply),
     "truncate": ("truncation, 10^6", _one("truncate", bits=FRACTION)),
     "relu": ("ReLU, 10^6", _one("relu")),
     "max-pool": (

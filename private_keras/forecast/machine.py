@@ -12,12 +12,14 @@ class Work:
     """What a step makes a server do.
 
     Attributes:
-        products: of ring elements in one matmul or convolution; an evaluator does twice as many.
+        products: of ring elements in a matmul or convolution, at the helper.
+        evaluating: the same at each evaluator.
         elements: that the step reads and writes without sending them.
         nbytes: that it makes, sends and takes apart, each server alike.
     """
 
     products: int = 0
+    evaluating: int = 0
     elements: int = 0
     nbytes: int = 0
 
@@ -31,7 +33,7 @@ def work_of(plan: Plan, step: Step, cost: Cost) -> Work:
     elif step.op == "conv":
         products = result * math.prod(plan.types[step.inputs[1]].shape[:-1])
     elements = result + sum(plan.types[name].size for name in step.inputs)
-    return Work(products, elements, cost.bytes)
+    return Work(products, products if step.attributes.get("twice") else 2 * products, elements, cost.bytes)
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Machine:
 
     def seconds(self, work: Work) -> float:
         """Of an evaluator, for a step, without its rounds."""
-        return self.step + 2 * work.products * self.product + work.elements * self.element + work.nbytes * self.byte
+        return self.step + work.evaluating * self.product + work.elements * self.element + work.nbytes * self.byte
 
     def helping(self, work: Work) -> float:
         """Of the helper, for a step."""

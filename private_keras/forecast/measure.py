@@ -46,7 +46,7 @@ def _probes() -> dict[str, Plan]:
         "opening": _plan((4,), lambda b, x: _chain(b, x, lambda y: _opened(b, y))),
         "element": _plan((1 << 19,), lambda b, x: _chain(b, x, lambda y: b.add("add", y, "x"), 8)),
         "byte": _plan((1 << 17,), lambda b, x: b.add("relu", b.add("relu", x), truncate=1)),
-        "product": _plan((512, 512), lambda b, x: b.add("matmul", x, x)),
+        "product": _plan((512, 512), lambda b, x: b.add("matmul", x, x, twice=True)),
     }
 
 

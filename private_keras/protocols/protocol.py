@@ -18,17 +18,18 @@ import numpy as np
 
 from private_keras.protocols.rounds import Rounds
 from private_keras.ring.kernel import Kernel
+from private_keras.ring.steps import Factor, made
 
 # `times`, or a product that takes `out` and `subtract` as `Kernel.matmul` does.
 Bilinear = Callable[..., np.ndarray]
 Linear = Callable[..., np.ndarray]
-# One party's part of a value in the masked form: the masked words (None at a party that has none) and its own mask.
-Kept = tuple[np.ndarray | None, np.ndarray]
+# One party's part of a value in the masked form: words that are not its mask alone, and its own mask.
+Kept = tuple[np.ndarray, np.ndarray]
 
 
-def times(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def times(a: Factor, b: Factor) -> np.ndarray:
     """Elementwise product with broadcasting; an array even where NumPy would give a scalar."""
-    return np.asarray(np.multiply(a, b))
+    return np.asarray(np.multiply(made(a), made(b)))
 
 
 def relu_window(bits: int, width: int) -> tuple[int, int]:
@@ -181,8 +182,12 @@ class Protocol(ABC):
         return False
 
     @abstractmethod
-    def bilinear(self, op: Bilinear, shape: tuple[int, ...], x: Share, y: Share) -> Share:
-        """op(x, y) for a bilinear op (`times`, matmul, conv), of result `shape`; no truncation."""
+    def bilinear(self, op: Bilinear, shape: tuple[int, ...], x: Share, y: Share, twice: bool = False) -> Share:
+        """op(x, y) for a bilinear op (`times`, matmul, conv), of result `shape`; no truncation.
+
+        `twice`: 2 op(x, y) instead, mod 2^64. That is one product at every server, where op(x, y) is two at each
+        evaluator and one at the helper.
+        """
 
     @abstractmethod
     def truncate(self, x: Share, bits: int) -> Share:

@@ -68,8 +68,11 @@ class Simulate(Protocol):
     def mask(self, *xs: SimulatedShare) -> None:
         return None
 
-    def bilinear(self, op: Bilinear, shape: tuple[int, ...], x: SimulatedShare, y: SimulatedShare) -> SimulatedShare:
-        return SimulatedShare(op(x.value, y.value))
+    def bilinear(
+        self, op: Bilinear, shape: tuple[int, ...], x: SimulatedShare, y: SimulatedShare, twice: bool = False
+    ) -> SimulatedShare:
+        product = op(x.value, y.value)
+        return SimulatedShare(product + product if twice else product)
 
     def truncate(self, x: SimulatedShare, bits: int) -> SimulatedShare:
         dither = self._random(x.shape) >> U(64 - bits)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from private_keras.ring.steps import Steps
+from private_keras.ring.steps import Factor, Steps
 
 BLOCK_WORDS = 16
 
@@ -33,7 +33,7 @@ class Kernel(Steps):
 
     @abstractmethod
     def matmul(
-        self, a: np.ndarray, b: np.ndarray, *, out: np.ndarray | None = None, subtract: bool = False
+        self, a: Factor, b: Factor, *, out: np.ndarray | None = None, subtract: bool = False
     ) -> np.ndarray:
         """a (..., m, k) times b (..., k, n) mod 2^64; leading axes broadcast as in numpy.matmul.
 
@@ -44,8 +44,8 @@ class Kernel(Steps):
     @abstractmethod
     def conv(
         self,
-        x: np.ndarray,
-        w: np.ndarray,
+        x: Factor,
+        w: Factor,
         strides: Sequence[int],
         padding: Sequence[tuple[int, int]],
         dilation: Sequence[int],

@@ -9,7 +9,7 @@ from private_keras.ring import exp2_table, geometry
 from private_keras.ring.kernel import plane_words
 from private_keras.ring.native_steps import NativeSteps, length, packed, ring, within
 from private_keras.ring.numpy_kernel import NumpyKernel
-from private_keras.ring.steps import Draw, Words
+from private_keras.ring.steps import Draw, Factor, Twofold, Words, made
 
 try:
     from private_keras.ring import _native
@@ -54,12 +54,13 @@ class NativeKernel(NativeSteps):
         return f"NativeKernel(threads={engine.threads}, isa={engine.isa!r}, generator={engine.generator!r})"
 
     def matmul(
-        self, a: np.ndarray, b: np.ndarray, *, out: np.ndarray | None = None, subtract: bool = False
+        self, a: Factor, b: Factor, *, out: np.ndarray | None = None, subtract: bool = False
     ) -> np.ndarray:
+        (a, a_less), (b, b_less) = _two(a), _two(b)
         ring(a, b)
         if out is None and not subtract and a.ndim == b.ndim == 2:
             into = np.empty((a.shape[0], b.shape[1]), U)
-            self._engine.matmul(a, b, into, 0)
+            self._engine.matmul(a, b, into, 0, a_less, b_less)
             return into
         lead = geometry.matmul_lead(a.shape, b.shape)
         shape = (*lead, a.shape[-2], b.shape[-1])
@@ -70,35 +71,42 @@ class NativeKernel(NativeSteps):
         product = into
         if b.ndim == 2 and a.ndim > 2 and a.flags.c_contiguous:
             # One tall product packs b once.
-            a, product = a.reshape(-1, a.shape[-1]), into.reshape(-1, shape[-1])
+            product = into.reshape(-1, shape[-1])
+            a, a_less = (x if x is None else x.reshape(-1, x.shape[-1]) for x in (a, a_less))
         else:
-            a = a if a.shape[:-2] == lead else np.broadcast_to(a, lead + a.shape[-2:])
-            b = b if b.shape[:-2] == lead else np.broadcast_to(b, lead + b.shape[-2:])
-        self._engine.matmul(a, b, product, sign)
+            a, a_less, b, b_less = (
+                x if x is None or x.shape[:-2] == lead else np.broadcast_to(x, lead + x.shape[-2:])
+                for x in (a, a_less, b, b_less)
+            )
+        self._engine.matmul(a, b, product, sign, a_less, b_less)
         return into
 
     def conv(
-        self, x: np.ndarray, w: np.ndarray, strides: Sequence[int], padding: Sequence[tuple[int, int]],
+        self, x: Factor, w: Factor, strides: Sequence[int], padding: Sequence[tuple[int, int]],
         dilation: Sequence[int], groups: int, *, out: np.ndarray | None = None, subtract: bool = False,
     ) -> np.ndarray:
+        channels, filters = x.shape[-1], w.shape[-1]
+        if groups > 1 and groups == channels:
+            # Depthwise: read once for each place of a window, so that words are better made beforehand.
+            x, w = made(x), made(w)
+        (x, x_less), (w, w_less) = _two(x), _two(w)
         ring(x, w)
         space = geometry.conv_space(x.shape, w.shape, strides, padding, dilation, groups)
-        filters = w.shape[-1]
         shape = (x.shape[0], *space, filters)
         into = geometry.room(out, shape, subtract, x, w)
         sign = 0 if into is None else -1 if subtract else 1
         if into is None:
             into = np.empty(shape, U)
-        if 1 < groups == x.shape[-1] != filters:
+        if 1 < groups == channels != filters:
             # Depthwise with a multiplier: repeat channels, so that each filter has a channel of its own.
             x, groups = np.repeat(x, filters // groups, axis=-1), filters
         lead = (1,) * (3 - len(space))
         ones, zeros = [1] * len(lead), [0] * len(lead)
+        x, x_less = (a if a is None else a.reshape(a.shape[0], *lead, *a.shape[1:]) for a in (x, x_less))
+        w, w_less = (a if a is None else packed(a).reshape(*lead, *a.shape) for a in (w, w_less))
         self._engine.conv(
-            x.reshape(x.shape[0], *lead, *x.shape[1:]),
-            packed(w).reshape(*lead, *w.shape),
-            [*ones, *map(int, strides)], [*zeros, *(int(p[0]) for p in padding)], [*ones, *map(int, dilation)],
-            groups, into.reshape(shape[0], *lead, *shape[1:]), sign,
+            x, w, [*ones, *map(int, strides)], [*zeros, *(int(p[0]) for p in padding)], [*ones, *map(int, dilation)],
+            groups, into.reshape(shape[0], *lead, *shape[1:]), sign, x_less, w_less,
         )  # fmt: skip
         return into
 
@@ -153,6 +161,14 @@ class _GivenWords:
         if not callable(found):
             return found
         return lambda *given: found(*(self._words(a) if isinstance(a, Draw) else a for a in given))
+
+
+def _two(factor: Factor) -> tuple[np.ndarray, np.ndarray | None]:
+    """An array, and what twice is taken from it, if it lies alike: else the words are made here."""
+    if not isinstance(factor, Twofold):
+        return factor, None
+    alike = factor.m.shape == factor.l.shape and factor.m.strides == factor.l.strides
+    return factor if alike else (factor.words, None)
 
 
 def _slice(bits: int, shift: int) -> None:

@@ -8,7 +8,7 @@ from private_keras.errors import KernelError
 from private_keras.ring import exp2_table, geometry, planes, tree
 from private_keras.ring.kernel import plane_words
 from private_keras.ring.numpy_steps import NumpySteps, ring
-from private_keras.ring.steps import Words
+from private_keras.ring.steps import Factor, Words, made
 
 U = np.uint64
 
@@ -19,17 +19,19 @@ class NumpyKernel(NumpySteps):
     name = "numpy"
 
     def matmul(
-        self, a: np.ndarray, b: np.ndarray, *, out: np.ndarray | None = None, subtract: bool = False
+        self, a: Factor, b: Factor, *, out: np.ndarray | None = None, subtract: bool = False
     ) -> np.ndarray:
+        a, b = made(a), made(b)
         ring(a, b)
         lead = geometry.matmul_lead(a.shape, b.shape)
         out = geometry.room(out, (*lead, a.shape[-2], b.shape[-1]), subtract, a, b)
         return _onto(np.matmul(a, b), out, subtract)
 
     def conv(
-        self, x: np.ndarray, w: np.ndarray, strides: Sequence[int], padding: Sequence[tuple[int, int]],
+        self, x: Factor, w: Factor, strides: Sequence[int], padding: Sequence[tuple[int, int]],
         dilation: Sequence[int], groups: int, *, out: np.ndarray | None = None, subtract: bool = False,
     ) -> np.ndarray:
+        x, w = made(x), made(w)
         ring(x, w)
         out_space = geometry.conv_space(x.shape, w.shape, strides, padding, dilation, groups)
         out = geometry.room(out, (x.shape[0], *out_space, w.shape[-1]), subtract, x, w)

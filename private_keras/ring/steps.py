@@ -47,6 +47,34 @@ def cut(words: Words, counts: Sequence[int]) -> list[Words]:
     return out
 
 
+class Twofold(NamedTuple):
+    """The words m - 2 l, an operand of a product; made where they are read. Arrays of one shape."""
+
+    m: np.ndarray
+    l: np.ndarray  # noqa: E741
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.m.shape
+
+    @property
+    def words(self) -> np.ndarray:
+        """As an array."""
+        return self.m - (self.l + self.l)
+
+    def __repr__(self) -> str:
+        """Without words: errors and logs may quote it."""
+        return f"Twofold(shape={self.m.shape})"
+
+
+Factor = np.ndarray | Twofold
+
+
+def made(factor: Factor) -> np.ndarray:
+    """The words of a factor."""
+    return factor.words if isinstance(factor, Twofold) else factor
+
+
 class Steps(ABC):
     """See the module. Arrays of elements may have any shape and strides, and results have the shape of m; planes and
     messages are flat. Raises `errors.KernelError` for what does not fit.

@@ -13,7 +13,15 @@ from private_keras.ring.kernel import Kernel
 from private_keras.server import limits
 from private_keras.server.execute.account import ahead_bytes
 from private_keras.server.jobs import Job
-from private_keras.server.material import WORD, Material, Receiver, Stored, masks, seed_bytes, stored_bytes
+from private_keras.server.material import (
+    HELPER,
+    WORD,
+    Receiver,
+    Stored,
+    helper_material,
+    seed_bytes,
+    stored_bytes,
+)  # fmt: skip
 from private_keras.server.oversight import Judge
 from private_keras.server.plans import Prepared
 from private_keras.server.schedule import INDEX, Schedule, Table
@@ -101,17 +109,17 @@ class Collector:
         # Each output has words of its own, even where many are of one value.
         shares += [plan.types[item.value].size for item in plan.outputs]
         shares.append(prepared.room.elements)
-        nbytes = sum(stored_bytes(self._party, size) for size in shares)
+        nbytes = sum(stored_bytes(size) for size in shares)
         nbytes += max(prepared.working_bytes, _masking_bytes(plan))
         nbytes += sum(_table_bytes(item, specs[item.name], first.steps) for item in first.inputs)
-        dealt, parts, beside = ahead_bytes(prepared.program, seeds) if first.ahead else (0, 0, 0)
-        nbytes += (parts + beside, dealt + beside, 0)[self._party]
+        dealt, beside = ahead_bytes(prepared.program) if first.ahead else (0, 0)
+        nbytes += (beside, dealt + beside, 0)[self._party]
         with self._store.room(nbytes, job.owner) as room:
             receivers: dict[int, Receiver | Table] = {}
             for index, item in enumerate(first.inputs):
                 if first.ahead and item.name in seeds:
-                    size = specs[item.name].type.size
-                    found[item.name] = Material(None, masks(self._kernel, seeds[item.name], size))
+                    if self._party == HELPER:  # evaluators need none before the batch is there
+                        found[item.name] = helper_material(self._kernel, seeds[item.name], specs[item.name].type.size)
                     continue
                 receiver = self._receiver(item, specs[item.name], first.steps, seeds.get(item.name, b""))
                 if receiver is not None:
@@ -180,7 +188,7 @@ class Collector:
                 f"Received: shares of {size} elements"
             )
         else:
-            take = self._store.with_difference if ahead and self._party == 0 else self._store.whole
+            take = self._store.with_operand if ahead and self._party != HELPER else self._store.whole
             whole = take(item.handle, job.owner, what)
             if whole.token is not material.token:  # the handle is another tensor's by now, of other terms
                 raise HandleNotFound(f"the shares of {what} were deleted while the job began; share them again")

@@ -49,14 +49,14 @@ class Material:
     """One party's part of a shared tensor in memory, flat and read-only; see `Stored`.
 
     Attributes:
-        masked: m; None at the helper, and of a batch to come.
-        mask: l.
-        difference: m - l where somebody needs it again and again.
+        words: m at an evaluator; l0 - l1 at the helper, who has both.
+        mask: l_i at evaluator i; l0 + l1 at the helper.
+        operand: words - 2 mask, which products of an evaluator start from, where that is needed again and again.
     """
 
-    masked: np.ndarray | None = field(repr=False)
+    words: np.ndarray = field(repr=False)
     mask: np.ndarray = field(repr=False)
-    difference: np.ndarray | None = field(default=None, repr=False)
+    operand: np.ndarray | None = field(default=None, repr=False)
     token: object = field(default_factory=object, repr=False, compare=False)
     seeded = False
 
@@ -66,23 +66,20 @@ class Material:
 
     @property
     def nbytes(self) -> int:
-        return self.mask.nbytes + (0 if self.masked is None else self.masked.nbytes)
+        return self.mask.nbytes + self.words.nbytes
 
     def rows(self, indices: np.ndarray, row: int) -> "Material":
         """See `Stored`."""
-        parts = (None if words is None else np.take(words.reshape(-1, row), indices, 0).reshape(-1)
-                 for words in (self.masked, self.mask))
-        return Material(*parts)
+        return Material(*(np.take(a.reshape(-1, row), indices, 0).reshape(-1) for a in (self.words, self.mask)))
 
     def whole(self) -> "Material":
         """See `Stored`."""
         return self
 
     def pieces(self) -> Iterator[memoryview]:
-        """See `Stored`: the mask, then (evaluators) the masked words."""
-        for words in (self.mask, self.masked):
-            if words is not None:
-                yield memoryview(np.ascontiguousarray(words, WORD)).cast("B")
+        """See `Stored`: the mask, then the words."""
+        for words in (self.mask, self.words):
+            yield memoryview(np.ascontiguousarray(words, WORD)).cast("B")
 
 
 def seed_bytes(party: int) -> int:
@@ -95,9 +92,9 @@ def material_bytes(party: int, elements: int) -> int:
     return seed_bytes(party) + (0 if party == HELPER else WORD.itemsize * elements)
 
 
-def stored_bytes(party: int, elements: int) -> int:
-    """Bytes that a server keeps for a tensor."""
-    return WORD.itemsize * elements * (1 if party == HELPER else 2)
+def stored_bytes(elements: int) -> int:
+    """Bytes that a server keeps for a tensor: mask and words."""
+    return 2 * WORD.itemsize * elements
 
 
 class Receiver:
@@ -143,23 +140,41 @@ class Receiver:
         wanted = material_bytes(self._party, self._elements) - self._ahead
         if got != wanted:
             raise InputError(f"{self._what}: expected {wanted} bytes of material. Received: {got}")
+        if self._party == HELPER:
+            return helper_material(kernel, bytes(self._seeds), self._elements)
         mask = masks(kernel, bytes(self._seeds), self._elements)
-        words = None if self._party == HELPER else self._words.astype(np.uint64, copy=False)
-        if words is not None:
-            words.flags.writeable = False
-        return Material(words, mask)
+        return Material(read_only(self._words.astype(np.uint64, copy=False)), mask)
 
 
 def masks(kernel: Kernel, seeds: bytes, elements: int, start: int = 0) -> np.ndarray:
-    """A party's masks of elements `start` on from its seeds, read-only; added up at the helper, which has both."""
+    """Masks of elements `start` on from their seeds, read-only; those of several seeds added up."""
+    first, *others = _streams(kernel, seeds, elements, start)
+    for other in others:
+        first += other
+    return read_only(first)
+
+
+def helper_material(kernel: Kernel, seeds: bytes, elements: int, start: int = 0) -> Material:
+    """The helper's part of elements `start` on, which follows from the seeds of both evaluators' masks."""
+    l0, l1 = _streams(kernel, seeds, elements, start)
+    words = l0 - l1
+    l0 += l1
+    return Material(read_only(words), read_only(l0))
+
+
+def _streams(kernel: Kernel, seeds: bytes, elements: int, start: int) -> list[np.ndarray]:
     block, skip = divmod(start, STREAM_WORDS)
-    parts = [seeds[i : i + SEED_BYTES] for i in range(0, len(seeds), SEED_BYTES)]
-    mask = kernel.random(parts[0], 0, skip + elements, first_block=block)
-    for seed in parts[1:]:
-        mask += kernel.random(seed, 0, skip + elements, first_block=block)
-    mask = mask[skip:]
-    mask.flags.writeable = False
-    return mask
+    return [
+        kernel.random(seeds[i : i + SEED_BYTES], 0, skip + elements, first_block=block)[skip:]
+        for i in range(0, len(seeds), SEED_BYTES)
+    ]
+
+
+def read_only(words: np.ndarray) -> np.ndarray:
+    """The same array, flat; nobody writes to it from now on."""
+    words = words.reshape(-1)
+    words.flags.writeable = False
+    return words
 
 
 def split(elements: np.ndarray, kernel: Kernel, seeds: tuple[bytes, bytes]) -> list[tuple[bytes, np.ndarray]]:

@@ -139,7 +139,7 @@ class ServerProcess:
         outbox = Outbox(files.catalogue, contents)
         oversight = Oversight(self._own.name, files.catalogue, store, outbox, config, pem)
         self._audit = oversight.audit
-        saving = Saving(files, store, party, kernel, oversight)
+        saving = Saving(files, store, kernel, oversight)
         metrics = Metrics(options.metrics_by_client)
         condition = Condition(self._jobs, store, stock, options.storage, files.vault.problem, self._files)
         condition.register(

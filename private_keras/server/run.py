@@ -19,7 +19,7 @@ from private_keras.server.execute import Program
 from private_keras.server.jobs import Job
 from private_keras.server.lanes import JobLanes, Lanes
 from private_keras.server.loop import Feed, TakeRows, paced, run_steps
-from private_keras.server.material import WORD, Material, Stored
+from private_keras.server.material import WORD, Material, Stored, read_only
 from private_keras.server.stock import Item, Stock
 from private_keras.server.store import Kept, Store
 from private_keras.server.terms import Terms
@@ -86,7 +86,7 @@ class Runner:
         draws = {peer: protocol.draws[peer] for peer in lanes.channels}
         lanes.finish(draws, _needed(draws, contributions, bool(kept)))
         job.check()
-        parts = [Material(*(None if part is None else _sealed(part) for part in pair)) for pair in kept]
+        parts = [Material(*map(read_only, pair)) for pair in kept]
         handles = list(given.schedule.kept.values())
         terms = [given.terms.get(name, Terms()) for name in given.schedule.kept]
         items = [
@@ -103,7 +103,7 @@ class Runner:
         with self._opened(job, given.schedule.digest, None) as (lanes, traffic):
             began = time.monotonic()
             walk = self._walk(lanes, given.dealt)
-            feed = _feed(walk, program.plan, given)
+            feed = (_shapes if isinstance(walk, trio.Ahead) else _feed)(walk, program.plan, given)
             yield from paced(run_steps(program, walk, feed, lambda index, step: job.check()))
             supply = walk.supply() if isinstance(walk, trio.Ahead) else None
         rounds, sent, received = traffic.taken()
@@ -191,12 +191,18 @@ def _feed(protocol: Protocol, plan: Plan, given: Collected) -> Feed:
             rows[name] = _taker(protocol, given.material[name], shape), given.schedule.rows[name]
         elif not item.public:
             part = given.material[name]
-            masked = None if part.masked is None else part.masked.reshape(shape)
-            if part.difference is not None and isinstance(protocol, trio.Supplied):
-                fixed[name] = protocol.weight(masked, part.mask.reshape(shape), part.difference.reshape(shape))
+            words, mask = part.words.reshape(shape), part.mask.reshape(shape)
+            if part.operand is not None and isinstance(protocol, trio.Supplied):
+                fixed[name] = protocol.weight(words, mask, part.operand.reshape(shape))
             else:
-                fixed[name] = protocol.masked(masked, part.mask.reshape(shape))
+                fixed[name] = protocol.masked(words, mask)
     return Feed(given.schedule.steps, fixed, rows, given.schedule.public)
+
+
+def _shapes(walk: trio.Ahead, plan: Plan, given: Collected) -> Feed:
+    """The same for a walk that needs no words."""
+    fixed = {item.name: walk.input(item.type.shape) for item in plan.inputs if not item.public}
+    return Feed(given.schedule.steps, fixed, {}, given.schedule.public)
 
 
 def _taker(protocol: Protocol, part: Stored, shape: tuple[int, ...]) -> TakeRows:
@@ -204,17 +210,9 @@ def _taker(protocol: Protocol, part: Stored, shape: tuple[int, ...]) -> TakeRows
 
     def take(rows: np.ndarray) -> Share:
         taken = part.rows(rows, row)
-        masked = None if taken.masked is None else taken.masked.reshape(shape)
-        return protocol.masked(masked, taken.mask.reshape(shape))
+        return protocol.masked(taken.words.reshape(shape), taken.mask.reshape(shape))
 
     return take
-
-
-def _sealed(words: np.ndarray) -> np.ndarray:
-    """Flat and read-only, as the store keeps it."""
-    flat = words.reshape(-1)
-    flat.flags.writeable = False
-    return flat
 
 
 def _blamed(error: BaseException, lanes: JobLanes, own: int) -> int:

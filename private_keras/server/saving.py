@@ -40,11 +40,10 @@ def pieces(make: Callable[..., Message], first: dict[str, Any], entries: list[wi
 class Saving:
     """Answers clients; `identity` is who calls."""
 
-    def __init__(self, storage: Storage, store: Store, party: int, kernel: Kernel, oversight: Oversight):
+    def __init__(self, storage: Storage, store: Store, kernel: Kernel, oversight: Oversight):
         self._storage = storage
         self._oversight = oversight
         self._store = store
-        self._party = party
         self._kernel = kernel
 
     def save(self, first: wire.SaveRequest, rest: Iterator[wire.SaveRequest], identity: str) -> wire.SaveReply:
@@ -136,7 +135,7 @@ class Saving:
                 self._oversight.audit.write("load", [identity, owner], caller=identity, source=str(source))
         handles = [loaded_handle(request.base, index) for index in range(len(entries))]
         self._store.check_free(handles, identity)
-        sizes = [_resident_bytes(self._party, entry.size) for entry in entries]
+        sizes = [_resident_bytes(entry.size) for entry in entries]
         with self._store.room(sum(sizes), identity) as room:
             items = []
             for handle, part, size, entry in zip(handles, opened.tensors(self._kernel), sizes, entries, strict=True):
@@ -208,9 +207,9 @@ class _Head:
         return storage.writing(self._owner, self._generation, self._about, self._entries.values(), self.policy)
 
 
-def _resident_bytes(party: int, elements: int) -> int:
+def _resident_bytes(elements: int) -> int:
     """What a tensor takes in memory when it is loaded: all of a small one, next to nothing of a large one."""
-    size = stored_bytes(party, elements)
+    size = stored_bytes(elements)
     return size if size <= limits.RESIDENT_BYTES else HANDLE_BYTES
 
 

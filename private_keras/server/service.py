@@ -97,7 +97,7 @@ class Service:
     ) -> wire.UploadReply:
         """Stores one tensor's material for its owner."""
         first = _first(requests)
-        nbytes = stored_bytes(self._about.party, first.elements)
+        nbytes = stored_bytes(first.elements)
         with self._store.room(nbytes, identity) as room:
             receiver = Receiver(self._about.party, first.elements, "upload")
             receiver.feed(first.data)

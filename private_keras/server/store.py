@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from private_keras.errors import ClusterError, HandleNotFound, SecurityError
+from private_keras.ring.steps import Twofold
 from private_keras.server import limits
-from private_keras.server.material import Material, Stored
+from private_keras.server.material import Material, Stored, read_only
 from private_keras.server.terms import Terms
 
 
@@ -178,19 +179,17 @@ class Store:
             return material
         return self._replaced(handle, owner, what, material, material.memory_bytes, material.whole)
 
-    def with_difference(self, handle: bytes, owner: str, what: str) -> Material:
-        """The owner's material in memory, from now on with m - l beside it, computed once; errors as in `whole`.
+    def with_operand(self, handle: bytes, owner: str, what: str) -> Material:
+        """The owner's material in memory, from now on with its operand, made once; errors as in `whole`.
 
         Cost: half as much memory again, as long as the handle lives.
         """
         material = self.whole(handle, owner, what)
-        if material.difference is not None:
+        if material.operand is not None:
             return material
 
         def made() -> Material:
-            difference = material.masked - material.mask
-            difference.flags.writeable = False
-            return replace(material, difference=difference)
+            return replace(material, operand=read_only(Twofold(material.words, material.mask).words))
 
         return self._replaced(handle, owner, what, material, material.mask.nbytes, made)
 
@@ -206,7 +205,8 @@ class Store:
                     self._entries[handle] = _Entry(owner, entry.nbytes + nbytes, made, entry.terms)
                     room.nbytes -= nbytes
                     return made
-        return (self.whole if made.difference is None else self.with_difference)(handle, owner, what)
+        return (self.whole if made.operand is None else self.with_operand)(handle, owner, what)
+
 
     def delete(self, handles: Sequence[bytes], owner: str) -> int:
         """Forgets the owner's handles among these; returns how many there were."""

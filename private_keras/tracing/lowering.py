@@ -65,6 +65,17 @@ class Lowering:
             return self.secret(unfold(self.builder, op, *names, layer=self.layer, **attributes))
         return self.secret(self.builder.add(op, *names, layer=self.layer, **attributes))
 
+    def product_step(self, op: str, x: Secret, y: Secret, **attributes: Any) -> Secret:
+        """Adds a matmul or conv of operands at any fractions.
+
+        One of two secrets that is truncated anyway is held twice, which is less work for servers and one bit more to
+        truncate.
+        """
+        makers = (self.builder.maker(operand.name) for operand in (x, y))
+        public = any(maker is not None and maker.op == "constant" for maker in makers)
+        twice = not public and x.fraction + y.fraction > self.fraction
+        return self.step(op, x, y, **attributes, twice=twice)
+
     def secret(self, name: str) -> Secret:
         kind = self.builder.type(name)
         return Secret(name, tuple(kind.shape), kind.fraction)
@@ -182,7 +193,7 @@ class Lowering:
         if done is not None:
             return done[1]
         here, self.layer = self.layer, p.layer
-        y = self.step(p.op, p.x, self.at(p.weight), **p.attributes)
+        y = self.product_step(p.op, p.x, self.at(p.weight), **p.attributes)
         if p.bias is not None:
             y = self.step("add", y, self.known(p.bias, y.fraction))
         self.layer = here

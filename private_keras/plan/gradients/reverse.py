@@ -24,7 +24,7 @@ def gradients(
     """Appends the steps that compute the gradients of values of a plan.
 
     Only values on a path from `wrt` to the seeds get gradients. Sums that a rule or a joint cannot hold wrap as in any
-    plan: gradients (without their scales) must stay below 2^20.
+    plan: gradients (without their scales) must stay below 2^19.
 
     Args:
         builder: the plan, with all its forward steps.

@@ -1,8 +1,9 @@
 """Tape: writes the steps of gradients, with fractions kept long until a factor needs them short.
 
 A truncation costs an opening, a longer fraction costs nothing until it runs out of the ring. So a product of a gradient
-(24 bits) and a value (18) keeps its 42 bits through sums, movements and gates, and is truncated when it is a factor
-again; not at all where it is not. A value is truncated once for all who ask, and before it is repeated.
+(24 bits) and a value (18) keeps its 42 bits, or 43 where it is held twice, through sums, movements and gates, and is
+truncated when it is a factor again; not at all where it is not. A value is truncated once for all who ask, and before
+it is repeated.
 """
 import math
 from collections.abc import Sequence
@@ -16,8 +17,8 @@ from private_keras.plan.primitives.constant import decode
 from private_keras.plan.primitives.rules import broadcast_shape
 from private_keras.plan.records import Step, TensorType
 
-# Values below 2^20 stay below 2^62 in ring units.
-LONGEST = 42
+# Of products, one bit more where they are held twice: values below 2^19 stay below 2^62 in ring units.
+FACTORS, LONGEST = 42, 43
 # Significant bits of public factors: a relative error of 2^-17, the size of the rounding of what they multiply.
 FACTOR_BITS = 16
 # Steps that repeat or arrange elements and compute nothing: what is done after them can be done before.
@@ -36,8 +37,8 @@ class Tape:
     """
 
     def __init__(self, builder: PlanBuilder, fraction: int):
-        if not 12 <= fraction <= LONGEST - 12:
-            raise PlanError(f"gradients: expected a fraction of 12 to {LONGEST - 12} bits. Received: {fraction}")
+        if not 12 <= fraction <= FACTORS - 12:
+            raise PlanError(f"gradients: expected a fraction of 12 to {FACTORS - 12} bits. Received: {fraction}")
         self.builder = builder
         self.fraction = fraction
         self.layer = ""
@@ -99,7 +100,7 @@ class Tape:
 
     def times(self, x: str, y: str, most: int = 18) -> str:
         """x * y for values of any fractions, each truncated to at most `most` bits where the product is too long."""
-        if self.type(x).fraction + self.type(y).fraction > LONGEST:
+        if self.type(x).fraction + self.type(y).fraction > FACTORS:
             x, y = (self.cut(name, most) if self.type(name).fraction > most else name for name in (x, y))
         return self.step("multiply", x, y)
 
@@ -153,11 +154,11 @@ class Tape:
         return Gradient(self.step(op, g.value, **attributes), g.scale)
 
     def short(self, g: str, x: str, value_bits: int = 18) -> tuple[str, str]:
-        """A gradient's value and a value as factors: truncated, as far as it takes, to a product of `LONGEST` bits."""
+        """A gradient's value and a value as factors: truncated, as far as it takes, to a product of `FACTORS` bits."""
         gf, xf = self.type(g).fraction, self.type(x).fraction
-        if gf + xf > LONGEST and xf > value_bits and min(gf, self.fraction) + xf > LONGEST:
+        if gf + xf > FACTORS and xf > value_bits and min(gf, self.fraction) + xf > FACTORS:
             x = self.cut(x, value_bits)
-        if gf + self.type(x).fraction > LONGEST and gf > self.fraction:
+        if gf + self.type(x).fraction > FACTORS and gf > self.fraction:
             g = self.cut(g, self.fraction)
         return g, x
 

@@ -1,23 +1,30 @@
-"""Products: local where one operand is public, one protocol step where both are secret. Fractions add up."""
+"""Products: local where one operand is public, one protocol step where both are secret. Fractions add up.
+
+With `twice`, units of the result hold twice the product of the operands' units: the same number with one fractional bit
+more, at one product of each server instead of two of each evaluator.
+"""
 from typing import Any
 
 from private_keras.errors import PlanError
 from private_keras.plan import limits
-from private_keras.plan.primitives.attributes import PADDING, Int, Ints
+from private_keras.plan.primitives.attributes import PADDING, Bool, Int, Ints
 from private_keras.plan.primitives.primitive import Flow, Primitive
 from private_keras.plan.primitives.rules import broadcast_shape, per_axis, windows
 from private_keras.plan.records import TensorType
+
+TWICE = Bool(required=False, default=False)
 
 
 def _multiply(_: dict[str, Any], x: TensorType, y: TensorType) -> TensorType:
     return TensorType(broadcast_shape(x.shape, y.shape), x.fraction + y.fraction)
 
 
-def _matmul(_: dict[str, Any], x: TensorType, y: TensorType) -> TensorType:
+def _matmul(attributes: dict[str, Any], x: TensorType, y: TensorType) -> TensorType:
     if len(x.shape) < 2 or len(y.shape) < 2 or x.shape[-1] != y.shape[-2]:
         raise PlanError(f"expected (..., m, k) and (..., k, n). Received: {list(x.shape)} and {list(y.shape)}")
     result = TensorType(
-        (*broadcast_shape(x.shape[:-2], y.shape[:-2]), x.shape[-2], y.shape[-1]), x.fraction + y.fraction
+        (*broadcast_shape(x.shape[:-2], y.shape[:-2]), x.shape[-2], y.shape[-1]),
+        x.fraction + y.fraction + attributes["twice"],
     )
     limits.products(result.size * x.shape[-1])
     return result
@@ -48,14 +55,14 @@ def _conv(attributes: dict[str, Any], x: TensorType, w: TensorType) -> TensorTyp
     if 1 < groups == channels:
         # Kernels may repeat each channel for all of its filters.
         limits.shape((x.shape[0], *spread, filters), "input repeated for the filters of each channel")
-    result = TensorType((x.shape[0], *sizes, filters), x.fraction + w.fraction)
+    result = TensorType((x.shape[0], *sizes, filters), x.fraction + w.fraction + attributes["twice"])
     limits.products(result.size * (w.size // filters))
     return result
 
 
 PRIMITIVES = (
     Primitive("multiply", (2, 2), _multiply, flow=Flow.PRODUCT),
-    Primitive("matmul", (2, 2), _matmul, flow=Flow.PRODUCT),
+    Primitive("matmul", (2, 2), _matmul, {"twice": TWICE}, Flow.PRODUCT),
     Primitive(
         "conv", (2, 2), _conv,
         {
@@ -64,6 +71,7 @@ PRIMITIVES = (
             "dilation": Ints(1, limits.MAX_ELEMENTS),
             "input_dilation": Ints(1, limits.MAX_ELEMENTS),
             "groups": Int(1, limits.MAX_ELEMENTS, required=False, default=1),
+            "twice": TWICE,
         },
         Flow.PRODUCT,
     ),

@@ -1,12 +1,7 @@
-"""What the evaluators do before inputs exist, and the job that uses it: docs/security.md, "Made ahead".
+"""What the evaluators do before inputs exist: docs/security.md, "Made ahead". The job that uses it is in `supplied`.
 
-Masks do not depend on inputs. So an evaluator can walk the plan over its own masks as the helper does over all of them,
-receive all that the helper deals, and compute the part of every product with a value that is known already (a weight)
-that needs no input: of x y, with y known,
-
-    evaluator 0: z0 = m_x (m_y - l_y0) + [g0 - l_x0 m_y]      evaluator 1: z1 = -m_x l_y1 + [g1 - l_x1 m_y],
-
-the brackets. One product is left for the job, in `supplied`.
+Nothing that the helper deals depends on inputs. So an evaluator can walk the plan ahead over shapes alone, and receive
+all of it. No word of an input, of a weight or of a mask is needed for that.
 """
 import math
 from collections.abc import Sequence
@@ -19,14 +14,13 @@ from private_keras.protocols.protocol import Bilinear, Cost, Kept, Linear, relu_
 from private_keras.protocols.rounds import Opened, Settle
 from private_keras.protocols.trio import costs
 from private_keras.protocols.trio.counting import CountingTrio
-from private_keras.protocols.trio.party import OFFSET, Party, U, add_product, conjunction_groups
+from private_keras.protocols.trio.party import OFFSET, Party, U, conjunction_groups
 from private_keras.protocols.trio.shares import TrioBits, TrioShare
 from private_keras.ring.kernel import Kernel, plane_words
 from private_keras.transport.channel import Channel
 
 EVALUATORS, HELPER = (0, 1), 2
-NEITHER, LEFT, RIGHT = 0, 1, 2  # which operand of a product is known ahead
-# What memory takes for a product or a message beside its words, at most: an array of one word takes 160 bytes.
+# What memory takes for a message beside its words, at most: an array of one word takes 160 bytes.
 PIECE_BYTES = 256
 
 
@@ -37,31 +31,23 @@ class Supply:
     Attributes:
         key: shared with the helper.
         draws: how often the job draws from it.
-        known: for each product in order, which operand is known ahead.
-        parts: evaluator 0: for each product with a known operand, the part that was computed.
-        dealt: evaluator 1: the helper's messages, one after the other; in place of what was dealt for a product with a
-            known operand, the part that was computed.
+        dealt: evaluator 1: the helper's messages, one after the other.
         ends: where each message ends in `dealt`.
     """
 
     key: bytes = field(repr=False)
     draws: int
-    known: tuple[int, ...]
-    parts: tuple[np.ndarray, ...] = field(repr=False, default=())
     dealt: np.ndarray | None = field(repr=False, default=None)
     ends: tuple[int, ...] = field(repr=False, default=())
 
     @property
     def nbytes(self) -> int:
         """In memory, at most: words, and what it takes to keep them apart, which is more where they are few."""
-        words = sum(part.nbytes for part in self.parts) + (0 if self.dealt is None else self.dealt.nbytes)
-        return words + PIECE_BYTES * (1 + max(len(self.known), len(self.ends)))
+        return (0 if self.dealt is None else self.dealt.nbytes) + PIECE_BYTES * (1 + len(self.ends))
 
 
 class Ahead(Party):
-    """An evaluator's walk: it draws and receives what the job will draw and receive, in the same order.
-
-    Shares hold this party's own mask `l` where the job will have the masked form, `m` too where it is known already.
+    """An evaluator's walk: it receives what the job will read, and counts what the job will draw, in the same order.
 
     Args:
         party: 0 or 1.
@@ -73,47 +59,38 @@ class Ahead(Party):
         self._key = keys[HELPER]
         self._block = np.empty(room, U) if party else None
         self._ends: list[int] = []
-        self._known: list[int] = []
-        self._parts: list[np.ndarray] = []
 
     def supply(self) -> Supply:
         """What the walk leaves for the job."""
         if self.party and (self._ends or [0])[-1] != self._block.size:
             raise FrameError(f"server{HELPER} dealt less than the plan says")
-        return Supply(
-            self._key, self._draws[HELPER], tuple(self._known), tuple(self._parts), self._block, tuple(self._ends)
-        )
+        return Supply(self._key, self._draws[HELPER], self._block, tuple(self._ends))
 
     # --- messages -------------------------------------------------------------------------------------------------
     def _passed(self) -> None:
-        """A draw whose words only the job needs."""
+        """A draw, whose words only the job needs."""
         self._draws[HELPER] += 1
-
-    def _received(self, words: int) -> np.ndarray:
-        """Evaluator 1: where the helper's next message now lies."""
-        begin = self._ends[-1] if self._ends else 0
-        if begin + words > self._block.size:
-            raise FrameError(f"server{HELPER} deals more than the plan says")
-        message = self._block[begin : begin + words]
-        self._channels[HELPER].receive(self.step(HELPER), message)
-        self._ends.append(begin + words)
-        return message
 
     def _dealt(self, cost: Cost) -> None:
         """What the helper deals in one message, at the bytes that the step declares for it."""
+        words = cost.ahead // U(0).nbytes
+        self.charge(costs.dealt(words))
         if self.party == 0:
             self._passed()
-        else:
-            self._received(cost.ahead // U(0).nbytes)
-        self.charge(costs.dealt(cost.ahead // U(0).nbytes))
+            return
+        begin = self._ends[-1] if self._ends else 0
+        if begin + words > self._block.size:
+            raise FrameError(f"server{HELPER} deals more than the plan says")
+        self._channels[HELPER].receive(self.step(HELPER), self._block[begin : begin + words])
+        self._ends.append(begin + words)
 
     # --- forms ----------------------------------------------------------------------------------------------------
-    def masked(self, m: np.ndarray | None, l: np.ndarray) -> TrioShare:  # noqa: E741
-        """A stored value, or (without m) a batch to come."""
-        return TrioShare(l.shape, m=m, l=l, masked=True)
+    def input(self, shape: tuple[int, ...]) -> TrioShare:
+        """A stored value, or a batch to come."""
+        return TrioShare(shape, masked=True)
 
     def constant(self, values: np.ndarray) -> TrioShare:
-        return TrioShare(values.shape, m=values, l=np.broadcast_to(U(0), values.shape), masked=True)
+        return TrioShare(values.shape, masked=True)
 
     def output(self, x: TrioShare) -> np.ndarray:
         raise SecurityError("nothing is opened before inputs exist")
@@ -122,44 +99,26 @@ class Ahead(Party):
         raise SecurityError("nothing is kept before inputs exist")
 
     def linear(self, fn: Linear, shape: tuple[int, ...], *xs: TrioShare) -> TrioShare:
-        if not all(x.masked for x in xs):
-            return TrioShare(shape, masked=False)
-        m = fn(*(x.m for x in xs)) if all(x.m is not None for x in xs) else None
-        return TrioShare(shape, m=m, l=fn(*(x.l for x in xs)), masked=True)
+        return TrioShare(shape, masked=all(x.masked for x in xs))
 
     def add_public(self, x: TrioShare, values: np.ndarray) -> TrioShare:
-        m = None if x.m is None else x.m + values
-        return TrioShare(x.shape, m=m, l=x.l, masked=x.masked)
+        return TrioShare(x.shape, masked=x.masked)
 
     def _cover(self, xs: list[TrioShare], total: int) -> tuple[Opened, Settle]:
-        fresh = self.kernel.words(self.draw(HELPER, total))
+        self._passed()
 
         def settle(_: None) -> None:
-            at = 0
             for x in xs:
-                x.l = fresh[at : at + x.size].reshape(x.shape)
                 x.masked, x.opening = True, None
-                at += x.size
 
         return total, settle
 
     # --- products -------------------------------------------------------------------------------------------------
-    def bilinear(self, op: Bilinear, shape: tuple[int, ...], x: TrioShare, y: TrioShare) -> TrioShare:
+    def bilinear(
+        self, op: Bilinear, shape: tuple[int, ...], x: TrioShare, y: TrioShare, twice: bool = False
+    ) -> TrioShare:
         self.mask(x, y)
-        size = math.prod(shape)
-        known = RIGHT if y.m is not None else LEFT if x.m is not None else NEITHER
-        self._known.append(known)
-        if known == NEITHER:
-            self._dealt(costs.dealt(size))
-            return TrioShare(shape, masked=False)
-        if self.party == 0:
-            part = self.kernel.words(self.draw(HELPER, size))
-            self._parts.append(part)
-        else:
-            part = self._received(size)
-        factors = (x.l, y.m) if known == RIGHT else (x.m, y.l)
-        add_product(op, part.reshape(shape), *factors, subtract=True)
-        self.charge(costs.dealt(size))
+        self._dealt(costs.dealt(math.prod(shape)))
         return TrioShare(shape, masked=False)
 
     # --- one opening ----------------------------------------------------------------------------------------------
@@ -248,40 +207,13 @@ class CountingAhead(CountingTrio):
 
     Attributes:
         cost: of the job; its `ahead` is the helper's messages.
-        parts: words of the parts of products that evaluator 0 keeps.
-        pieces: products and messages of the helper, at most.
+        pieces: messages of the helper, at most.
     """
 
     def __init__(self, kernel: Kernel):
         super().__init__(kernel)
-        self.parts = self.pieces = 0
+        self.pieces = 0
 
     def charge(self, *costs: Cost) -> None:
         super().charge(*costs)
         self.pieces += len(costs)  # nothing is dealt in more than one message for each
-
-    def known(self, shape: tuple[int, ...]) -> TrioShare:
-        """A stored value."""
-        return _known(self.input(shape))
-
-    def constant(self, values: np.ndarray) -> TrioShare:
-        return _known(super().constant(values))
-
-    def linear(self, fn: Linear, shape: tuple[int, ...], *xs: TrioShare) -> TrioShare:
-        result = super().linear(fn, shape, *xs)
-        return _known(result) if all(x.m is not None for x in xs) else result
-
-    def add_public(self, x: TrioShare, values: np.ndarray) -> TrioShare:
-        result = super().add_public(x, values)
-        return _known(result) if x.m is not None else result
-
-    def bilinear(self, op: Bilinear, shape: tuple[int, ...], x: TrioShare, y: TrioShare) -> TrioShare:
-        if x.m is not None or y.m is not None:
-            self.parts += math.prod(shape)
-        return super().bilinear(op, shape, x, y)
-
-
-def _known(x: TrioShare) -> TrioShare:
-    """Marked by words that take no memory."""
-    x.m = np.broadcast_to(U(0), x.shape)
-    return x

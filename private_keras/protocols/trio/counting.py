@@ -77,7 +77,9 @@ class CountingTrio(Masking):
         for opened in costs.openings(n, thresholds, width):
             self.rounds.open(opened)
 
-    def bilinear(self, op: Bilinear, shape: tuple[int, ...], x: TrioShare, y: TrioShare) -> TrioShare:
+    def bilinear(
+        self, op: Bilinear, shape: tuple[int, ...], x: TrioShare, y: TrioShare, twice: bool = False
+    ) -> TrioShare:
         self.mask(x, y)
         return self._result(shape, costs.dealt(int(np.prod(shape, dtype=np.int64))))
 

@@ -17,7 +17,7 @@ from private_keras.protocols.trio.party import OFFSET, Party, U, add_product, co
 from private_keras.protocols.trio.shares import TrioBits, TrioShare
 from private_keras.ring import planes, tree
 from private_keras.ring.kernel import BLOCK_WORDS, plane_words
-from private_keras.ring.steps import Words, cut, part
+from private_keras.ring.steps import Factor, Twofold, Words, cut, part
 
 HELPER = 2
 Take = Callable[[int], Words]
@@ -146,10 +146,23 @@ class Evaluator(Party):
         return opened, settle
 
     # --- products -------------------------------------------------------------------------------------------------
-    def bilinear(self, op: Bilinear, shape: tuple[int, ...], x: TrioShare, y: TrioShare) -> TrioShare:
+    def _operand(self, x: TrioShare) -> Factor:
+        return Twofold(x.m, x.l)
+
+    def bilinear(
+        self, op: Bilinear, shape: tuple[int, ...], x: TrioShare, y: TrioShare, twice: bool = False
+    ) -> TrioShare:
         # x y = (mx - lx)(my - ly); the helper deals lx ly. [masked evaluation: ASTRA, eprint 2019/429]
         self.mask(x, y)
         size = math.prod(shape)
+        if twice:
+            # mx - 2 lx is x - r at evaluator 0, x + r at evaluator 1, for r = lx0 - lx1: with s of y likewise,
+            # (x - r)(y - s) + (x + r)(y + s) = 2 x y + 2 r s, and the helper deals -2 r s. What it deals is added at
+            # the end, so that all servers are at their products at the same time.
+            z = op(self._operand(x), self._operand(y)).reshape(-1)
+            g = self._dealt_words(size)
+            self.charge(costs.dealt(size))
+            return TrioShare(shape, z=self.kernel.add(z, g, out=z).reshape(shape), masked=False)
         g = self._dealt_words(size)
         self.charge(costs.dealt(size))
         if op is times and x.shape == y.shape:

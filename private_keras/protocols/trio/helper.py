@@ -5,6 +5,7 @@ evaluator 1, where `value` is a function of masks; so it can run ahead of the in
 """
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -17,11 +18,15 @@ from private_keras.protocols.trio.party import OFFSET, Party, U, conjunction_gro
 from private_keras.protocols.trio.shares import TrioBits, TrioShare
 from private_keras.ring import planes, tree
 from private_keras.ring.kernel import BLOCK_WORDS, plane_words
-from private_keras.ring.steps import Words, cut, part
+from private_keras.ring.steps import Draw, Words, cut, part
+
+MINUS_TWO = ~U(1)
 
 
 class Helper(Party):
-    """See `Protocol` for the methods. Shares hold only masks: `l` in the masked form, nothing in the additive one."""
+    """See `Protocol` for the methods. Shares hold only masks: l and l0 - l1 in the masked form, nothing in the
+    additive one.
+    """
 
     def __init__(self, kernel, channels, keys):
         super().__init__(2, kernel, channels, keys)
@@ -63,12 +68,13 @@ class Helper(Party):
         self._send(self.kernel.subtract(value, self.draw(0, value.size)))
 
     # --- forms ----------------------------------------------------------------------------------------------------
-    def masked(self, m: None, l: np.ndarray) -> TrioShare:  # noqa: E741
-        """A client's input: the whole mask l = l0 + l1; m is not for the helper."""
-        return TrioShare(l.shape, l=l, masked=True)
+    def masked(self, skew: np.ndarray, l: np.ndarray) -> TrioShare:  # noqa: E741
+        """A client's input: l0 - l1, and the whole mask l = l0 + l1; m is not for the helper."""
+        return TrioShare(l.shape, l=l, masked=True, skew=lambda: skew)
 
     def constant(self, values: np.ndarray) -> TrioShare:
-        return TrioShare(values.shape, l=np.broadcast_to(U(0), values.shape), masked=True)
+        none = np.broadcast_to(U(0), values.shape)
+        return TrioShare(values.shape, l=none, masked=True, skew=lambda: none)
 
     def output(self, x: TrioShare) -> np.ndarray:
         return np.zeros(x.shape, U)
@@ -76,36 +82,51 @@ class Helper(Party):
     def keep(self, *xs: TrioShare) -> list[Kept]:
         fresh = [TrioShare(x.shape, masked=False) for x in xs]
         self.mask(*fresh)
-        return [(None, x.l.copy()) for x in fresh]
+        return [(x.skew().copy(), x.l.copy()) for x in fresh]
 
     def linear(self, fn: Linear, shape: tuple[int, ...], *xs: TrioShare) -> TrioShare:
         for x in xs:
             if not x.masked:
                 return TrioShare(shape, masked=False)
-        return TrioShare(shape, l=fn(*[x.l for x in xs]), masked=True)
+        skews = [x.skew for x in xs]
+        return TrioShare(
+            shape, l=fn(*[x.l for x in xs]), masked=True, skew=lambda: np.asarray(fn(*[skew() for skew in skews]))
+        )
 
     def add_public(self, x: TrioShare, values: np.ndarray) -> TrioShare:
         # A share of its own, as at the evaluators: masking the sum must not mask x here alone.
-        return TrioShare(x.shape, l=x.l, masked=x.masked)
+        return TrioShare(x.shape, l=x.l, masked=x.masked, skew=x.skew)
 
     def _cover(self, xs: list[TrioShare], total: int) -> tuple[Opened, Settle]:
-        fresh = self.kernel.add(self.draw(0, total), self.draw(1, total))
+        halves = self.draw(0, total), self.draw(1, total)
+        fresh = self.kernel.add(*halves)
 
         def settle(_: None) -> None:
             at = 0
             for x in xs:
                 end = at + x.size
                 x.l, x.masked, x.opening = fresh[at:end].reshape(x.shape), True, None
+                x.skew = partial(self._skew, halves, at, x.shape)
                 at = end
 
         return total, settle
 
+    def _skew(self, halves: tuple[Draw, Draw], at: int, shape: tuple[int, ...]) -> np.ndarray:
+        """The difference of draws, of a tensor's part of them: the same words as often as it is asked for."""
+        return self.kernel.subtract(*(part(half, at, math.prod(shape)) for half in halves)).reshape(shape)
+
     # --- products -------------------------------------------------------------------------------------------------
-    def bilinear(self, op: Bilinear, shape: tuple[int, ...], x: TrioShare, y: TrioShare) -> TrioShare:
+    def bilinear(
+        self, op: Bilinear, shape: tuple[int, ...], x: TrioShare, y: TrioShare, twice: bool = False
+    ) -> TrioShare:
         self.mask(x, y)
         size = math.prod(shape)
         self.charge(costs.dealt(size))
-        if op is times and x.shape == y.shape:
+        if twice:
+            r, s = x.skew(), y.skew()
+            r, s = (r * MINUS_TWO, s) if r.size < s.size else (r, s * MINUS_TWO)
+            self._deal(np.asarray(op(r, s)))
+        elif op is times and x.shape == y.shape:
             self._send(self.kernel.multiply_deal(x.l, y.l, self.draw(0, size)))
         else:
             self._deal(np.asarray(op(x.l, y.l)))

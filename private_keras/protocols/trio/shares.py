@@ -1,11 +1,13 @@
 """Shares and bits of `trio`, as one party holds them.
 
 A secret x is in one of two forms, the same at all parties since the plan decides it:
-- masked: m = x + l with l = l0 + l1; evaluator i holds (m, l_i), the helper holds l;
+- masked: m = x + l with l = l0 + l1; evaluator i holds (m, l_i), the helper holds l, and l0 - l1 or how to make it;
 - additive: x = z0 + z1; evaluator i holds z_i, the helper holds nothing.
 Products and comparisons start from the masked form; their results are additive; `mask` leads back in one round.
 A secret bit is s = hat xor lam: both evaluators hold hat, the helper holds lam.
 """
+from collections.abc import Callable
+
 import numpy as np
 
 from private_keras.protocols.protocol import Bits, Share
@@ -14,16 +16,20 @@ from private_keras.ring import planes
 
 
 class TrioShare(Share):
-    """Holder of either form. `mask` fills m and l in place, so that a tensor used twice is masked once."""
+    """Holder of either form. `mask` fills m and l in place, so that a tensor used twice is masked once.
+
+    `skew`, at the helper: makes l0 - l1. Few steps need it, so that it is not kept.
+    """
 
     def __init__(self, shape: tuple[int, ...], *, m: np.ndarray | None = None, l: np.ndarray | None = None,  # noqa: E741
-                 z: np.ndarray | None = None, masked: bool):
+                 z: np.ndarray | None = None, masked: bool, skew: Callable[[], np.ndarray] | None = None):
         self.shape = tuple(shape)
         # NumPy turns results of rank 0 into scalars, whose arithmetic warns where arrays wrap as a ring should.
         self.m = m if m is None or type(m) is np.ndarray else np.asarray(m)
         self.l = l if l is None or type(l) is np.ndarray else np.asarray(l)
         self.z = z if z is None or type(z) is np.ndarray else np.asarray(z)
         self.masked = masked
+        self.skew = skew
         self.opening: Ticket | None = None  # in which it will become masked
 
     def __repr__(self) -> str:

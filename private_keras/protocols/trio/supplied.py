@@ -1,18 +1,15 @@
 """An evaluator's side of a job that `ahead` has made ready: the helper has done its part, and is not there."""
-import math
-
 import numpy as np
 
 from private_keras.errors import FrameError
-from private_keras.protocols.protocol import Bilinear, Linear
-from private_keras.protocols.trio import costs
-from private_keras.protocols.trio.ahead import NEITHER, RIGHT, Supply
+from private_keras.protocols.protocol import Linear
+from private_keras.protocols.trio.ahead import Supply
 from private_keras.protocols.trio.dealing import in_pieces
 from private_keras.protocols.trio.evaluator import HELPER, Evaluator, Take
-from private_keras.protocols.trio.party import U, add_product
+from private_keras.protocols.trio.party import U
 from private_keras.protocols.trio.shares import TrioShare
 from private_keras.ring.kernel import Kernel
-from private_keras.ring.steps import Words
+from private_keras.ring.steps import Factor, Words
 from private_keras.transport.channel import Channel
 from private_keras.transport.recorded import Recorded
 
@@ -20,7 +17,7 @@ NONE = np.zeros(0, U)
 
 
 class Supplied(Evaluator):
-    """See `Protocol` for the methods. Sends what `Evaluator` sends, to the bit, for one product where that needs two.
+    """See `Protocol` for the methods. Sends what `Evaluator` sends, to the bit.
 
     Args:
         channel: to the other evaluator.
@@ -33,8 +30,6 @@ class Supplied(Evaluator):
         other = 1 - party
         super().__init__(party, kernel, {other: channel, HELPER: self._helper}, {other: key, HELPER: supply.key})
         self._supply = supply
-        self._known = iter(supply.known)
-        self._parts = iter(supply.parts)
 
     def finish(self) -> None:
         """Called before results are given out.
@@ -42,12 +37,12 @@ class Supplied(Evaluator):
         Raises:
             FrameError: the job drew or read otherwise than the walk; its result is wrong.
         """
-        if self._draws[HELPER] != self._supply.draws or self._helper.left or next(self._known, None) is not None:
+        if self._draws[HELPER] != self._supply.draws or self._helper.left:
             raise FrameError("the job took another way than the walk that was made ahead of it; its result is withheld")
 
-    def weight(self, m: np.ndarray, l: np.ndarray, z: np.ndarray) -> TrioShare:  # noqa: E741
-        """A stored value, with m - l computed before: what products of evaluator 0 start from."""
-        return TrioShare(m.shape, m=m, l=l, z=z, masked=True)
+    def weight(self, m: np.ndarray, l: np.ndarray, operand: np.ndarray) -> TrioShare:  # noqa: E741
+        """A stored value, with m - 2 l made before: half as much to read where it is large and the batch small."""
+        return TrioShare(m.shape, m=m, l=l, z=operand, masked=True)
 
     def _dealt_words(self, count: int) -> Words:
         if self.party == 0:
@@ -69,19 +64,5 @@ class Supplied(Evaluator):
             result.z = np.asarray(fn(*(x.z for x in xs)))
         return result
 
-    def bilinear(self, op: Bilinear, shape: tuple[int, ...], x: TrioShare, y: TrioShare) -> TrioShare:
-        self.mask(x, y)
-        known = next(self._known, NEITHER)
-        if known == NEITHER:
-            return super().bilinear(op, shape, x, y)
-        fixed = y if known == RIGHT else x
-        if self.party == 0:
-            self._draws[HELPER] += 1  # of what was dealt, which is in the part made ahead
-            part = next(self._parts).reshape(shape)
-            factor = fixed.z if fixed.z is not None else np.asarray(fixed.m - fixed.l)
-            add_product(op, part, *((x.m, factor) if known == RIGHT else (factor, y.m)))
-        else:
-            part = self._dealt_words(math.prod(shape)).reshape(shape)
-            add_product(op, part, *((x.m, fixed.l) if known == RIGHT else (fixed.l, y.m)), subtract=True)
-        self.charge(costs.dealt(part.size))
-        return TrioShare(shape, z=part, masked=False)
+    def _operand(self, x: TrioShare) -> Factor:
+        return super()._operand(x) if x.z is None else x.z

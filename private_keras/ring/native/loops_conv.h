@@ -116,13 +116,18 @@ struct Patches {
 };
 
 // Few pixels: their patches are packed whole, and weights are read where they are.
-inline void few_pixels(size_t m, size_t n, size_t k, const Patches& patches, size_t first, Matrix w, u64* y,
-                       ptrdiff_t y_row, Into how) {
+inline void few_pixels(size_t m, size_t n, size_t k, const Patches& patches, const Patches* less, size_t first, Matrix w,
+                       u64* y, ptrdiff_t y_row, Into how) {
     u64* panel = scratch(0, TILE_ROWS * k);
     for (size_t i = 0; i < m; i += TILE_ROWS) {
         size_t count = least(TILE_ROWS, m - i);
         patches.pack(first + i, int(count), 0, k, panel);
-        thin(count, n, k, {panel, 1, TILE_ROWS}, w, y + ptrdiff_t(i) * y_row, y_row, how);
+        if (less) {
+            u64* room = scratch(1, TILE_ROWS * k);
+            less->pack(first + i, int(count), 0, k, room);
+            take_twice(panel, room, TILE_ROWS * k);
+        }
+        few(count, n, k, {panel, 1, TILE_ROWS}, w, y + ptrdiff_t(i) * y_row, y_row, how);
     }
 }
 
@@ -147,7 +152,7 @@ inline void depthwise_run(const Tap* taps, size_t count, size_t channel, u64* y,
     }
 }
 
-// One channel and one filter per group: vectors run over channels, which must be contiguous.
+// One channel and one filter per group: vectors run over channels, which must be contiguous. Without `less`.
 inline void depthwise(const Convolution& s, size_t first, size_t last) {
     Patches patches{s, 1, s.x};
     size_t window = size_t(s.window[0] * s.window[1] * s.window[2]), whole = s.channels / LANES * LANES;
@@ -174,17 +179,19 @@ inline void depthwise(const Convolution& s, size_t first, size_t last) {
 }
 
 inline void conv(const Convolution& s, size_t first, size_t last) {
-    if (s.groups > 1 && s.groups == s.channels && s.filters == s.channels && s.x_channel == 1)
+    if (s.groups > 1 && s.groups == s.channels && s.filters == s.channels && s.x_channel == 1 && !s.x_less && !s.w_less)
         return depthwise(s, first, last);
     size_t group_channels = s.channels / s.groups, group_filters = s.filters / s.groups;
     size_t k = size_t(s.window[0] * s.window[1] * s.window[2]) * group_channels;
     for (size_t group = 0; group < s.groups; group++) {
-        Patches patches{s, group_channels, s.x + ptrdiff_t(group * group_channels) * s.x_channel};
-        Matrix w{s.w + group * group_filters, ptrdiff_t(s.filters), 1};
+        ptrdiff_t channel = ptrdiff_t(group * group_channels) * s.x_channel;
+        Patches patches{s, group_channels, s.x + channel}, twice{s, group_channels, s.x_less + (s.x_less ? channel : 0)};
+        const Patches* less = s.x_less ? &twice : nullptr;
+        Matrix w{s.w + group * group_filters, ptrdiff_t(s.filters), 1, s.w_less ? s.w_less + group * group_filters : nullptr};
         u64* y = s.y + first * s.filters + group * group_filters;
         if (few_rows(last - first))
-            few_pixels(last - first, group_filters, k, patches, first, w, y, ptrdiff_t(s.filters), s.how);
+            few_pixels(last - first, group_filters, k, patches, less, first, w, y, ptrdiff_t(s.filters), s.how);
         else
-            blocked(last - first, group_filters, k, patches, first, w, y, ptrdiff_t(s.filters), s.how);
+            blocked(last - first, group_filters, k, patches, less, first, w, y, ptrdiff_t(s.filters), s.how);
     }
 }

@@ -6,6 +6,9 @@ constexpr size_t COLUMN_BLOCK = (512 + TILE_COLUMNS - 1) / TILE_COLUMNS * TILE_C
 
 inline size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
+inline Matrix from(Matrix a, ptrdiff_t offset) { return {a.data + offset, a.row, a.column, a.less ? a.less + offset : nullptr}; }
+inline Matrix turned(Matrix a) { return {a.data, a.column, a.row, a.less}; }
+
 // Rows of an ordinary matrix; `Patches` in loops_conv.h is the other kind.
 struct PlainRows {
     Matrix a;
@@ -31,8 +34,9 @@ struct PlainRows {
 
 inline int vectors_of(size_t columns) { return int((columns + LANES - 1) / LANES); }
 
-// Panels of TILE_COLUMNS columns, each (k, width rounded up to vectors), zero where b has no column.
-inline void pack_columns(Matrix b, size_t k, size_t n, u64* to) {
+// Panels of TILE_COLUMNS columns, each (k, width rounded up to vectors), zero where b has no column; how many words.
+inline size_t pack_columns(Matrix b, size_t k, size_t n, u64* to) {
+    const u64* begin = to;
     for (size_t j = 0; j < n; j += TILE_COLUMNS) {
         size_t width = least(TILE_COLUMNS, n - j), padded = size_t(vectors_of(width)) * LANES;
         const u64* from = b.data + ptrdiff_t(j) * b.column;
@@ -46,6 +50,7 @@ inline void pack_columns(Matrix b, size_t k, size_t n, u64* to) {
             for (size_t q = width; q < padded; q++) to[q] = 0;
         }
     }
+    return size_t(to - begin);
 }
 
 inline void clear_rows(size_t m, size_t n, u64* c, ptrdiff_t c_row) {
@@ -53,24 +58,39 @@ inline void clear_rows(size_t m, size_t n, u64* c, ptrdiff_t c_row) {
         for (size_t j = 0; j < n; j++) c[ptrdiff_t(i) * c_row + ptrdiff_t(j)] = 0;
 }
 
-// Rows (first_row ..) times b into c (m, n): blocks of k and columns of b stay in the caches while rows pass.
+// to -= 2 less
+inline void take_twice(u64* to, const u64* less, size_t n) {
+#pragma GCC ivdep
+    for (size_t i = 0; i < n; i++) to[i] -= less[i] + less[i];
+}
+
+// Rows (first_row ..) times b into c (m, n): blocks of k and columns of b stay in the caches while rows pass. Twice the
+// rows of `less`, if there are any, are taken from those of `rows`.
 template <class Rows>
-void blocked(size_t m, size_t n, size_t k, const Rows& rows, size_t first_row, Matrix b, u64* c, ptrdiff_t c_row,
-             Into how) {
+void blocked(size_t m, size_t n, size_t k, const Rows& rows, const Rows* less, size_t first_row, Matrix b, u64* c,
+             ptrdiff_t c_row, Into how) {
     if (k == 0 && how == Into::set) clear_rows(m, n, c, c_row);
     size_t k_block = least(k, K_BLOCK);
     u64* a_panels = scratch(0, ROW_BLOCK * k_block);
-    u64* b_panels = scratch(1, (least(n, COLUMN_BLOCK) + TILE_COLUMNS) * k_block);
+    size_t b_words = (least(n, COLUMN_BLOCK) + TILE_COLUMNS) * k_block;
+    u64* b_panels = scratch(1, b_words);
+    u64* room = less || b.less ? scratch(2, b_words < TILE_ROWS * k_block ? TILE_ROWS * k_block : b_words) : nullptr;
     for (size_t j0 = 0; j0 < n; j0 += COLUMN_BLOCK) {
         size_t columns = least(COLUMN_BLOCK, n - j0);
         for (size_t p0 = 0; p0 < k; p0 += K_BLOCK) {
             size_t depth = least(K_BLOCK, k - p0);
-            pack_columns({b.data + ptrdiff_t(p0) * b.row + ptrdiff_t(j0) * b.column, b.row, b.column}, depth, columns,
-                         b_panels);
+            Matrix part = from(b, ptrdiff_t(p0) * b.row + ptrdiff_t(j0) * b.column);
+            pack_columns(part, depth, columns, b_panels);
+            if (b.less) take_twice(b_panels, room, pack_columns({part.less, b.row, b.column}, depth, columns, room));
             for (size_t i0 = 0; i0 < m; i0 += ROW_BLOCK) {
                 size_t block = least(ROW_BLOCK, m - i0);
-                for (size_t i = 0; i < block; i += TILE_ROWS)
-                    rows.pack(first_row + i0 + i, int(least(TILE_ROWS, block - i)), p0, depth, a_panels + i * depth);
+                for (size_t i = 0; i < block; i += TILE_ROWS) {
+                    int count = int(least(TILE_ROWS, block - i));
+                    rows.pack(first_row + i0 + i, count, p0, depth, a_panels + i * depth);
+                    if (!less) continue;
+                    less->pack(first_row + i0 + i, count, p0, depth, room);
+                    take_twice(a_panels + i * depth, room, TILE_ROWS * depth);
+                }
                 for (size_t j = 0; j < columns; j += TILE_COLUMNS) {
                     size_t width = least(TILE_COLUMNS, columns - j);
                     const u64* b_panel = b_panels + j * depth;
@@ -163,12 +183,68 @@ inline void dots(size_t n, size_t k, const u64* v, const u64* rows, ptrdiff_t ro
 // Whether packing b would cost more than it saves.
 constexpr bool few_rows(size_t m) { return m <= 2 * size_t(TILE_ROWS); }
 
+// Words of a large matrix that are made at a time where it is read without being packed.
+constexpr size_t MADE_WORDS = 8192;
+
+// A whole matrix (m, n) of a few rows, made; its columns are contiguous.
+inline Matrix made(Matrix a, size_t m, size_t n, u64* to) {
+    for (size_t i = 0; i < m; i++) {
+        ptrdiff_t at = ptrdiff_t(i) * a.row;
+        if (a.column == 1) {
+#pragma GCC ivdep
+            for (size_t j = 0; j < n; j++) to[i * n + j] = a.data[at + ptrdiff_t(j)] - 2 * a.less[at + ptrdiff_t(j)];
+        } else {
+            for (size_t j = 0; j < n; j++, at += a.column) to[i * n + j] = a.data[at] - 2 * a.less[at];
+        }
+    }
+    return {to, ptrdiff_t(n), 1};
+}
+
+// What is left after a product with `data` of a matrix data - 2 less, for factors that are doubled.
+inline Into left(Into how) { return how == Into::subtract ? Into::add : Into::subtract; }
+
+inline const u64* doubled(const u64* from, ptrdiff_t step, size_t n, u64* to) {
+    for (size_t i = 0; i < n; i++) to[i] = 2 * from[ptrdiff_t(i) * step];
+    return to;
+}
+
+// A few rows of a times b, whose columns are contiguous. Memory is what a single row waits for: b and what is taken from
+// it are multiplied apart, as they pass. For more rows b is made piece by piece.
+inline void few(size_t m, size_t n, size_t k, Matrix a, Matrix b, u64* c, ptrdiff_t c_row, Into how) {
+    if (m == 1 && b.less) {
+        single_row(n, k, a, {b.data, b.row, b.column}, c, how);
+        const u64* twice = doubled(a.data, a.column, k, scratch(2, k));
+        return single_row(n, k, {twice, 0, 1}, {b.less, b.row, b.column}, c, left(how));
+    }
+    size_t step = b.less ? least(k, (MADE_WORDS / (n < 1 ? 1 : n) + 4) / 4 * 4) : k;
+    if (k == 0 && how == Into::set) clear_rows(m, n, c, c_row);
+    for (size_t p = 0; p < k; p += step) {
+        size_t depth = least(step, k - p);
+        Matrix left = from(a, ptrdiff_t(p) * a.column), right = from(b, ptrdiff_t(p) * b.row);
+        if (b.less) right = made(right, depth, n, scratch(2, step * n));
+        if (m == 1) single_row(n, depth, left, right, c, how);
+        else thin(m, n, depth, left, right, c, c_row, how);
+        if (how == Into::set) how = Into::add;
+    }
+}
+
+inline void dots_of(size_t n, size_t k, const u64* v, Matrix rows, u64* to, ptrdiff_t step, Into how) {
+    dots(n, k, v, rows.data, rows.row, to, step, how);
+    if (rows.less) dots(n, k, doubled(v, 1, k, scratch(2, k)), rows.less, rows.row, to, step, left(how));
+}
+
 inline void matmul(size_t m, size_t n, size_t k, Matrix a, Matrix b, u64* c, ptrdiff_t c_row, Into how) {
-    if (m == 1 && b.row == 1 && a.column == 1) return dots(n, k, a.data, b.data, b.column, c, 1, how);
-    if (n == 1 && a.column == 1 && b.row == 1) return dots(m, k, b.data, a.data, a.row, c, c_row, how);
-    if (n == 1 && c_row == 1 && a.row == 1)  // a column is a row: c' = b' a'
-        return single_row(m, k, {b.data, b.column, b.row}, {a.data, a.column, a.row}, c, how);
-    if (m == 1 && b.column == 1) return single_row(n, k, a, b, c, how);
-    if (few_rows(m) && b.column == 1) return thin(m, n, k, a, b, c, c_row, how);
-    blocked(m, n, k, PlainRows{a}, 0, b, c, c_row, how);
+    bool row = m == 1 && (b.row == 1 || b.column == 1), column = n == 1 && (a.column == 1 || (c_row == 1 && a.row == 1));
+    if (row && a.less) a = made(a, 1, k, scratch(3, k));
+    if (!row && column && b.less) b = turned(made(turned(b), 1, k, scratch(3, k)));
+    if (row && b.row == 1 && a.column == 1) return dots_of(n, k, a.data, turned(b), c, 1, how);
+    if (column && a.column == 1 && b.row == 1) return dots_of(m, k, b.data, a, c, c_row, how);
+    if (column && c_row == 1 && a.row == 1)  // a column is a row: c' = b' a'
+        return few(1, m, k, turned(b), turned(a), c, 0, how);
+    if (few_rows(m) && b.column == 1) {
+        if (a.less) a = made(a, m, k, scratch(3, m * k));
+        return few(m, n, k, a, b, c, c_row, how);
+    }
+    PlainRows less{{a.less, a.row, a.column}};
+    blocked(m, n, k, PlainRows{a}, a.less ? &less : nullptr, 0, b, c, c_row, how);
 }

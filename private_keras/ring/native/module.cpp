@@ -1,5 +1,6 @@
 // The Python module: kernels by name, matrix products, convolutions and the generator. Bit steps: module_bits.cpp; memory:
 // module_memory.cpp.
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -9,14 +10,25 @@ namespace {
 
 constexpr size_t MAX_AXES = 32;
 
+// What twice is taken from an array, or nothing; it lies as the array does.
+const u64* lying_like(const std::optional<Strided>& less, const Strided& array) {
+    if (!less) return nullptr;
+    expect(less->ndim() == array.ndim(), "an operand's two arrays need the same axes");
+    for (size_t i = 0; i < array.ndim(); i++)
+        expect(less->shape(i) == array.shape(i) && (less->shape(i) < 2 || less->stride(i) == array.stride(i)),
+               "an operand's two arrays need the same shape and strides");
+    return less->data();
+}
+
 // A batch of matrices: the last two axes are the matrix, the others are walked like an odometer.
 struct Batch {
-    const u64* data;
+    const u64 *data, *less;
     size_t axes;
     int64_t shape[MAX_AXES], stride[MAX_AXES];
     ptrdiff_t row, column;
 
-    explicit Batch(const Strided& array) : data(array.data()), axes(array.ndim() - 2) {
+    Batch(const Strided& array, const std::optional<Strided>& twice)
+        : data(array.data()), less(lying_like(twice, array)), axes(array.ndim() - 2) {
         expect(array.ndim() <= MAX_AXES, "matmul: too many axes");
         for (size_t i = 0; i < axes; i++) {
             shape[i] = int64_t(array.shape(i));
@@ -31,17 +43,23 @@ struct Batch {
             offset += ptrdiff_t(index % size_t(shape[i])) * stride[i];
             index /= size_t(shape[i]);
         }
-        return {data + offset, row, column};
+        return {data + offset, row, column, less ? less + offset : nullptr};
     }
 };
+
+Matrix part_of(const Matrix& a, ptrdiff_t offset) {
+    return {a.data + offset, a.row, a.column, a.less ? a.less + offset : nullptr};
+}
 
 Into into(int sign) {
     expect(-1 <= sign && sign <= 1, "expected a sign of -1, 0 or 1");
     return sign == 0 ? Into::set : sign > 0 ? Into::add : Into::subtract;
 }
 
-// `sign`: 1 adds the product to c, -1 subtracts it, 0 stores it; so for convolutions.
-void matmul(const Engine& engine, const Strided& a, const Strided& b, const Out& c, int sign) {
+// `sign`: 1 adds the product to c, -1 subtracts it, 0 stores it. With `a_less`, the first factor is a - 2 a_less, and so
+// for b. The same for convolutions.
+void matmul(const Engine& engine, const Strided& a, const Strided& b, const Out& c, int sign,
+            const std::optional<Strided>& a_less, const std::optional<Strided>& b_less) {
     Into how = into(sign);
     size_t axes = c.ndim();
     expect(axes >= 2 && a.ndim() == axes && b.ndim() == axes, "matmul: a, b and the result need the same axes");
@@ -52,7 +70,7 @@ void matmul(const Engine& engine, const Strided& a, const Strided& b, const Out&
         batch *= c.shape(i);
     }
     if (c.size() == 0) return;
-    Batch left(a), right(b);
+    Batch left(a, a_less), right(b, b_less);
     u64* to = c.data();
     nb::gil_scoped_release release;
     const Table& table = engine.table;
@@ -71,20 +89,19 @@ void matmul(const Engine& engine, const Strided& a, const Strided& b, const Out&
         u64* z = to + i * m * n;
         if (m >= n)
             parallel(threads, m, 4 * table.tile_rows, [&](size_t first, size_t last) {
-                Matrix rows{x.data + ptrdiff_t(first) * x.row, x.row, x.column};
-                table.matmul(last - first, n, k, rows, y, z + first * n, ptrdiff_t(n), how);
+                table.matmul(last - first, n, k, part_of(x, ptrdiff_t(first) * x.row), y, z + first * n, ptrdiff_t(n), how);
             });
         else
             parallel(threads, n, 4 * table.tile_columns, [&](size_t first, size_t last) {
-                Matrix columns{y.data + ptrdiff_t(first) * y.column, y.row, y.column};
-                table.matmul(m, last - first, k, x, columns, z + first, ptrdiff_t(n), how);
+                table.matmul(m, last - first, k, x, part_of(y, ptrdiff_t(first) * y.column), z + first, ptrdiff_t(n), how);
             });
     }
 }
 
 // All lists have three entries; shorter convolutions come with leading axes of one.
 void conv(const Engine& engine, const Strided& x, const In& w, const std::vector<int64_t>& stride,
-          const std::vector<int64_t>& pad, const std::vector<int64_t>& dilation, size_t groups, const Out& y, int sign) {
+          const std::vector<int64_t>& pad, const std::vector<int64_t>& dilation, size_t groups, const Out& y, int sign,
+          const std::optional<Strided>& x_less, const std::optional<In>& w_less) {
     constexpr int64_t LIMIT = int64_t(1) << 31;
     expect(x.ndim() == 5 && w.ndim() == 5 && y.ndim() == 5, "conv: five axes expected");
     expect(stride.size() == 3 && pad.size() == 3 && dilation.size() == 3, "conv: three space axes expected");
@@ -114,6 +131,9 @@ void conv(const Engine& engine, const Strided& x, const In& w, const std::vector
     s.x_batch = x.stride(0);
     s.x_channel = x.stride(4);
     s.w = w.data();
+    s.x_less = lying_like(x_less, x);
+    if (w_less) expect(w_less->size() == w.size(), "conv: an operand's two arrays need the same size");
+    s.w_less = w_less ? w_less->data() : nullptr;
     s.y = y.data();
     if (y.size() == 0) return;
     nb::gil_scoped_release release;
@@ -174,9 +194,11 @@ NB_MODULE(_native, module) {
     engine.def_prop_ro("isa", [](const Engine& self) { return std::string(self.table.name); });
     engine.def_prop_ro("generator", [](const Engine& self) { return self.generator_name; });
     engine.def_ro("threads", &Engine::threads);
-    engine.def("matmul", &matmul, nb::arg("a"), nb::arg("b"), nb::arg("out"), nb::arg("sign"));
+    engine.def("matmul", &matmul, nb::arg("a"), nb::arg("b"), nb::arg("out"), nb::arg("sign"),
+               nb::arg("a_less") = nb::none(), nb::arg("b_less") = nb::none());
     engine.def("conv", &conv, nb::arg("x"), nb::arg("w"), nb::arg("strides"), nb::arg("padding"), nb::arg("dilation"),
-               nb::arg("groups"), nb::arg("out"), nb::arg("sign"));
+               nb::arg("groups"), nb::arg("out"), nb::arg("sign"), nb::arg("x_less") = nb::none(),
+               nb::arg("w_less") = nb::none());
     engine.def("random", &random_words, nb::arg("key"), nb::arg("nonce"), nb::arg("first_block"), nb::arg("out"));
     bind_bits(engine);
     bind_memory(module);

@@ -53,7 +53,7 @@ struct Buffer {
 }  // namespace
 
 u64* scratch(int slot, size_t words) {
-    static thread_local Buffer buffers[2];
+    static thread_local Buffer buffers[4];
     Buffer& buffer = buffers[slot];
     if (buffer.words < words) {
         std::free(buffer.data);

@@ -4,10 +4,12 @@
 #include "schedule.h"
 #include "words.h"
 
-// A matrix anywhere in memory; strides count words and may be zero or negative.
+// A matrix anywhere in memory; strides count words and may be zero or negative. With `less`, which lies as `data` does,
+// words are data - 2 less.
 struct Matrix {
     const u64* data;
     ptrdiff_t row, column;
+    const u64* less = nullptr;
 };
 
 // What becomes of a product: it is stored, added to what is there, or subtracted from it.
@@ -20,6 +22,7 @@ struct Convolution {
     ptrdiff_t space[3], window[3], out[3], stride[3], pad[3], dilation[3];
     size_t batch, channels, filters, groups;
     const u64* w;  // (*window, channels / groups, filters), contiguous
+    const u64 *x_less, *w_less;  // null, or what twice is taken from x or w, in the same order
     u64* y;        // (batch, *out, filters), contiguous
     Into how;
 };

@@ -1,5 +1,4 @@
 """What a plan costs, known before it runs: the same steps on a protocol that only counts."""
-from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +14,6 @@ from private_keras.server.execute.values import Operation
 
 COUNTING = {"trio": CountingTrio}
 FREE = ("simulate",)
-WORD_BYTES = 8
 RANDOM_BYTES = 128  # for each element of a `random` step: several words are drawn for a normal number
 
 
@@ -46,21 +44,17 @@ def account_program(program: Program, protocol_name: str) -> list[Cost]:
     return [counting.costs.get(index, Cost()) for index in range(len(program.plan.steps))]
 
 
-def ahead_bytes(program: Program, fresh: Collection[str]) -> tuple[int, int, int]:
-    """What a run that is made ahead leaves, on `trio`: (bytes of the helper's messages, of parts of products, of what
-    either takes beside, at most).
-
-    Args:
-        fresh: names of the inputs that are not known ahead: the batch.
+def ahead_bytes(program: Program) -> tuple[int, int]:
+    """What a run that is made ahead leaves, on `trio`: (bytes of the helper's messages, of what an evaluator's item
+    takes beside, at most).
     """
     counting = CountingAhead(NumpyKernel())
     inputs = {}
     for item in program.plan.inputs:
-        made = _zeros if item.public else counting.input if item.name in fresh else counting.known
+        made = _zeros if item.public else counting.input
         inputs[item.name] = made(item.type.shape)
     program.compute(counting, inputs, None, _uncomputed)
-    beside = PIECE_BYTES * (1 + counting.pieces + len(inputs))
-    return counting.cost.ahead, WORD_BYTES * counting.parts, beside
+    return counting.cost.ahead, PIECE_BYTES * (1 + counting.pieces + len(inputs))
 
 
 @dataclass(frozen=True)

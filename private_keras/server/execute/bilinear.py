@@ -26,20 +26,26 @@ def multiply(p: Protocol, at: Operation, x: Value, y: Value) -> Value:
     return product(p, times, at.shape, x, y)
 
 
-def product(p: Protocol, op: Callable[..., np.ndarray], shape: tuple[int, ...], x: Value, y: Value) -> Value:
-    """op(x, y) for a bilinear op."""
+def product(
+    p: Protocol, op: Callable[..., np.ndarray], shape: tuple[int, ...], x: Value, y: Value, twice: bool = False
+) -> Value:
+    """op(x, y) for a bilinear op, or twice that."""
     x, y = settled(p, x), settled(p, y)
+    if twice and public(y):
+        y = y + y
+    elif twice and public(x):
+        x = x + x
     if public(x, y):
         return op(x, y)
     if public(y):
         return p.linear(lambda a: op(a, y), shape, x)
     if public(x):
         return p.linear(lambda b: op(x, b), shape, y)
-    return p.bilinear(op, shape, x, y)
+    return p.bilinear(op, shape, x, y, twice)
 
 
 def matmul(p: Protocol, at: Operation, x: Value, y: Value) -> Value:
-    return product(p, p.kernel.matmul, at.shape, x, y)
+    return product(p, p.kernel.matmul, at.shape, x, y, at.attributes["twice"])
 
 
 def conv(p: Protocol, at: Operation, x: Value, w: Value) -> Value:
@@ -48,7 +54,7 @@ def conv(p: Protocol, at: Operation, x: Value, w: Value) -> Value:
     def op(x: np.ndarray, w: np.ndarray, **into: Any) -> np.ndarray:
         return p.kernel.conv(x, w, a["strides"], a["padding"], a["dilation"], a["groups"], **into)
 
-    return product(p, op, at.shape, dilated(p, x, a["input_dilation"]), w)
+    return product(p, op, at.shape, dilated(p, x, a["input_dilation"]), w, a["twice"])
 
 
 def dilated(p: Protocol, x: Value, dilation: list[int]) -> Value:

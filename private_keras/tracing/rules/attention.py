@@ -34,7 +34,7 @@ def dot_product_attention(
     factor = 1 / np.sqrt(size) if scale is None else scale
     scaled = lo.at(arithmetic.multiply(lo, query, value_of(factor)))
     rows = shapes.transpose(lo, scaled, [0, 2, 1, 3])
-    logits: Value = lo.step("matmul", lo.operand(rows), lo.operand(shapes.transpose(lo, key, [0, 2, 3, 1])))
+    logits: Value = lo.product_step("matmul", lo.operand(rows), lo.operand(shapes.transpose(lo, key, [0, 2, 3, 1])))
     if bias is not None:
         logits = arithmetic.add(lo, logits, value_of(bias))
     if op.is_causal:
@@ -43,7 +43,7 @@ def dot_product_attention(
     if mask is not None:
         logits = choose(lo, value_of(mask), logits, public(np.float64(FAR_BELOW)))
     weights = lo.step("softmax", lo.at(logits), axis=3)
-    mixed = lo.step("matmul", weights, lo.operand(shapes.transpose(lo, value, [0, 2, 1, 3])))
+    mixed = lo.product_step("matmul", weights, lo.operand(shapes.transpose(lo, value, [0, 2, 1, 3])))
     return shapes.transpose(lo, mixed, [0, 2, 1, 3])
 
 

@@ -71,7 +71,7 @@ def convolve(
     }
     if isinstance(w, Known):
         return lo.product("conv", x, w, attributes, (x.shape[0], *sizes, w.shape[-1]))
-    return lo.step("conv", lo.operand(x), lo.operand(w), **attributes)
+    return lo.product_step("conv", lo.operand(x), lo.operand(w), **attributes)
 
 
 def conv(lo: Lowering, op: nn.Conv, x: Value, kernel: Value) -> Value:

@@ -19,7 +19,7 @@ def product(lo: Lowering, x: Value, w: Value) -> Value:
     shape = (*batch, x.shape[-2], w.shape[-1])
     if isinstance(w, Known) and len(w.shape) == 2:
         return lo.product("matmul", x, w, {}, shape)
-    return lo.step("matmul", lo.operand(x), lo.operand(w))
+    return lo.product_step("matmul", lo.operand(x), lo.operand(w))
 
 
 def matmul(lo: Lowering, op: knp.Matmul, x: Value, y: Value) -> Value:

@@ -71,7 +71,7 @@ def lower_optimizer(
         variables: the trainable variables it is built on.
         weights: their values on the servers.
         gradients: of the loss, not multiplied by `loss_scale_factor`: value and public scale of each, real gradient =
-            value * scale; values are below 2^20 and have at most 44 fractional bits. None for a variable that the loss
+            value * scale; values are below 2^19 and have at most 44 fractional bits. None for a variable that the loss
             does not depend on: Keras leaves it as it is.
 
     Raises:

@@ -29,7 +29,7 @@ def _matmul(tape: Tape, step: Step, g: Gradient, wanted: Sequence[bool]) -> list
 
 
 def _product(tape: Tape, g: Gradient, other: str, arrange) -> Gradient:
-    return Gradient(tape.step("matmul", *arrange(*tape.short(g.value, other))), g.scale)
+    return Gradient(tape.step("matmul", *arrange(*tape.short(g.value, other)), twice=True), g.scale)
 
 
 def _transposed(tape: Tape, name: str) -> str:

@@ -33,7 +33,7 @@ def _by_input(tape: Tape, step: Step, g: Gradient) -> Gradient:
         crop.append(slice(0, n, 1) if low >= 0 else slice(-low, -low + (n - 1) * spread + 1, spread))
     result = tape.step(
         "conv", value, _flipped(tape, kernel, a["groups"]), strides=strides, padding=padding, dilation=a["dilation"],
-        input_dilation=a["strides"], groups=a["groups"],
+        input_dilation=a["strides"], groups=a["groups"], twice=True,
     )
     start, stop = [0, *(c.start for c in crop), 0], [shape[0], *(c.stop for c in crop), shape[-1]]
     return part(tape, Gradient(result, g.scale), start, stop, [1, *(c.step for c in crop), 1])
@@ -66,7 +66,7 @@ def _by_kernel(tape: Tape, step: Step, g: Gradient) -> Gradient:
     value = tape.step("transpose", value, axes=[*range(1, rank + 1), 0, rank + 1])
     result = tape.step(
         "conv", x, value, strides=a["dilation"], padding=a["padding"], dilation=a["strides"],
-        input_dilation=a["input_dilation"], groups=groups,
+        input_dilation=a["input_dilation"], groups=groups, twice=True,
     )
     # Elements behind the last window that the strides took make further places.
     result = part(tape, Gradient(result, g.scale), [0] * (rank + 2), [inner, *window, filters])
