@@ -143,8 +143,8 @@ def test_results_of_others_end_with_the_policy_that_is_given_up(tmp_path, capsys
     with TlsServers(tmp_path, ("hospital", "analyst"), storage=True) as servers:
         config = read_config(servers.config)
         with NetworkCluster(config, "hospital") as hospital, NetworkCluster(config, "analyst") as analyst:
-            hospital.connect(20)
-            analyst.connect(20)
+            hospital.connect(60)
+            analyst.connect(60)
             for name in ("kept", "given/up", "given/too"):
                 hospital.save(name, {"x": hospital.share(x, 18, "x")}, policy=OPEN)
             results = {

@@ -416,7 +416,7 @@ class Nothing:
 def test_the_command_says_what_is_missing(tmp_path, capsys):
     with TlsServers(tmp_path, ("hospital", "analyst"), storage=True) as servers:
         with NetworkCluster(read_config(servers.config), "hospital") as hospital:
-            hospital.connect(20)
+            hospital.connect(60)
             handle = hospital.share(np.ones(3), 18, "x")
             hospital.save("x", {"x": handle}, policy=Policy(use=["analyst"]))
             for _ in range(6):

@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any
 
 import grpc
 
-from private_keras.errors import InputError, PlanError
+from private_keras.errors import InputError, PlanError, PrivateKerasError
 from private_keras.plan.limits import MAX_JSON_BYTES
 from private_keras.ring.kernel import Kernel
 from private_keras.server import limits
@@ -165,6 +165,9 @@ class Service:
             except BaseException:  # the client is gone, or does not want the result: it will not use what it keeps
                 self._store.delete(outcome.kept, identity)
                 self._stock.delete(outcome.kept, identity)
+                # Nor was it told that others have theirs; what cannot go now grows old.
+                with suppress(PrivateKerasError):
+                    self._oversight.withdraw([first.job], identity)
                 raise
 
     def _outcome(
