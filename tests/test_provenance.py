@@ -85,6 +85,16 @@ RAW = {
     ),
     "rows of an own choice": lambda b: b.add("reduce_sum", b.add("multiply", "x", "own"), axes=[0]),
     "rows above an own number": lambda b: b.add("reduce_sum", b.add("maximum", "x", "own"), axes=[0]),
+    "rows above an own number, by a relu": lambda b: b.add(
+        "reduce_sum", b.add("relu", b.add("negate", b.add("subtract", "own", "x"))), axes=[0]
+    ),
+    "its distance from own numbers": lambda b: b.add(
+        "reduce_sum", b.add("multiply", b.add("subtract", "x", "own"), b.add("subtract", "x", "own")), axes=[0]
+    ),
+    "the largest after own numbers were added": lambda b: b.add("reduce_max", b.add("add", "x", "own"), axis=0),
+    "the largest of a row after that": lambda b: b.add(
+        "reduce_sum", b.add("reduce_max", b.add("add", "x", "own"), axis=1), axes=[0]
+    ),
     "the largest of a row": lambda b: b.add("reduce_max", "x", axis=1),
     "which is the largest": lambda b: b.add("argmax", "x", axis=1),
     "pooled": lambda b: b.add(
@@ -119,6 +129,12 @@ REDUCED = {
     "a gradient": lambda b: b.add(
         "matmul", b.add("transpose", "x", axes=[1, 0]),
         b.add("subtract", b.add("matmul", "x", "square"), b.add("shift", "own", bits=F)),
+    ),
+    "the mean difference from own numbers": lambda b: b.add(
+        "reduce_sum", b.add("multiply", b.add("subtract", "x", "own"), ones(b)), axes=[0]
+    ),
+    "the mean square after a public number was added": lambda b: b.add(
+        "reduce_sum", b.add("multiply", b.add("add", "x", ones(b)), b.add("add", "x", ones(b))), axes=[0]
     ),
     "turned rows": lambda b: b.add("reduce_sum", b.add("gather", "x", axis=0, indices=list(range(N))[::-1]), axes=[0]),
     "with rows of others": lambda b: b.add("reduce_sum", b.add("concatenate", "own", "x", axis=0), axes=[0]),

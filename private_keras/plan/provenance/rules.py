@@ -68,11 +68,16 @@ def _combined(op: str, operands: list[Value], shapes: list[Shape], rank: int) ->
         found = joined(parts, hidden=sums or op == "multiply")
         if sums and found.single and REDUCED in parts:
             found = REDUCED  # one row more in a sum over many
-        elif not sums and found.level is Level.RAW and found.place is not None:
+        elif found.level is Level.RAW and found.place is not None:
             # Whoever chooses a factor, a bit or a threshold for each row can choose the row that is left.
             axis = found.place.axis - rank
             chosen = any(known and _size(s, axis) > 1 for known, s in zip(free, shapes, strict=True))
-            found = replace(found, chosen=found.chosen or chosen)
+            if sums:
+                found = replace(found, shifted=found.shifted or chosen)
+            else:
+                linear = op in ("multiply", "rescale") and len(parts) == 1
+                found = found if linear else found.bent
+                found = replace(found, chosen=found.chosen or chosen)
         result[key] = found
     return settled(result)
 
@@ -89,7 +94,7 @@ def _moved(shown: Shown, by: int) -> Shown:
 
 def _softmax(step: Step, operands: list[Value], public: list[bool], shapes: list[Shape], shape: Shape) -> Value:
     axis = step.attributes["axis"]
-    return _placed(operands[0], lambda place: None if place.axis == axis else place)
+    return _bent(_placed(operands[0], lambda place: None if place.axis == axis else place))
 
 
 # --- movements --------------------------------------------------------------------------------------------------------
@@ -208,6 +213,8 @@ def _reduce(step: Step, operands: list[Value], public: list[bool], shapes: list[
     axes = a["axes"] if "axes" in a else [a["axis"]]
     result = {}
     for key, shown in operands[0].items():
+        if step.op != "reduce_sum":
+            shown = shown.bent
         place = shown.place
         if place is not None and place.axis in axes:
             shown = REDUCED if shown.reducible else replace(shown, place=None)
@@ -219,7 +226,8 @@ def _reduce(step: Step, operands: list[Value], public: list[bool], shapes: list[
 
 def _pool(step: Step, operands: list[Value], public: list[bool], shapes: list[Shape], shape: Shape) -> Value:
     space = range(1, len(shape) - 1)
-    return _placed(operands[0], lambda place: None if place.axis in space else place)
+    pooled = _placed(operands[0], lambda place: None if place.axis in space else place)
+    return pooled if step.op == "sum_pool" else _bent(pooled)
 
 
 def _matmul(step: Step, operands: list[Value], public: list[bool], shapes: list[Shape], shape: Shape) -> Value:
@@ -262,7 +270,7 @@ def _product(
                 continue
             shown = replace(value[key], pieces=())
             if mixes and shown.level is Level.RAW:
-                shown = replace(shown, level=Level.ROWS, chosen=False)
+                shown = replace(shown, level=Level.ROWS, chosen=False, shifted=False)
             if shown.fixed and shown.level is Level.ROWS and place_of(value) is not None:
                 shown = replace(shown, place=place_of(value), fixed=False)
             place = shown.place
@@ -276,7 +284,7 @@ def _product(
             elif place is not None:
                 shown = replace(shown, place=move(number, place))
             parts.append(shown)
-        result[key] = joined(parts)
+        result[key] = joined(parts) if len(parts) == 1 else joined(parts).bent
     return settled(result)
 
 
@@ -286,6 +294,14 @@ def _nothing(step: Step, operands: list[Value], public: list[bool], shapes: list
 
 def _same(step: Step, operands: list[Value], public: list[bool], shapes: list[Shape], shape: Shape) -> Value:
     return operands[0]
+
+
+def _curve(step: Step, operands: list[Value], public: list[bool], shapes: list[Shape], shape: Shape) -> Value:
+    return _bent(operands[0])
+
+
+def _bent(value: Value) -> Value:
+    return {key: shown.bent for key, shown in value.items()}
 
 
 RULES: dict[str, Rule] = {
@@ -300,11 +316,11 @@ RULES: dict[str, Rule] = {
     ),
     **dict.fromkeys(
         (
-            "negate", "shift", "truncate", "relu", "abs", "sign", "exp", "reciprocal", "rsqrt", "sqrt", "log", "spline",
-            "one_hot",
+            "relu", "abs", "sign", "exp", "reciprocal", "rsqrt", "sqrt", "log", "spline", "one_hot",
         ),
-        _same,
+        _curve,
     ),
+    **dict.fromkeys(("negate", "shift", "truncate"), _same),
     "softmax": _softmax,
     "reshape": _reshape,
     "transpose": _transpose,

@@ -41,7 +41,9 @@ class Shown:
     Attributes:
         place: where its rows are, if that is known: only then can they be reduced.
         single: all of it is of one row; once other rows are added to it, it is reduced.
-        chosen: numbers that whoever writes the plan knows may have chosen which rows are left of it.
+        shifted: numbers that whoever writes the plan knows were added, others for other rows: what is not linear may
+            choose by them.
+        chosen: such numbers may have chosen which rows are left of it.
         fixed: of what is the same for all rows of the job, as weights are. Mixed with rows of something, it becomes a
             result for single rows.
         pieces: of a vector that others were joined to: where each one ends, and what it shows. Passes join values
@@ -54,6 +56,7 @@ class Shown:
     chosen: bool = False
     fixed: bool = False
     pieces: "tuple[tuple[int, Shown | None], ...]" = ()
+    shifted: bool = False
 
     @cached_property
     def weight(self) -> int:
@@ -69,6 +72,13 @@ class Shown:
     def reducible(self) -> bool:
         """Whether a sum over its rows is one over many of them."""
         return self.place is not None and not (self.chosen and self.level is Level.RAW)
+
+
+    @cached_property
+    def bent(self) -> "Shown":
+        """The same, after a step that is not linear: a threshold for each row chooses as a factor does."""
+        pieces = tuple((end, piece and piece.bent) for end, piece in self.pieces)
+        return replace(self, chosen=self.chosen or self.shifted, pieces=pieces)
 
 
 Value = Mapping[Any, Shown]
@@ -116,11 +126,12 @@ def joined(parts: Sequence[Shown], hidden: bool = False) -> Shown:
     level = max(part.level for part in most)
     if hidden and any(part.level is Level.ROWS for part in most):
         level = max((part.level for part in moving), default=Level.ROWS)
-    chosen, first = any(part.chosen for part in most), (moving or most)[0]
+    first = (moving or most)[0]
+    chosen, shifted = any(part.chosen for part in most), any(part.shifted for part in most)
     about = {(part.place, part.single, part.pieces) for part in moving or most}
     if len(about) > 1:
         return Shown(level, fixed=not moving)
-    return Shown(level, first.place, first.single, chosen, not moving, first.pieces)
+    return Shown(level, first.place, first.single, chosen, not moving, first.pieces, shifted)
 
 
 def settled(value: dict[Any, Shown]) -> dict[Any, Shown]:
