@@ -1,15 +1,20 @@
 """A log that is too long for one place: closed parts go to files, are moved away, and what is missing is said."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
+import time
 from contextlib import suppress
 
 import numpy as np
 import pytest
 
+from private_keras import TLS_FLOOR
 from private_keras.cli import main
 from private_keras.cluster import NetworkCluster
 from private_keras.cluster.audit import Head, Log, archived, checked, differences, read_seen, write_seen
@@ -24,7 +29,7 @@ from private_keras.server.outbox import Outbox
 from private_keras.server.oversight import Oversight
 from private_keras.server.policy import Policy
 from private_keras.server.wire import messages_pb2 as wire
-from tests.clusters import TlsServers
+from tests.clusters import ROOT, TlsServers
 
 
 @pytest.fixture(autouse=True)
@@ -413,6 +418,33 @@ class Nothing:
         """There are none."""
 
 
+def start_closing_early(servers, party):
+    """A server that closes a part of its log after five entries."""
+    code = (
+        "from private_keras.server import limits; limits.SEGMENT_ENTRIES = 5\n"
+        "from private_keras.cli import main; main()"
+    )
+    given = ["serve", "--config", str(servers.config), "--party", str(party), "--storage", str(servers.storage)]
+    with open(servers.directory / f"server{party}.log", "ab") as log:
+        servers.processes[party] = subprocess.Popen(
+            [sys.executable, "-c", code, *given], stdout=log, stderr=log, cwd=ROOT,
+            env={**os.environ, TLS_FLOOR[0]: TLS_FLOOR[1]},
+        )  # fmt: skip
+
+
+def left(place):
+    """Entries that are still in a catalogue."""
+    with contextlib.closing(sqlite3.connect(place / "catalogue.db")) as opened:
+        return opened.execute("SELECT count(*) FROM audit").fetchone()[0]
+
+
+def wait_for(what):
+    deadline = time.monotonic() + 30
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_the_command_says_what_is_missing(tmp_path, capsys):
     with TlsServers(tmp_path, ("hospital", "analyst"), storage=True) as servers:
         with NetworkCluster(read_config(servers.config), "hospital") as hospital:
@@ -423,21 +455,21 @@ def test_the_command_says_what_is_missing(tmp_path, capsys):
                 hospital.set_policy("x", Policy(use=["analyst"]))
         given = ["audit", str(servers.config), "--identity", "hospital", "--verify", "--seen"]
         assert main([*given, str(tmp_path / "before.json")]) == 0
-        # Server 1 closes a part, and its operator moves it away.
+        with NetworkCluster(read_config(servers.config), "hospital") as hospital:
+            hospital.connect(20)
+            hospital.set_policy("x", Policy())
+        # Server 1 closes a part while it runs, and its operator moves that away.
         servers.stop(1)
         place = servers.storage / "trio-server1"
-        key, pem = ((tmp_path / "keys" / f"server1.{kind}").read_bytes() for kind in ("key", "pem"))
-        catalogue = Catalogue(place)
-        audit = Audit(catalogue, "server1", lambda count, chain: (sign_head(key, "server1", count, chain), pem))
-        audit.write("run", ["analyst"], job="x")
-        audit.write("run", ["analyst"], job="y")
-        audit.tend()
-        catalogue.close()
+        start_closing_early(servers, 1)
+        servers.wait_listening(1, starts=2)
+        wait_for(lambda: files(place) and not left(place))
         (path,) = files(place)
         count = int(path.stem.split("-")[1]) + 1
         path = path.rename(tmp_path / path.name)
-        servers.start(1)
-        servers.wait_listening(1, starts=2)
+        with NetworkCluster(read_config(servers.config), "hospital") as hospital:
+            hospital.connect(20)
+            hospital.set_policy("x", Policy())
         capsys.readouterr()
         assert main([*given, str(tmp_path / "new.json")]) == 3
         said = capsys.readouterr().out
