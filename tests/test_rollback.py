@@ -2,14 +2,18 @@
 
 import shutil
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from private_keras.cli import main
 from private_keras.cluster import NetworkCluster, named
+from private_keras.cluster.audit import Head, broken_off
 from private_keras.errors import HandleNotFound, SecurityError
 from private_keras.plan.builder import PlanBuilder
+from private_keras.server.catalogue import AuditRow, Segment
+from private_keras.server.chain import START, chained, content_of
 from private_keras.server.config import read_config
 from private_keras.server.policy import Policy
 from private_keras.server.terms import Source
@@ -100,6 +104,13 @@ def test_an_old_copy_of_one_server_opens_nothing_and_is_noticed_by_owners(tmp_pa
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             assert main(approve) == 1 and "different policies of 'revoked'" in capsys.readouterr().err
+        # Commands of owners look whether logs go on from where `audit` read them last, without being asked.
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            assert main(["names", *known]) == 0 and "cut short" not in capsys.readouterr().err
+            shutil.copy(tmp_path / "seen", tmp_path / "audit-hospital.json")
+            assert main(["names", *known]) == 0
+            assert f"server{party}: it is cut short: it had " in capsys.readouterr().err
         assert main(audit) == 1
         assert f"WRONG    server{party}: it is cut short" in capsys.readouterr().out
         # Who reads the logs for the first time sees it where jobs are missing on this server.
@@ -146,3 +157,33 @@ def told_as_policies(told):
         {s: wire.Found(committed=f.committed, policy=texts[f.policy], created=f.created) for s, f in each.items()}
         for each in told
     ]
+
+
+def log(count):
+    """Entries of a log, and its end."""
+    chain, rows = START, []
+    for number in range(count):
+        content = content_of(str(number))
+        chain = chained(chain, content)
+        rows.append(AuditRow(number, "", content, chain))
+    return rows, Head(count, chain)
+
+
+def test_a_log_that_does_not_go_on_from_where_it_was_read():
+    rows, _ = log(10)
+    for count in range(11):
+        seen = Head(count, rows[count - 1].chain if count else START)
+        assert broken_off(rows[max(0, count - 1):], True, seen) == ""
+    seen = Head(8, rows[7].chain)
+    assert "cut short: it had 8" in broken_off([], True, seen)
+    assert "written anew: entry 7" in broken_off(rows[7:], True, Head(8, bytes(32)))
+    assert "entry 9: changed" in broken_off([*rows[7:9], replace(rows[9], chain=bytes(32))], True, seen)
+    assert "entry 8 is missing" in broken_off([rows[7], rows[9]], True, seen)
+    assert broken_off([], False, replace(seen, durable=False)) == "", "in memory only: begins anew with the server"
+    assert broken_off([], False, seen), "on disk before, and no more"
+    # Moved away by the server's operator: what was read is its end, is in it, or is not there at all.
+    for first, count, chain, wrong in (
+        (0, 8, rows[7].chain, ""), (0, 8, START, "anew"), (0, 9, START, ""), (8, 10, START, "cut short"),
+    ):  # fmt: skip
+        said = broken_off([], True, seen, [Segment(first, count, START, chain, 1.0)])
+        assert wrong in said and bool(wrong) == bool(said)

@@ -5,6 +5,7 @@ import datetime
 from pathlib import Path
 from typing import Any
 
+from private_keras.cli.named import seen_path
 from private_keras.cluster import connect
 from private_keras.cluster.audit import Log, differences, read_seen, write_seen
 from private_keras.errors import InputError
@@ -42,7 +43,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def _run(given: argparse.Namespace) -> int:
     since = _date(given.since)
-    path = given.seen or given.config.with_name(f"audit-{given.identity or 'local'}.json")
+    path = given.seen or seen_path(given)
     seen = read_seen(path)
     with connect(given.config, identity=given.identity) as cluster:
         logs = cluster.audit(seen, given.archive)

@@ -12,6 +12,11 @@ from private_keras.errors import FileError, InputError
 MODELS = (".h5", ".keras")
 
 
+def seen_path(given: argparse.Namespace) -> Path:
+    """Where ends of audit logs are kept, unless the command line says otherwise."""
+    return given.config.with_name(f"audit-{given.identity or 'local'}.json")
+
+
 def check_model(given: str) -> None:
     """Raises a FileError for a model's file that is not there; names are looked up on the servers."""
     if is_file(given, MODELS) and not Path(given).is_file():

@@ -1,11 +1,14 @@
 """`private-keras names` and `private-keras approve`: named shares, and which plans others may run on them."""
 
 import argparse
+import warnings
 from dataclasses import fields
 from pathlib import Path
 
 from private_keras.cli.inspect import read_plan
-from private_keras.cluster import connect
+from private_keras.cli.named import seen_path
+from private_keras.cluster import Cluster, connect
+from private_keras.cluster.audit import read_seen
 from private_keras.cluster.named import as_table
 from private_keras.errors import InputError
 from private_keras.server.policy import DIGEST, Policy
@@ -39,8 +42,16 @@ def _cluster(command: argparse.ArgumentParser) -> None:
     command.add_argument("--identity", help="your name, for a cluster over TLS")
 
 
+def _check_logs(cluster: Cluster, given: argparse.Namespace) -> None:
+    """Warns of servers whose log is not what it was when `private-keras audit` read it."""
+    for fault in cluster.broken_logs(read_seen(seen_path(given))):
+        warnings.warn(f"{fault}. Its storage may have been put back to an older copy, with policies of then; see "
+                      "private-keras audit", stacklevel=2)
+
+
 def _names(given: argparse.Namespace) -> int:
     with connect(given.config, identity=given.identity) as cluster:
+        _check_logs(cluster, given)
         print(f"Own:\n{as_table(cluster.names())}\n\nOf others:\n{as_table(cluster.names(others=True))}")
     return 0
 
@@ -48,6 +59,7 @@ def _names(given: argparse.Namespace) -> int:
 def _approve(given: argparse.Namespace) -> int:
     digests = {_digest(plan) for plan in given.plans}
     with connect(given.config, identity=given.identity) as cluster:
+        _check_logs(cluster, given)
         own = cluster.own_name(given.name)
         found = [named for named in cluster.names() if named.name == own]
         if not found:

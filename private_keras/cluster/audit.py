@@ -134,6 +134,30 @@ def checked(
     return Log(server, rows, replace(head, unread=unread), faults, missing)
 
 
+def broken_off(rows: Sequence[AuditRow], durable: bool, seen: Head, segments: Sequence[Segment] = ()) -> str:
+    """Whether a log goes on from where it ended when it was read: what is wrong, or nothing.
+
+    Args:
+        rows: entries from number `seen.count - 1` on, that are there.
+        durable: whether the server keeps its log on disk now.
+        segments: closed parts with entries from there on.
+    """
+    if not seen.count or not (durable or seen.durable):
+        return ""
+    if rows and rows[0].number == seen.count - 1:
+        faults: list[str] = []
+        if rows[0].chain != seen.chain:
+            faults.append(f"it was written anew: entry {seen.count - 1} is another one than when it was read before")
+        verify(rows[1:], rows[0].chain, seen.count, faults.append)
+        return faults[0] if faults else ""
+    away = next((part for part in segments if part.first < seen.count <= part.count), None)
+    if away is None:
+        return f"it is cut short: it had {seen.count} entries when it was read before"
+    if away.count == seen.count and away.chain != seen.chain:
+        return f"it was written anew: entry {seen.count - 1} is another one than when it was read before"
+    return ""
+
+
 def archived(path: Path, reader: str) -> tuple[str, list[AuditRow]]:
     """Entries of a closed part from a file that a server's operator moved away: whose log, and the entries with the
     texts that concern the reader. They count for as much as they fit the log.

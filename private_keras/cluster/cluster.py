@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from private_keras.cluster import display
-from private_keras.cluster.audit import Head, Log, archived
+from private_keras.cluster.audit import Head, Log, archived, broken_off
 from private_keras.cluster.client import CallFailed, ServerClient
 from private_keras.cluster.delivery import Deliveries, Delivery
 from private_keras.cluster.handle import Handle, Stats
@@ -23,7 +23,7 @@ from private_keras.cluster.interface import ACTIVE, OWNER_ONLY, RUN_SECONDS, Clu
 from private_keras.cluster.loop import Bound, Given, Loop, bind
 from private_keras.cluster.named import Named, doubts, named, warn_of
 from private_keras.cluster.putting import Column, Progress, check_columns
-from private_keras.cluster.reading import read_logs
+from private_keras.cluster.reading import as_rows, as_segments, read_logs
 from private_keras.cluster.running import Inputs, OnStep, run_job
 from private_keras.cluster.saving import Snapshots, check_save
 from private_keras.cluster.stock import Item, Seeds, content, make_item
@@ -355,6 +355,16 @@ class NetworkCluster(Cluster):
         with self._noticed():
             told = self._all(lambda client: client.audit(0))
         return read_logs(self._clients, told, self._config, seen or {}, given)
+
+    def broken_logs(self, seen: Mapping[str, Head]) -> list[str]:
+        known = [client for client in self._clients if client.name in seen]
+        self._ready()
+        with self._noticed():
+            told = list(self._pool.map(lambda client: client.audit(max(0, seen[client.name].count - 1)), known))
+        return [
+            f"{client.name}: {fault}" for client, (entries, head, parts) in zip(known, told, strict=True)
+            if (fault := broken_off(as_rows(entries), head.durable, seen[client.name], as_segments(parts)))
+        ]  # fmt: skip
 
     def _facts(self) -> display.Facts:
         state = "closed" if self._closed else "a server was lost, to be reached again at the next use"

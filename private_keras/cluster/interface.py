@@ -246,6 +246,12 @@ class Cluster(ABC):
         """
 
     @abstractmethod
+    def broken_logs(self, seen: Mapping[str, Head]) -> list[str]:
+        """What is wrong with audit logs that do not go on from where they ended when they were read; reads what was
+        written since.
+        """
+
+    @abstractmethod
     def close(self) -> None:
         """Ends the connection; idempotent."""
 

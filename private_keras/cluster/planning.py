@@ -114,7 +114,10 @@ class PlanningCluster(Cluster):
         return self._real.deliveries()
 
     def audit(self, seen: Mapping[str, Head] | None = None, archives: Sequence[Path] = ()) -> list[Log]:
-        return self._real.audit(seen)
+        return self._real.audit(seen, archives)
+
+    def broken_logs(self, seen: Mapping[str, Head]) -> list[str]:
+        return self._real.broken_logs(seen)
 
     def prepare(self, plan: Plan, inputs: Mapping[str, Given], deadline: float = RUN_SECONDS) -> Item:
         raise self._refused("prepare")

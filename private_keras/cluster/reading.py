@@ -1,6 +1,6 @@
 """Audit logs as servers send them: signatures checked, entries as rows."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -29,7 +29,6 @@ def read_logs(
     """
     logs = []
     for client, (entries, head, parts) in zip(clients, told, strict=True):
-        rows = [AuditRow(e.number, e.text, e.content, e.chain) for e in entries]
         faults, signed = [], False
         if head.signature:
             try:
@@ -39,17 +38,24 @@ def read_logs(
                 faults.append(str(error))
         elif not config.local and head.count:
             faults.append("it is not signed")
-        segments = []
         for part in parts:
             faults.extend(_closing_faults(client.name, part, config))
-            closing = part.head
-            segments.append(Segment(part.first, closing.count, part.before, closing.chain, closing.seconds))
-        rows = _with(rows, [given for server, given in archives if server == client.name])
+        rows = _with(as_rows(entries), [given for server, given in archives if server == client.name])
         end = Head(head.count, head.chain, signed, head.durable)
-        log = checked(client.name, rows, end, seen.get(client.name), segments)
+        log = checked(client.name, rows, end, seen.get(client.name), as_segments(parts))
         log.faults.extend(faults)
         logs.append(log)
     return logs
+
+
+def as_rows(entries: Iterable[wire.AuditEntry]) -> list[AuditRow]:
+    """Entries as a server sends them."""
+    return [AuditRow(e.number, e.text, e.content, e.chain) for e in entries]
+
+
+def as_segments(parts: Iterable[wire.Segment]) -> list[Segment]:
+    """Closed parts as a server sends them; their signatures are not checked."""
+    return [Segment(p.first, p.head.count, p.before, p.head.chain, p.head.seconds) for p in parts]
 
 
 def _with(rows: list[AuditRow], archives: Sequence[Sequence[AuditRow]]) -> list[AuditRow]:

@@ -241,6 +241,10 @@ class SimulatedCluster(Cluster):
     def audit(self, seen: Mapping[str, Head] | None = None, archives: Sequence[Path] = ()) -> list[Log]:
         raise UnsupportedError("a simulated cluster has no servers that keep a log: connect to servers for it")
 
+    def broken_logs(self, seen: Mapping[str, Head]) -> list[str]:
+        """There are none."""
+        return []
+
     def _facts(self) -> Facts:
         state = "closed" if self._closed else "in this process, without secrecy"
         return [("protocol", self.protocol), ("state", state)]
