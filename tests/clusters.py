@@ -5,14 +5,16 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.networks.links import free_ports
+from private_keras.cluster import NetworkCluster
 from private_keras.cluster.keys import make_keys
 from private_keras.plan.builder import PlanBuilder
-from private_keras.server.config import ClusterConfig, ServerAddress
+from private_keras.server.config import ClusterConfig, ServerAddress, read_config
 from private_keras.server.contents import InMemory
 from private_keras.server.outbox import Outbox
 from private_keras.server.oversight import Oversight
@@ -32,6 +34,18 @@ def dense_plan(batch=4, units=3, features=8, layers=1, kind="predict", name="den
         y = b.add("relu", y, layer="more", truncate=0)
     b.output(y, "y", ["client"])
     return b.build(name, kind)
+
+
+def layer(receivers=("client",), kind="predict", owner="hospital", rows=6, value="layer"):
+    """x w on rows of an owner; or their sum over all rows, "mean"; or, "raw", the rows themselves."""
+    b = PlanBuilder()
+    b.input("x", (rows, 4), 18, owner)
+    b.input("w", (4, 2), 18, "client")
+    y = b.add("truncate", b.add("matmul", "x", "w"), bits=18)
+    if value == "mean":
+        y = b.add("reduce_sum", y, axes=[0])
+    b.output("x" if value == "raw" else y, "y", list(receivers))
+    return b.build(f"{value} of patients", kind)
 
 
 def long_plan(steps=3000):
@@ -164,3 +178,16 @@ class TlsServers:
     def __exit__(self, *_):
         for party in list(self.processes):
             self.stop(party)
+
+
+@contextmanager
+def connected(servers, names):
+    """Clients of these names, each with its certificate."""
+    clusters = {name: NetworkCluster(read_config(servers.config), name) for name in names}
+    try:
+        for cluster in clusters.values():
+            cluster.connect(60)
+        yield clusters
+    finally:
+        for cluster in clusters.values():
+            cluster.close()

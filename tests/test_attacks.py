@@ -31,14 +31,14 @@ from private_keras.errors import (
 from private_keras.plan.builder import PlanBuilder
 from private_keras.server import limits
 from private_keras.server.allowance import Allowance
-from private_keras.server.config import parse_config, read_config
+from private_keras.server.config import parse_config
 from private_keras.server.entrance import SERVICE, STREAMS
 from private_keras.server.failures import from_call
 from private_keras.server.policy import Policy
 from private_keras.server.process import OTHER_CALLS
 from private_keras.server.saving import loaded_handle
 from private_keras.server.wire import messages_pb2 as wire
-from tests.clusters import TlsServers, held_back, long_plan
+from tests.clusters import TlsServers, connected, held_back, layer, long_plan
 
 F = 18
 PARTIES = ("hospital", "analyst", "receiver", "other")
@@ -58,23 +58,10 @@ def servers(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def parties(servers):
-    clusters = {name: NetworkCluster(read_config(servers.config), name) for name in PARTIES}
-    for cluster in clusters.values():
-        cluster.connect(60)
-    yield clusters
-    np.testing.assert_allclose(clusters["other"].run(layer(owner="client"), {"x": X, "w": W})["y"], X @ W, atol=1e-4)
-    for cluster in clusters.values():
-        cluster.close()
-
-
-def layer(receivers=("client",), kind="predict", owner="hospital", rows=6, value="layer"):
-    b = PlanBuilder()
-    b.input("x", (rows, 4), F, owner)
-    b.input("w", (4, 2), F, "client")
-    y = b.add("truncate", b.add("matmul", "x", "w"), bits=F)
-    made = {"layer": lambda: y, "mean": lambda: b.add("reduce_sum", y, axes=[0]), "raw": lambda: "x"}
-    b.output(made[value](), "y", list(receivers))
-    return b.build(value, kind)
+    with connected(servers, PARTIES) as clusters:
+        yield clusters
+        ours = clusters["other"].run(layer(owner="client"), {"x": X, "w": W})["y"]
+        np.testing.assert_allclose(ours, X @ W, atol=1e-4)
 
 
 def share(parties, name, **policy):

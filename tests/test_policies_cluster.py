@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 from private_keras.cli import main
-from private_keras.cluster import NetworkCluster, Rows
+from private_keras.cluster import Rows
 from private_keras.errors import HandleNotFound, InputError, SecurityError
 from private_keras.plan.builder import PlanBuilder
-from private_keras.server.config import read_config
 from private_keras.server.policy import Policy
-from tests.clusters import TlsServers
+from tests.clusters import TlsServers, connected, layer
 
 F = 18
 PARTIES = ("hospital", "analyst", "receiver", "maker")
@@ -25,23 +24,8 @@ def servers(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def parties(servers):
-    clusters = {name: NetworkCluster(read_config(servers.config), name) for name in PARTIES}
-    for cluster in clusters.values():
-        cluster.connect(60)
-    yield clusters
-    for cluster in clusters.values():
-        cluster.close()
-
-
-def layer(receivers=("client",), kind="predict", owner="hospital", rows=6, value="layer"):
-    b = PlanBuilder()
-    b.input("x", (rows, 4), F, owner)
-    b.input("w", (4, 2), F, "client")
-    y = b.add("truncate", b.add("matmul", "x", "w"), bits=F)
-    if value == "mean":
-        y = b.add("reduce_sum", y, axes=[0])
-    b.output("x" if value == "raw" else y, "y", list(receivers))
-    return b.build(f"{value} of patients", kind)
+    with connected(servers, PARTIES) as clusters:
+        yield clusters
 
 
 X = np.random.default_rng(3).normal(size=(6, 4))
