@@ -64,7 +64,7 @@ def seen_by_servers(image: np.ndarray) -> list[np.ndarray]:
         receiver = Receiver(party, elements.size, "digit")
         receiver.feed(seed + words.tobytes())
         held.append(receiver.finish(kernel))
-    return [words.reshape(image.shape) for words in (held[0].masked, held[1].mask, held[2].mask)]
+    return [words.reshape(image.shape) for words in (held[0].words, held[1].mask, held[2].mask)]
 
 
 def draw(path: Path, image: np.ndarray, label: int, prediction: np.ndarray) -> None:
