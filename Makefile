@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-BUILT  := pyproject.toml CMakeLists.txt $(wildcard private_keras/ring/native/*)
+BUILT  := pyproject.toml CMakeLists.txt $(wildcard private_keras/*/native/*)
 
 .PHONY: demo test test-long bench lint clean help
 

@@ -486,3 +486,15 @@ def test_cost_and_plan():
     with pytest.raises(InputError, match="network"):
         model.cost(network=3)
     model.summary(print_fn=lambda *a, **k: None)
+
+
+def test_errors_call_inputs_by_name_or_number():
+    a, b = pk.Input((6,), name="age"), pk.Input((2,))
+    model = pk.Model([a, b], pk.layers.Concatenate()([a, b]))
+    x = np.zeros((4, 6))
+    for given, told in (
+        ([x[:, :1], x], r"input 'age': expected shape \(rows, 6\)"), ([x, x], r"input 2: expected shape \(rows, 2\)"),
+        (x, r"expected 2 input\(s\) \(age\)"), ([x, None], "input 2: expected an array"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=told):
+            model.predict(given)

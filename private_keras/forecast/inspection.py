@@ -8,6 +8,5 @@ from private_keras.plan.provenance import table
 
 
 def inspected(plan: Plan, network: str | Network = "lan", machine: Machine | None = None) -> str:
-    """Inputs and whose they are, steps, openings, what these show of whose inputs, what a run costs, the digest."""
-    cost = str(forecast(plan, network, machine))
-    return "\n\n".join((plan.describe(), table.as_text(plan), cost, f"digest sha256:{plan.digest}"))
+    """Inputs and whose they are, steps, openings, the digest, what is shown of whose inputs, what a run costs."""
+    return "\n\n".join((plan.describe(), table.as_text(plan), str(forecast(plan, network, machine))))

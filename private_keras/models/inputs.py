@@ -9,6 +9,7 @@ from private_keras.cluster import Cluster, Rows
 from private_keras.errors import InputError
 from private_keras.tensor import Column, Part, SecretTensor
 from private_keras.tracing import InputSpec
+from private_keras.tracing.names import label
 
 Data = np.ndarray | SecretTensor
 
@@ -35,11 +36,13 @@ def flatten(model: keras.Model, x: Any) -> list[Data]:
     else:
         parts = [x]
     if len(parts) != len(names):
+        known = ", ".join(name for name in names if label(name))
         raise InputError(
-            f"model {model.name!r}: expected {len(names)} input(s) ({', '.join(names)}). Received: {len(parts)} "
-            "array(s)"
+            f"model {model.name!r}: expected {len(names)} input(s){f' ({known})' if known else ''}. Received: "
+            f"{len(parts)} array(s)"
         )
-    arrays = [as_array(model, name, part) for name, part in zip(names, parts, strict=True)]
+    said = [_said(name, place) for place, name in enumerate(names)]
+    arrays = [as_array(model, name, part) for name, part in zip(said, parts, strict=True)]
     rows = {a.shape[0] for a in arrays}
     if len(rows) != 1:
         raise InputError(f"model {model.name!r}: expected as many rows in every input. Received: "
@@ -66,7 +69,10 @@ def check(
     Raises:
         InputError: says what was expected and received; never quotes a value.
     """
-    return {spec.name: _checked(model, spec, array, noun) for spec, array in zip(specs, arrays, strict=True)}
+    return {
+        spec.name: _checked(_where(model, noun, _said(spec.keras_name, place)), spec, array, noun)
+        for place, (spec, array) in enumerate(zip(specs, arrays, strict=True))
+    }
 
 
 def given(cluster: Cluster, values: Mapping[str, np.ndarray | Column]) -> dict[str, np.ndarray | Rows | Part]:
@@ -121,7 +127,7 @@ def as_array(model: keras.Model, name: str, part: Any, noun: str = "input") -> D
     Raises:
         InputError: something else.
     """
-    where = f"model {model.name!r}, {noun} {name!r}"
+    where = _where(model, noun, name)
     if part is None:
         raise InputError(f"{where}: expected an array of numbers. Received: None")
     try:
@@ -146,8 +152,16 @@ def _is_extended_float(dtype: np.dtype) -> bool:
     return dtype.name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")
 
 
-def _checked(model: keras.Model, spec: InputSpec, array: Data, noun: str) -> np.ndarray | Column:
-    where = f"model {model.name!r}, {noun} {spec.keras_name!r}"
+def _said(name: str, place: int) -> str:
+    """An input's name in errors: its number where the program gave it none."""
+    return name if label(name) else str(place + 1)
+
+
+def _where(model: keras.Model, noun: str, name: str) -> str:
+    return f"model {model.name!r}, {noun} {name if name.isdigit() else repr(name)}"
+
+
+def _checked(where: str, spec: InputSpec, array: Data, noun: str) -> np.ndarray | Column:
     row = spec.shape[1:]
     shape = array.shape
     # As Keras does: an axis of length 1 at the end may be left out, or be too many.

@@ -82,7 +82,7 @@ def _closing(plan: Described) -> str:
     count = len(opened)
     numbers = sum(plan.types[o.value].size for o in opened)
     values = "1 value is" if count == 1 else f"{count} values are"
-    return f"{values} opened ({numbers} numbers), nothing else. Digest {plan.digest}"
+    return f"{values} opened ({numbers} numbers), nothing else. Digest sha256:{plan.digest}"
 
 
 def _shape(kind: TensorType) -> str:
