@@ -15,6 +15,7 @@ from private_keras.errors import ClusterError, FileError, InputError, PlanError,
 from private_keras.plan.provenance import Level
 from private_keras.server import entries, limits
 from private_keras.server.catalogue import COMMITTED, FORGOTTEN, ROW_BYTES, WRITING, WRITTEN, Catalogue, database
+from private_keras.server.chain import START, chained
 from private_keras.server.entries import SavedTensor
 from private_keras.server.policy import Policy
 from private_keras.server.terms import Shows, Source, Terms
@@ -241,7 +242,8 @@ def test_a_catalogue_of_an_earlier_format_is_brought_up_to_date(tmp_path, monkey
         with old.transaction() as opened:
             columns = "owner, name, number, nonce, state, about, entries, policy, bytes, created, file"
             opened.execute(f"INSERT INTO snapshots ({columns}) VALUES ({'?, ' * 10}'f')", row)
-        old.log.append("x")
+            content = hashlib.sha256(b"x").digest()
+            opened.execute("INSERT INTO audit VALUES (0, 'x', ?, ?)", (content, chained(START, content)))
         old.close()
     # Two processes at once, of which one is first.
     news = [Catalogue(tmp_path) for _ in range(2)]
@@ -250,7 +252,7 @@ def test_a_catalogue_of_an_earlier_format_is_brought_up_to_date(tmp_path, monkey
     [thread.join() for thread in threads]
     for new in news:
         assert new.names.find(source()).entries == TENSORS and len(new.log.read()) == 1
-        assert not list(new.deliveries.of("bob"))
+        assert not list(new.deliveries.of("bob")) and new.log.segments() == []
     # Of what was there before nobody knows whether others have it.
     news[0].names.removed(news[0].names.forget(source()))
     with news[0].transaction() as opened:
