@@ -1,6 +1,16 @@
-"""What all tests have in common."""
+"""How all tests run: the same each time, as well on a machine that is slow or has something else to do, and in
+directories of their own.
+
+`pytest --hypothesis-profile=explore` draws other examples each time.
+"""
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+QUIET = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("same", QUIET, derandomize=True, database=None)
+settings.register_profile("explore", QUIET)
+settings.load_profile("same")
 
 
 @pytest.fixture(scope="session", autouse=True)
