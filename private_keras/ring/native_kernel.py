@@ -1,4 +1,5 @@
 """The C++ kernel. This side settles dtypes, strides and result shapes; the extension checks every length again."""
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -86,12 +87,15 @@ class NativeKernel(NativeSteps):
         dilation: Sequence[int], groups: int, *, out: np.ndarray | None = None, subtract: bool = False,
     ) -> np.ndarray:
         channels, filters = x.shape[-1], w.shape[-1]
+        space = geometry.conv_space(x.shape, w.shape, strides, padding, dilation, groups)
+        # Words that are read again and again are better made beforehand: where windows overlap, and weights of
+        # depthwise convolutions.
+        if math.prod(space) * math.prod(w.shape[:-2]) > 2 * math.prod(x.shape[1:-1]):
+            x = made(x)
         if groups > 1 and groups == channels:
-            # Depthwise: read once for each place of a window, so that words are better made beforehand.
             x, w = made(x), made(w)
         (x, x_less), (w, w_less) = _two(x), _two(w)
         ring(x, w)
-        space = geometry.conv_space(x.shape, w.shape, strides, padding, dilation, groups)
         shape = (x.shape[0], *space, filters)
         into = geometry.room(out, shape, subtract, x, w)
         sign = 0 if into is None else -1 if subtract else 1

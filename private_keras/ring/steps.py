@@ -60,7 +60,8 @@ class Twofold(NamedTuple):
     @property
     def words(self) -> np.ndarray:
         """As an array."""
-        return self.m - (self.l + self.l)
+        words = np.subtract(self.m, self.l, out=np.empty(self.m.shape, np.uint64))
+        return np.subtract(words, self.l, out=words)
 
     def __repr__(self) -> str:
         """Without words: errors and logs may quote it."""

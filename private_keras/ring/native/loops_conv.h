@@ -1,5 +1,8 @@
 // Convolution as a matrix product whose rows are patches, packed panel by panel: no patch matrix is ever stored.
 
+// Pixels so many words apart are packed a tile at a time; those further apart are faster one after the other.
+constexpr ptrdiff_t NEAR = 4;
+
 struct Patches {
     const Convolution& s;
     size_t group_channels;
@@ -47,7 +50,7 @@ struct Patches {
         for (int i = 0; i < count; i++) pixels[i] = pixel(first + size_t(i));
         // Neighbouring words (one channel): a tile at a time. Pixels further apart are faster one after the other.
         bool wide = rows_run();
-        bool even = s.stride[2] * s.x_space[2] == 1 && count == TILE_ROWS && evenly_spaced(pixels);
+        bool even = s.stride[2] * s.x_space[2] <= NEAR && count == TILE_ROWS && evenly_spaced(pixels);
         size_t run_length = wide ? group_channels * size_t(s.window[2]) : group_channels;
         ptrdiff_t tap[3];
         for (size_t end = p + k; p < end;) {
