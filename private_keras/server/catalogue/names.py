@@ -48,10 +48,7 @@ class Row:
 
     @property
     def policy(self) -> Policy:
-        try:
-            return Policy.from_json(self.policy_text)
-        except InputError as error:
-            raise FileError(f"the catalogue is damaged ({error})") from None
+        return _policy(self.policy_text)
 
     @property
     def entries(self) -> tuple[SavedTensor, ...]:
@@ -243,8 +240,9 @@ class Names:
     # --- policies -----------------------------------------------------------------------------------------------------
     def policy(self, source: Source) -> Policy | None:
         """Of a generation, forgotten ones included; None for one that this server does not know."""
-        found = self.find(source)
-        return None if found is None else found.policy
+        with self._database.reading() as database:
+            found = self._judged(database, source)
+        return None if found is None else _policy(found[1])
 
     def set_policy(self, owner: str, name: str, policy: Policy) -> int:
         """Puts a policy on all generations of a name, forgotten ones included; returns how many there are."""
@@ -263,12 +261,25 @@ class Names:
             SecurityError: used as often as its policy allows, or unknown.
         """
         with self._database.transaction() as database:
-            found = self._find(database, source)
+            found = self._judged(database, source)
             if found is None:
                 raise SecurityError(f"{source}: this server does not know these shares")
-            if found.policy.uses is not None and found.uses >= found.policy.uses:
-                raise SecurityError(f"{source}: used {found.uses} times, as often as its owner allows")
-            database.execute("UPDATE snapshots SET uses = uses + 1 WHERE id = ?", (found.id,))
+            row, text, uses = found
+            most = _policy(text).uses
+            if most is not None and uses >= most:
+                raise SecurityError(f"{source}: used {uses} times, as often as its owner allows")
+            database.execute("UPDATE snapshots SET uses = uses + 1 WHERE id = ?", (row,))
+
+    def _judged(self, database: sqlite3.Connection, source: Source) -> tuple[int, str, int] | None:
+        """Id, policy and uses alone: a row may have megabytes of labels, and is looked at for each job."""
+        return database.execute(f"SELECT id, policy, uses FROM snapshots WHERE {_WHERE}", _key(source)).fetchone()
+
+
+def _policy(text: str) -> Policy:
+    try:
+        return Policy.from_json(text)
+    except InputError as error:
+        raise FileError(f"the catalogue is damaged ({error})") from None
 
 
 _WHERE = "owner = ? AND name = ? AND number = ? AND nonce = ?"
