@@ -4,6 +4,8 @@ directories of their own.
 `pytest --hypothesis-profile=explore` draws other examples each time.
 """
 
+import signal
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -11,6 +13,10 @@ QUIET = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("same", QUIET, derandomize=True, database=None)
 settings.register_profile("explore", QUIET)
 settings.load_profile("same")
+
+# A shell without job control starts what runs in the background deaf to Ctrl-C, which tests send to themselves.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
