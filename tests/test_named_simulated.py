@@ -39,7 +39,7 @@ def test_there_is_nobody_else_to_receive():
             cluster.run(plan(["receiver"]), {"x": np.ones(3)}, delivery="scores")
         assert cluster.deliveries() == []
         with pytest.raises(HandleNotFound):
-            cluster.receive(Delivery("analyst", "scores", (), 0.0, "", b""))
+            cluster.receive(Delivery("analyst", "scores", (), 0.0, "", b"", 3))
         with pytest.raises(UnsupportedError, match="connect to servers"):
             cluster.audit()
 

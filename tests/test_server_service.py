@@ -141,13 +141,13 @@ def test_a_plan_that_is_on_its_way_takes_room(cluster, channel):
 def test_a_plan_whose_values_take_more_memory_than_there_is_does_not_start(cluster):
     b = PlanBuilder()
     b.input("x", (1,), 18, "client")
-    # Each takes 4 GiB at an evaluator; all can be computed at once, and are, before the first sum of two.
+    # Each takes 4 GiB at a server; all can be computed at once, and are, before the first sum of two.
     spread = b.add("broadcast", "x", shape=[MAX_ELEMENTS])
     total, *others = [b.add("add", spread, spread) for _ in range(5)]
     for wide in others:
         total = b.add("add", total, wide)
     b.output(b.add("slice", total, start=[0], stop=[1], step=[1]), "y", ["client"])
-    with pytest.raises(errors.ClusterError, match="server[01]: no room for .* smaller batches"):
+    with pytest.raises(errors.ClusterError, match="server[012]: no room for .* smaller batches"):
         cluster.run(b.build("bomb", "reveal"), {"x": np.zeros(1)})
 
 
