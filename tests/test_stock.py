@@ -293,6 +293,7 @@ def test_a_short_job_whose_client_is_gone_keeps_nothing(monkeypatch, there):
     short = service(
         plans=SimpleNamespace(get=lambda digest: SimpleNamespace(program=program)), jobs=jobs, store=store,
         stock=stock, log=SimpleNamespace(write=lambda *_, **__: None), metrics=Metrics(False),
+        oversight=SimpleNamespace(withdraw=lambda jobs, identity: 0),
     )  # fmt: skip
 
     def outcome(job, first, rest):
