@@ -56,7 +56,7 @@ _MODULES = (
 )
 _TABLE = _OWN | dict.fromkeys(_KERAS, "keras") | {name: f"{__name__}.{name}" for name in _MODULES}
 
-__all__ = ["errors", *_TABLE]  # noqa: PLE0604
+__all__ = ["errors", *_TABLE]
 
 # What makes plain models, whose predict would run in the clear.
 _ABSENT = {"applications": "convert the model: private_keras.convert(keras.applications.ResNet50(...))"}

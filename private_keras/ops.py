@@ -44,4 +44,4 @@ def _fill(module: types.ModuleType, theirs: types.ModuleType) -> list[str]:
     return names
 
 
-__all__ = _fill(sys.modules[__name__], keras.ops)  # noqa: PLE0605
+__all__ = _fill(sys.modules[__name__], keras.ops)

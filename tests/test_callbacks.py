@@ -136,7 +136,6 @@ def test_backup_and_restore(tmp_path, save_freq):
 
 
 def test_tensorboard(tmp_path):
-    pytest.importorskip("tensorboard")
     for options in ({}, {"update_freq": 2}):
         (private, _), _ = fitted(lambda o=options: C.TensorBoard(str(tmp_path / "logs"), **o), validation_split=0.25)
     for part in ("train", "validation"):

@@ -161,7 +161,8 @@ def test_several_inputs_and_outputs_by_name_and_in_lists():
 
 
 def test_lists_of_numbers_tensors_and_frames():
-    pandas = pytest.importorskip("pandas")
+    import pandas
+
     x, y = two_classes(20)
     expected = None
     for form in (lambda a: a.tolist(), tf.constant, pandas.DataFrame):

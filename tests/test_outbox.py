@@ -17,6 +17,7 @@ from private_keras.server.contents import InMemory, OnDisk
 from private_keras.server.outbox import Outbox
 from private_keras.server.storage import Storage
 from private_keras.server.store import Store, StoreFull
+from tests.crashes import Crash, crashing
 
 
 class Clock:
@@ -219,30 +220,6 @@ def test_what_is_not_logged_is_not_kept_and_what_is_not_kept_is_not_logged(outbo
 
 
 # --- crashes ----------------------------------------------------------------------------------------------------------
-class Crash(BaseException):
-    """The process dies here."""
-
-
-def crashing(monkeypatch, at):
-    """Lets the `at`-th call of the file system or of SQLite fail, and every later one; returns how many there were."""
-    count = [0]
-
-    def wrap(honest):
-        def call(*args, **kwargs):
-            count[0] += 1
-            if count[0] > at:
-                raise Crash
-            return honest(*args, **kwargs)
-
-        return call
-
-    for name in ("open", "fsync", "mkdir", "unlink", "posix_fallocate"):
-        monkeypatch.setattr(os, name, wrap(getattr(os, name)))
-    for name in ("_begin", "_commit"):
-        monkeypatch.setattr(database, name, wrap(getattr(database, name)))
-    return count
-
-
 def test_a_crash_at_any_call_leaves_what_was_acknowledged_and_nothing_half(tmp_path, monkeypatch, clock):
     at, kept, gone = 0, [], []
     while True:

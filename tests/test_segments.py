@@ -22,7 +22,7 @@ from private_keras.cluster.reading import read_logs
 from private_keras.errors import ClusterError, FileError
 from private_keras.server import limits, segments
 from private_keras.server.audit import Audit, sign_head, verify
-from private_keras.server.catalogue import AuditRow, Catalogue, Segment, database
+from private_keras.server.catalogue import AuditRow, Catalogue, Segment
 from private_keras.server.chain import START
 from private_keras.server.config import read_config
 from private_keras.server.outbox import Outbox
@@ -30,6 +30,7 @@ from private_keras.server.oversight import Oversight
 from private_keras.server.policy import Policy
 from private_keras.server.wire import messages_pb2 as wire
 from tests.clusters import ROOT, TlsServers
+from tests.crashes import Crash, crashing
 
 
 @pytest.fixture(autouse=True)
@@ -115,32 +116,14 @@ def test_a_log_in_memory_stays_there():
     assert audit.segments() == [] and jobs(audit) == all_jobs(30)
 
 
-class Crash(BaseException):
-    """The process dies here."""
-
-
 def test_a_crash_at_any_call_loses_and_doubles_nothing(tmp_path, monkeypatch):
     at = 0
     while True:
         place = tmp_path / str(at)
         place.mkdir(0o700)
         audit = filled(place, 25, tend=False)
-        count = [0]
-
-        def wrap(honest, count=count, at=at):
-            def call(*args, **kwargs):
-                count[0] += 1
-                if count[0] > at:
-                    raise Crash
-                return honest(*args, **kwargs)
-
-            return call
-
         with monkeypatch.context() as patch:
-            for name in ("open", "fsync", "replace", "mkdir"):
-                patch.setattr(os, name, wrap(getattr(os, name)))
-            for name in ("_begin", "_commit"):
-                patch.setattr(database, name, wrap(getattr(database, name)))
+            count = crashing(patch, at, more=("replace",))
             with suppress(Crash):
                 audit.tend()
         audit._catalogue.close()

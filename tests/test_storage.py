@@ -20,7 +20,6 @@ from private_keras.cluster.local import _default_storage
 from private_keras.errors import ClusterError, FileError, HandleNotFound, InputError, PrivateKerasError, SecurityError
 from private_keras.ring import default_kernel
 from private_keras.server import catalogue, keyfile, limits, storage
-from private_keras.server.catalogue import database
 from private_keras.server.entries import SavedTensor
 from private_keras.server.material import Material
 from private_keras.server.policy import Policy
@@ -30,6 +29,7 @@ from private_keras.server.store import Kept, Store
 from private_keras.server.vault import NoStorage
 from private_keras.server.wire import messages_pb2 as wire
 from tests.clusters import TlsServers, saving_of
+from tests.crashes import Crash, crashing
 from tests.loops import Held, revealed
 
 
@@ -255,33 +255,6 @@ def test_any_names_live_side_by_side(tmp_path_factory, names):
 
 
 # --- crashes ----------------------------------------------------------------------------------------------------------
-class Crash(BaseException):
-    """The process dies here: nothing after it runs, but for what `finally` would do in this test's process."""
-
-
-CALLS = ["open", "fsync", "mkdir", "unlink", "posix_fallocate"]
-
-
-def crashing(monkeypatch, at):
-    """Lets the `at`-th call of the file system fail, and every later one; returns how many there were."""
-    count = [0]
-
-    def wrap(honest):
-        def call(*args, **kwargs):
-            count[0] += 1
-            if count[0] > at:
-                raise Crash
-            return honest(*args, **kwargs)
-
-        return call
-
-    for name in CALLS:
-        monkeypatch.setattr(os, name, wrap(getattr(os, name)))
-    monkeypatch.setattr(database, "_begin", wrap(database._begin))
-    monkeypatch.setattr(database, "_commit", wrap(database._commit))
-    return count
-
-
 def test_a_crash_at_any_moment_leaves_the_old_or_the_new(tmp_path, monkeypatch):
     """Each server is stopped at every single call; what can be loaded afterwards is whole, and of one generation."""
     at, outcomes = 0, []

@@ -82,7 +82,7 @@ class Helper(Party):
     def keep(self, *xs: TrioShare) -> list[Kept]:
         fresh = [TrioShare(x.shape, masked=False) for x in xs]
         self.mask(*fresh)
-        return [(x.skew().copy(), x.l.copy()) for x in fresh]
+        return [(x.skew(), x.l.copy()) for x in fresh]
 
     def linear(self, fn: Linear, shape: tuple[int, ...], *xs: TrioShare) -> TrioShare:
         for x in xs:
@@ -113,7 +113,9 @@ class Helper(Party):
 
     def _skew(self, halves: tuple[Draw, Draw], at: int, shape: tuple[int, ...]) -> np.ndarray:
         """The difference of draws, of a tensor's part of them: the same words as often as it is asked for."""
-        return self.kernel.subtract(*(part(half, at, math.prod(shape)) for half in halves)).reshape(shape)
+        skew = np.empty(shape, U)
+        self.kernel.subtract(*(part(half, at, skew.size) for half in halves), out=skew.reshape(-1))
+        return skew
 
     # --- products -------------------------------------------------------------------------------------------------
     def bilinear(
