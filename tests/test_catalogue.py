@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import stat
 import threading
+import time
 import tracemalloc
 
 import pytest
@@ -210,7 +211,7 @@ def test_reading_makes_no_file_and_writing_one_for_this_user_alone(tmp_path):
     (tmp_path / "elsewhere").write_bytes(b"")
     (tmp_path / "sub").mkdir(0o700)
     (tmp_path / "sub" / "catalogue.db").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ClusterError, match="symbolic"):
+    with pytest.raises(FileError, match="symbolic"):
         Catalogue(tmp_path / "sub").log.append("x")
     (tmp_path / "sub").chmod(0o750)
     with pytest.raises(SecurityError, match="mode 0700"):
@@ -304,3 +305,36 @@ def test_what_was_acknowledged_survives_a_kill_at_any_moment(tmp_path, turn):
     catalogue = Catalogue(tmp_path)
     assert len(catalogue.log.read()) in (last + 1, last + 2) and catalogue.log.append("on") >= last + 1
     catalogue.close()
+
+
+def test_writers_take_turns_however_slow_the_disk(tmp_path, monkeypatch):
+    """Between two transactions of one that writes all the time are moments only: whoever waits must be next."""
+    there, commit, done = [0], database._commit, threading.Event()
+
+    def slowly(connection):
+        time.sleep(0.03)
+        commit(connection)
+
+    def write():
+        other = Catalogue(tmp_path)
+        while not done.is_set():
+            with other.transaction():
+                there[0] += 1
+        other.close()
+
+    monkeypatch.setattr(database, "_commit", slowly)
+    thread = threading.Thread(target=write)
+    thread.start()
+    mine, between = Catalogue(tmp_path), []
+    try:
+        while not there[0] and thread.is_alive():
+            time.sleep(0.01)
+        for _ in range(20):
+            before = there[0]
+            with mine.transaction():
+                between.append(there[0] - before)
+    finally:
+        done.set()
+        thread.join()
+        mine.close()
+    assert 10 <= sum(between) <= 100, between

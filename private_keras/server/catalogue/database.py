@@ -3,9 +3,11 @@ synchronous FULL). Several processes may use one file.
 """
 
 import contextlib
+import fcntl
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +16,9 @@ from private_keras.server import disk
 from private_keras.transport.unix import check_private
 
 FILE = "catalogue.db"
-BUSY_SECONDS = 10.0
+TURN = "catalogue.turn"
+BUSY_SECONDS = 30.0  # for the next turn, and for the transaction before
+_LOOK_AGAIN = 0.002  # seconds
 # One script for each format: what it has more than the one before.
 _FORMATS = (
     """
@@ -87,7 +91,8 @@ class Database:
             if database.in_transaction:
                 yield database
                 return
-            _begin(database)
+            with self._turn():
+                _begin(database)
             try:
                 yield database
                 _commit(database)
@@ -113,15 +118,50 @@ class Database:
             if self._path is not None:
                 disk.make(self._path.parent)
                 check_private(self._path.parent)
-                # For this user alone; SQLite gives its other files the mode of this one.
-                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+                self._make()
             database = _connect(name)
             try:
-                self._database = _prepared(database)
+                with self._turn():
+                    self._database = _prepared(database)
             except BaseException:
                 database.close()
                 raise
         return self._database
+
+    def _make(self) -> None:
+        """The file, for this user alone; SQLite gives its other files the mode of this one.
+
+        A file that is there is not opened: closing it would take the locks of other connections of this process.
+        """
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        if self._path.is_symlink():
+            raise FileError("expected the catalogue to be a file. Received: a symbolic link")
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Nobody else asks SQLite for its write lock in the `with` block.
+
+        SQLite's own wait looks again now and then, ever more rarely, and who writes one transaction after another is
+        nearly always there first where a disk is slow. A writer that waits with the turn in its hands is the next one.
+        """
+        if self._path is None:
+            yield
+            return
+        path, flags = self._path.with_name(TURN), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        until = time.monotonic() + BUSY_SECONDS
+        with open(os.open(path, flags, 0o600)) as turn:
+            while True:
+                try:
+                    fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > until:
+                        raise ClusterError(
+                            f"the catalogue is locked by another process for {BUSY_SECONDS:.0f} s"
+                        ) from None
+                time.sleep(_LOOK_AGAIN)
+            yield
 
     def close(self) -> None:
         """Closes the file; the next use opens it again."""
