@@ -234,6 +234,45 @@ def test_vectors_that_are_joined_and_are_no_vectors_any_more():
     assert level(b, b.add("slice", twice, start=[N, 0], stop=[2 * N, 4], step=[1, 1])) is Level.RAW
 
 
+def beside_own():
+    """A vector of one's own with rows of somebody else behind it, each of N elements."""
+    b = PlanBuilder()
+    for name, size in {"x": N, "own": N, "all": 2 * N, "pick": 2 * N}.items():
+        b.input(name, (size,), F, "somebody")
+    return b, b.add("concatenate", "own", "x", axis=0)
+
+
+def part(b, v, start=0):
+    return b.add("slice", v, start=[start], stop=[start + N], step=[1])
+
+
+@pytest.mark.parametrize("held", Level)
+@pytest.mark.parametrize("how", ["sum", "choice", "carried"])
+def test_what_is_added_to_a_joined_vector_is_in_each_of_its_pieces(held, how):
+    """Of one source: rows in the one piece, and weights or what is reduced, or nobody knows where, in all."""
+    b, both = beside_own()
+    if how == "carried":
+        b.output(b.add("add", both, "all"), "state", [], carry="pick")
+        both = "pick"
+    elif how == "choice":
+        both = b.add("select", b.add("less", both, "pick"), both, "all")
+    else:
+        both = b.add("add", both, b.add("add", "all", "pick"))
+    b.output(part(b, both), "y", [])
+    shown = trace(b.build("p", "compute"), {"x": {"x": Level.RAW}, "all": {"x": held}}, ["x", "own", "pick"])
+    assert "x" in shown["y"]
+
+
+def test_rows_of_a_joined_vector_that_an_own_vector_chooses():
+    """Taken out of it again, they are those that were chosen, and their sum may be one of them."""
+    for chosen in ("multiply", "maximum"):
+        b, both = beside_own()
+        assert level(b, b.add("reduce_sum", part(b, both, N), axes=[0]), ["x", "own"]) is Level.REDUCED
+        b, both = beside_own()
+        chosen = b.add(chosen, both, "pick")
+        assert level(b, b.add("reduce_sum", part(b, chosen, N), axes=[0]), ["x", "own", "pick"]) is Level.RAW
+
+
 def test_vectors_that_are_joined_with_themselves_again_and_again():
     b = PlanBuilder()
     value = b.input("x", (1,), 18, "owner")
@@ -412,6 +451,33 @@ def joined(seed):
     return b.build("joined", "compute")
 
 
+def mixed(seed):
+    """A plan of random steps on vectors that are joined, added as a whole, and taken apart at joints."""
+    rng = np.random.default_rng(seed)
+    b = PlanBuilder()
+    names = [b.input(f"x{i}", (size,), F, "somebody") for i, size in enumerate((3, 3, 6, 6, 1, 12))]
+    for _ in range(10):
+        x = names[rng.integers(len(names))]
+        (size,) = b.type(x).shape
+        choice = rng.integers(6)
+        if choice == 0:
+            new = b.add(UNARY[rng.integers(3)], x)
+        elif choice == 1 and size <= 24:
+            new = b.add("concatenate", *rng.permutation([x, names[rng.integers(6)]]), axis=0)
+        elif choice == 2 and size > 3:
+            start = 3 * int(rng.integers(size // 3))
+            new = b.add("slice", x, start=[start], stop=[min(start + 3, size)], step=[1])
+        elif choice == 3:
+            new = b.add("reduce_sum", x, axes=[0], keepdims=True)
+        else:
+            others = [name for name in names if size == 1 or b.type(name).shape[0] in (1, size)]
+            new = b.add(("add", "maximum")[choice % 2], x, others[rng.integers(len(others))])
+        names.append(new)
+    for name in dict.fromkeys(names):
+        b.output(name, name, [])
+    return b.build("mixed", "compute")
+
+
 def made(seed, secrets=True):
     """A plan of random steps on x, with or without secrets of who wrote it; and its values' names."""
     rng = np.random.default_rng(seed)
@@ -471,6 +537,22 @@ def test_random_plans_forget_no_input(seed, make):
         for output, value in before.items():
             if not np.allclose(value, after[output], rtol=1e-9, atol=1e-9, equal_nan=True):
                 assert name in shown[output]
+
+
+@pytest.mark.parametrize("seed", range(MADE))
+def test_random_plans_forget_no_source_that_comes_in_by_several_inputs(seed):
+    """As rows, as weights and reduced, in whatever mixture."""
+    plan = mixed(seed)
+    rng = np.random.default_rng(3000 + seed)
+    given = {item.name: rng.normal(size=item.type.shape) for item in plan.inputs}
+    rows = [name for name in given if rng.integers(2)]
+    held = {name: {"s": Level(int(rng.integers(1, 4)))} for name in given if rng.integers(3)}
+    shown = trace(plan, held, rows)
+    before = evaluate(plan, given)
+    after = evaluate(plan, {**given, **{name: rng.normal(size=given[name].shape) for name in held}})
+    for output, value in before.items():
+        if not np.allclose(value, after[output], rtol=1e-9, atol=1e-9, equal_nan=True):
+            assert "s" in shown[output]
 
 
 @pytest.mark.parametrize("seed", range(MADE))

@@ -65,7 +65,8 @@ def _combined(op: str, operands: list[Value], shapes: list[Shape], rank: int) ->
     result = {}
     for key in {key for value in operands for key in value}:
         parts = [value[key] for value in operands if key in value]
-        found = joined(parts, hidden=sums or op == "multiply")
+        # What operands do to each other is known of the whole, and not of its pieces.
+        found = replace(joined(parts, hidden=sums or op == "multiply"), pieces=())
         if sums and found.single and REDUCED in parts:
             found = REDUCED  # one row more in a sum over many
         elif found.level is Level.RAW and found.place is not None:

@@ -131,7 +131,9 @@ def joined(parts: Sequence[Shown], hidden: bool = False) -> Shown:
     about = {(part.place, part.single, part.pieces) for part in moving or most}
     if len(about) > 1:
         return Shown(level, fixed=not moving)
-    return Shown(level, first.place, first.single, chosen, not moving, first.pieces, shifted)
+    # Weights, and what is reduced, have a part in pieces that rows have none in.
+    pieces = first.pieces if all(part.pieces == first.pieces for part in parts) else ()
+    return Shown(level, first.place, first.single, chosen, not moving, pieces, shifted)
 
 
 def settled(value: dict[Any, Shown]) -> dict[Any, Shown]:
