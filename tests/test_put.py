@@ -21,10 +21,11 @@ from private_keras.ring import default_kernel
 from private_keras.server import limits, sealed
 from private_keras.server.entries import SavedTensor
 from private_keras.server.mapped import HANDLE_BYTES, Mapped, disk_bytes
-from private_keras.server.material import Material, helper_material, masked_words, masks, material_bytes, seed_bytes
+from private_keras.server.material import Material, helper_material, masked_words, masks
 from private_keras.server.policy import Policy
 from private_keras.server.saving import loaded_handle
 from private_keras.server.sealed import CHUNK_BYTES, Cache
+from private_keras.server.sizes import material_bytes, seed_bytes
 from private_keras.server.storage import Generation, Storage
 from private_keras.server.store import Store
 from private_keras.server.wire import messages_pb2 as wire

@@ -14,8 +14,9 @@ from private_keras.protocols.simulate import Simulate, SimulatedShare
 from private_keras.ring.numpy_kernel import NumpyKernel
 from private_keras.server.collect import Collector
 from private_keras.server.jobs import PlanNotPrepared
-from private_keras.server.material import Material, Receiver, material_bytes, split, stored_bytes
+from private_keras.server.material import Material, Receiver, split
 from private_keras.server.plans import Plans
+from private_keras.server.sizes import material_bytes, stored_bytes
 from private_keras.server.store import Kept, Store, StoreFull
 from private_keras.server.wire import messages_pb2 as wire
 from tests.clusters import dense_plan

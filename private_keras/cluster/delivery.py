@@ -12,7 +12,7 @@ from private_keras.cluster.client import ServerClient
 from private_keras.errors import ClusterError, FrameError, PrivateKerasError
 from private_keras.protocols.trio import EVALUATORS
 from private_keras.ring import fixedpoint
-from private_keras.server.material import WORD
+from private_keras.server.sizes import WORD
 from private_keras.server.wire import messages_pb2 as wire
 
 

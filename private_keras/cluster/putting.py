@@ -16,7 +16,8 @@ from private_keras.ring import fixedpoint
 from private_keras.ring.kernel import Kernel
 from private_keras.server import limits
 from private_keras.server.entries import checked
-from private_keras.server.material import SEED_BYTES, WORD, masked_words
+from private_keras.server.material import masked_words
+from private_keras.server.sizes import SEED_BYTES, WORD
 from private_keras.server.storage import Generation, check_name
 from private_keras.server.wire import messages_pb2 as wire
 

@@ -16,8 +16,8 @@ from private_keras.errors import ClusterError, DeadlineExceeded, FrameError, Pee
 from private_keras.plan.plan import Plan
 from private_keras.server import limits
 from private_keras.server.failures import from_call
-from private_keras.server.material import WORD
 from private_keras.server.schedule import INDEX
+from private_keras.server.sizes import WORD
 from private_keras.server.wire import messages_pb2 as wire
 
 # After a first error the other servers have this long to tell theirs, which may be closer to the cause.

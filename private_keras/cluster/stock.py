@@ -13,8 +13,8 @@ from private_keras.cluster.running import Inputs, run_job
 from private_keras.errors import InputError, SecurityError
 from private_keras.plan.plan import Plan
 from private_keras.server import limits
-from private_keras.server.material import SEED_BYTES
 from private_keras.server.schedule import Schedule
+from private_keras.server.sizes import SEED_BYTES
 
 Seeds = tuple[bytes, bytes]
 

@@ -13,18 +13,11 @@ from private_keras.ring.kernel import Kernel
 from private_keras.server import limits
 from private_keras.server.execute.account import ahead_bytes
 from private_keras.server.jobs import Job
-from private_keras.server.material import (
-    HELPER,
-    WORD,
-    Receiver,
-    Stored,
-    helper_material,
-    seed_bytes,
-    stored_bytes,
-)  # fmt: skip
+from private_keras.server.material import Receiver, Stored, helper_material
 from private_keras.server.oversight import Judge
 from private_keras.server.plans import Prepared
 from private_keras.server.schedule import INDEX, Schedule, Table
+from private_keras.server.sizes import HELPER, WORD, seed_bytes, stored_bytes
 from private_keras.server.stock import Item
 from private_keras.server.store import Room, Store
 from private_keras.server.terms import Terms

@@ -12,7 +12,7 @@ import numpy as np
 from private_keras.errors import HandleNotFound
 from private_keras.server import disk, limits
 from private_keras.server.catalogue import Delivery
-from private_keras.server.material import WORD
+from private_keras.server.sizes import WORD
 from private_keras.server.store import Room, Store
 from private_keras.server.vault import Vault
 

@@ -7,18 +7,9 @@ import numpy as np
 
 from private_keras.ring.kernel import Kernel
 from private_keras.server import limits
-from private_keras.server.material import (
-    HELPER,
-    WORD,
-    Material,
-    helper_material,
-    masks,
-    material_bytes,
-    read_only,
-    seed_bytes,
-    stored_bytes,
-)  # fmt: skip
+from private_keras.server.material import Material, helper_material, masks, read_only
 from private_keras.server.sealed import Sealed
+from private_keras.server.sizes import HELPER, WORD, material_bytes, seed_bytes, stored_bytes
 
 # In memory: seeds, place and what Python adds.
 HANDLE_BYTES = 1024

@@ -14,10 +14,8 @@ import numpy as np
 from private_keras.errors import InputError
 from private_keras.plan.limits import MAX_ELEMENTS
 from private_keras.ring.kernel import Kernel
+from private_keras.server.sizes import HELPER, SEED_BYTES, WORD, material_bytes, seed_bytes
 
-SEED_BYTES = 16
-WORD = np.dtype("<u8")
-HELPER = 2
 STREAM_WORDS = 2  # words in a block of a seed's stream
 
 
@@ -80,21 +78,6 @@ class Material:
         """See `Stored`: the mask, then the words."""
         for words in (self.mask, self.words):
             yield memoryview(np.ascontiguousarray(words, WORD)).cast("B")
-
-
-def seed_bytes(party: int) -> int:
-    """Bytes of the seeds of one tensor's masks that a party gets."""
-    return SEED_BYTES * (2 if party == HELPER else 1)
-
-
-def material_bytes(party: int, elements: int) -> int:
-    """Bytes on the wire for one party."""
-    return seed_bytes(party) + (0 if party == HELPER else WORD.itemsize * elements)
-
-
-def stored_bytes(elements: int) -> int:
-    """Bytes that a server keeps for a tensor: mask and words."""
-    return 2 * WORD.itemsize * elements
 
 
 class Receiver:

@@ -20,12 +20,12 @@ from private_keras.server.chain import START
 from private_keras.server.config import ClusterConfig
 from private_keras.server.consent import Consent, Refused
 from private_keras.server.identity import LOCAL
-from private_keras.server.material import WORD
 from private_keras.server.outbox import Outbox
 from private_keras.server.plans import CLIENT
 from private_keras.server.policy import Policy
 from private_keras.server.roles import RECEIVER
 from private_keras.server.schedule import Schedule
+from private_keras.server.sizes import WORD
 from private_keras.server.storage import check_name
 from private_keras.server.store import Room, Store
 from private_keras.server.terms import Source, Terms

@@ -19,7 +19,8 @@ from private_keras.server.execute import Program
 from private_keras.server.jobs import Job
 from private_keras.server.lanes import JobLanes, Lanes
 from private_keras.server.loop import Feed, TakeRows, paced, run_steps
-from private_keras.server.material import WORD, Material, Stored, read_only
+from private_keras.server.material import Material, Stored, read_only
+from private_keras.server.sizes import WORD
 from private_keras.server.stock import Item, Stock
 from private_keras.server.store import Kept, Store
 from private_keras.server.terms import Terms

@@ -13,10 +13,11 @@ from private_keras.server import limits
 from private_keras.server.catalogue import COMMITTED, Row
 from private_keras.server.entries import SavedTensor, checked
 from private_keras.server.mapped import HANDLE_BYTES
-from private_keras.server.material import Stored, stored_bytes
+from private_keras.server.material import Stored
 from private_keras.server.oversight import Oversight
 from private_keras.server.policy import Policy
 from private_keras.server.sealed import Writer, sealed_bytes
+from private_keras.server.sizes import stored_bytes
 from private_keras.server.storage import NONCE_BYTES, Generation, Storage, check_name, check_names
 from private_keras.server.store import Kept, Store
 from private_keras.server.wire import messages_pb2 as wire

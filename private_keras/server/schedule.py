@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from private_keras.errors import InputError
-from private_keras.server.material import WORD
+from private_keras.server.sizes import WORD
 
 INDEX = np.dtype("<u4")
 

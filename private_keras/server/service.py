@@ -17,13 +17,14 @@ from private_keras.server.execute import Program
 from private_keras.server.jobs import Job, Jobs
 from private_keras.server.lanes import Lanes
 from private_keras.server.log import Log
-from private_keras.server.material import Receiver, stored_bytes
+from private_keras.server.material import Receiver
 from private_keras.server.metrics import Metrics
 from private_keras.server.oversight import Judge, Oversight
 from private_keras.server.plans import Plans
 from private_keras.server.policy import Policy
 from private_keras.server.run import Outcome, Runner, replies, result_bytes
 from private_keras.server.saving import Saving
+from private_keras.server.sizes import stored_bytes
 from private_keras.server.stock import Stock
 from private_keras.server.store import Kept, Store
 from private_keras.server.wire import messages_pb2 as wire
