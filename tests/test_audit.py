@@ -229,7 +229,7 @@ def test_a_job_whose_uses_cannot_be_counted_or_logged_does_not_run(tmp_path):
     for source, uses in zip(sources, (5, 1), strict=True):
         policy = Policy(use=["analyst"], plans=["predict"], reveal_to=["analyst"], uses=uses)
         row = catalogue.names.begin(source, "", (SavedTensor("t", (6, 4), 18),), policy, 100, f"{source.name}.sealed")
-        catalogue.names.finish(row)
+        catalogue.names.finish(row, b"")
         assert catalogue.names.commit(source)
     servers = tuple(ServerAddress(f"server{i}", f"127.0.0.1:{i}", f"127.0.0.1:{i + 3}") for i in range(3))
     oversight = overseeing(catalogue, Store(), ClusterConfig("trio", servers))

@@ -30,7 +30,7 @@ def source(name="data", number=1, owner="alice", nonce="00" * 8):
 
 def made(catalogue, which, policy=Policy(), file="f", commit=True):  # noqa: B008
     row = catalogue.names.begin(which, "about", TENSORS, policy, 100, file)
-    catalogue.names.finish(row)
+    catalogue.names.finish(row, b"")
     if commit:
         assert catalogue.names.commit(which)
     return which
@@ -46,7 +46,7 @@ def catalogue(request, tmp_path):
 def test_rows_are_read_one_after_the_other(catalogue):
     for number in range(20):
         row = catalogue.names.begin(source(number=number), "a" * (1 << 20), (), Policy(), 1, str(number))
-        catalogue.names.finish(row)
+        catalogue.names.finish(row, b"")
     tracemalloc.start()
     try:
         assert sum(len(row.about) for row in catalogue.names.listed("alice")) == 20 << 20
@@ -67,7 +67,7 @@ def test_rows_go_from_writing_to_forgotten(catalogue):
     assert catalogue.names.find(which).state == WRITING and not catalogue.names.commit(which)
     assert not list(catalogue.names.listed("alice"))
     assert catalogue.names.forget(which) is None
-    catalogue.names.finish(row)
+    catalogue.names.finish(row, b"")
     assert catalogue.names.find(which).state == WRITTEN
     assert catalogue.names.commit(which) and catalogue.names.commit(which)
     (found,) = catalogue.names.listed("alice", "data")
@@ -82,7 +82,7 @@ def test_rows_go_from_writing_to_forgotten(catalogue):
     with pytest.raises(InputError, match="saved already"):
         catalogue.names.begin(which, "", TENSORS, Policy(), 100, "again")
     with pytest.raises(ClusterError, match="removed meanwhile"):
-        catalogue.names.finish(row)
+        catalogue.names.finish(row, b"")
 
 
 def test_numbers_keep_their_order(catalogue):
@@ -97,7 +97,7 @@ def test_what_was_never_acknowledged_can_be_dropped_and_nothing_else(catalogue):
     catalogue.names.drop(row)
     assert catalogue.names.find(source()) is None
     row = catalogue.names.begin(source(), "", TENSORS, Policy(), 100, "file")
-    catalogue.names.finish(row)
+    catalogue.names.finish(row, b"")
     catalogue.names.drop(row)
     assert catalogue.names.find(source()).state == WRITTEN
 

@@ -12,12 +12,13 @@ import keras
 import numpy as np
 import pytest
 
+from private_keras.cluster.client import ServerClient
 from private_keras.cluster.cluster import NetworkCluster
 from private_keras.cluster.loop import PublicValue
 from private_keras.cluster.putting import Column
 from private_keras.errors import HandleNotFound, InputError, SecurityError
 from private_keras.federated import Client, Server, vector
-from private_keras.federated.board import Tensor, Unusable
+from private_keras.federated.board import Apart, Tensor, Unusable
 from private_keras.federated.round import Round
 from private_keras.federated.shared import ClusterBoard
 from private_keras.plan.aggregate import SEED, aggregate_plan
@@ -155,6 +156,28 @@ def test_an_owner_whose_policy_refuses_the_mean_does_not_hold_up_the_others(part
         board.mean(plan(OWNERS), dict.fromkeys(OWNERS, "refuses"), 1)
     assert refused.value.owner == "d"
     assert board.mean(plan(OWNERS[:3]), dict.fromkeys(OWNERS[:3], "refuses"), 1)["mean/0"].any()
+
+
+@pytest.mark.parametrize("party", range(3))
+def test_an_owner_whose_parts_do_not_belong_together_is_found(parties, monkeypatch, party):
+    shared(parties, "apart", OWNERS[:3], minimum=3, uses=2)
+    put = ServerClient.put
+
+    def changing(self, generation, entries, about, policy, pieces):
+        if self is parties["d"]._clients[party]:
+            data = bytearray(b"".join(pieces))
+            data[-1] ^= 1  # of the update, which comes last
+            pieces = [bytes(data)]
+        return put(self, generation, entries, about, policy, pieces)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ServerClient, "put", changing)
+        shared(parties, "apart", ["d"], minimum=3)
+    board, plan = ClusterBoard(parties["mo"]), replace(CURRENT, minimum=3).plan
+    with pytest.raises(Apart, match="input 'd/update/0' does not belong together") as found:
+        board.mean(plan(OWNERS), dict.fromkeys(OWNERS, "apart"), 1)
+    assert found.value.owners == ["d"]
+    assert board.mean(plan(OWNERS[:3]), dict.fromkeys(OWNERS[:3], "apart"), 1)["mean/0"].any()
 
 
 def test_owners_may_allow_a_mean_by_its_digest_alone(parties):

@@ -14,7 +14,7 @@ from private_keras.errors import (
     UnsupportedError,
 )
 from private_keras.federated import collecting
-from private_keras.federated.board import Tensor, Unusable
+from private_keras.federated.board import Apart, Tensor, Unusable
 from private_keras.models import Sequential
 from tests.boards import MemoryBoard, Space
 from tests.federation import OWNERS, SHORT, Automatic, announced, data, flat, model, policy, server, share, update
@@ -176,6 +176,22 @@ def test_an_owner_whose_policy_refuses_is_left_out_from_then_on(space):
     assert "policy" in dict(announced(space).refused)["d"]
 
 
+def test_an_owner_whose_parts_do_not_belong_together_costs_one_attempt(space):
+    class Lying(Automatic):
+        def __call__(self, party, call, name):
+            super().__call__(party, call, name)
+            if call == "job" and not found:
+                found.append(name)
+                raise Apart(["d"], "server0: input 'd/update/0' does not belong together")
+
+    found = []
+    Lying(space)
+    with pytest.warns(UserWarning, match="'d/update/0' does not belong together. The round begins anew"):
+        history = server(space, deadline=SHORT).fit(rounds=2, verbose=0)
+    assert history.history["owners"] == [3.0, 3.0]
+    assert "do not belong together" in dict(announced(space).refused)["d"]
+
+
 def test_a_mean_of_nothing_is_warned_of(space):
     Automatic(space, counts=dict.fromkeys(OWNERS, 0))
     made = model()
@@ -229,7 +245,7 @@ def test_a_job_that_fails_again_and_again_ends_the_fit(space):
 
 
 def test_a_mean_that_cannot_be_one_is_not_used(space, monkeypatch):
-    """As of shares that do not belong together."""
+    """As of servers that do not keep to the plan."""
     made = model()
     before = flat(made)
     Automatic(space)

@@ -71,7 +71,8 @@ def on_disk(request, tmp_path_factory):
     storage = Storage(tmp_path_factory.mktemp("disk"), "trio", party)
     which = Generation("x", 1, bytes(8))
     entries = [SavedTensor("before", (5,), 0), SavedTensor("x", words.shape, 0, "", seeded)]
-    with storage.writing("alice", which, "", entries, Policy()) as writer:
+    ties = [{peer: bytes([i, peer]) * 16 for peer in {0, 1, 2} - {party}} for i in range(2)]
+    with storage.writing("alice", which, "", entries, Policy(), ties) as writer:
         writer.feed(bytes(disk_bytes(party, 5, False)))
         if seeded:
             writer.feed(seeds)

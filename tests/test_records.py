@@ -36,7 +36,7 @@ def source(number, name="data", owner="hospital"):
 
 def forgotten(names, which, lent=False):
     row = names.begin(which, "", (SavedTensor("x", (2,), 0),), OPEN, 10, str(which))
-    names.finish(row)
+    names.finish(row, b"")
     assert names.commit(which) and (not lent or names.lend(which))
     names.removed(names.forget(which))
 
@@ -61,7 +61,7 @@ def test_an_owner_has_so_many_records_and_is_told_what_to_do(names, monkeypatch)
 def test_what_is_there_counts_and_stays(names, monkeypatch):
     monkeypatch.setattr(limits, "OWNER_MAX_RECORDS", 2)
     for number in range(2):
-        names.finish(names.begin(source(number), "", (SavedTensor("x", (2,), 0),), OPEN, 10, str(number)))
+        names.finish(names.begin(source(number), "", (SavedTensor("x", (2,), 0),), OPEN, 10, str(number)), b"")
     with pytest.raises(ClusterError, match="2 records of this owner"):
         forgotten(names, source(2))
     assert names.forget_policies("hospital", "*") == 0 and len(list(names.listed("hospital"))) == 2
@@ -81,7 +81,7 @@ def test_records_that_rule_nothing_make_room_by_themselves_oldest_first(names, m
 def test_a_record_with_a_file_is_not_dropped_before_the_file_is(names, monkeypatch):
     monkeypatch.setattr(limits, "OWNER_MAX_RECORDS", 1)
     row = names.begin(source(1), "", (SavedTensor("x", (2,), 0),), OPEN, 10, "file")
-    names.finish(row)
+    names.finish(row, b"")
     names.forget(source(1))
     with pytest.raises(ClusterError, match="1 records"):
         forgotten(names, source(2))

@@ -15,11 +15,14 @@ from private_keras.server.jobs import JobCancelled, Jobs
 from private_keras.server.lanes import Lanes
 from private_keras.server.log import Log
 from private_keras.server.pairing import Setup
+from private_keras.server.ties import Common
 from private_keras.transport.frames import HELLO_STEP, SETUP_STEP
 from private_keras.transport.unix import UnixEndpoint
 
 DIGEST = bytes(range(32))
 NAMES = ["server0", "server1", "server2"]
+
+ALIKE = Common((), b"")  # what all have in common of no inputs
 
 
 def eventually(check, seconds=60.0):
@@ -56,6 +59,7 @@ class Servers:
 
     def run(
         self, work, job=None, digests=(DIGEST,) * 3, parties=(0, 1, 2), seconds=60.0, draws=None, needed=None,
+        parts=ALIKE,
     ):  # fmt: skip
         """work(party, job, lanes) at each party; returns results or exceptions, by party.
 
@@ -68,7 +72,7 @@ class Servers:
         def one(party):
             try:
                 with self.jobs[party].begin(job_id, "local", time.monotonic() + seconds) as running:
-                    lanes = self.lanes[party].open(running, digests[party])
+                    lanes = self.lanes[party].open(running, digests[party], dict.fromkeys({0, 1, 2} - {party}, parts))
                     try:
                         results[party] = work(party, running, lanes)
                     except BaseException:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from private_keras.errors import FrameError, PrivateKerasError, SecurityError, VersionMismatch
 from private_keras.server.pairing import HELLO_BYTES, SETUP_BYTES, Hello, Setup, derive
 
-JOB, DIGEST = bytes(range(16)), bytes(range(32))
+JOB, DIGEST, PARTS = bytes(range(16)), bytes(range(32)), bytes(range(32, 64))
 
 
 def lane_secret():
@@ -24,8 +24,8 @@ def lane_secret():
 
 
 def hellos(**changes):
-    return Hello.fresh("trio", 0, JOB, DIGEST), Hello.fresh(
-        **{"protocol": "trio", "party": 1, "job": JOB, "digest": DIGEST, **changes}
+    return Hello.fresh("trio", 0, JOB, DIGEST, PARTS), Hello.fresh(
+        **{"protocol": "trio", "party": 1, "job": JOB, "digest": DIGEST, "parts": PARTS, **changes}
     )
 
 
@@ -48,17 +48,18 @@ def test_the_lane_is_bound_to_what_both_said():
 
 def test_both_ends_of_a_job_have_the_same_key_and_no_two_jobs_do():
     secret = lane_secret()
-    keys = set()
+    found = set()
     for _ in range(20):  # the same job id and plan each time: nonces make the difference
         mine, theirs = hellos()
         received = Hello.parse(theirs.pack(), "server1")
         assert received == theirs
         assert len(theirs.pack()) == HELLO_BYTES
-        key = mine.key_with(received, secret, 1, "server1")
-        assert key == theirs.key_with(mine, secret, 0, "server0")
-        assert len(key) == 16
-        keys.add(key)
-    assert len(keys) == 20
+        agreed = mine.agree(received, secret, 1, "server1")
+        assert agreed == theirs.agree(mine, secret, 0, "server0")
+        assert len(agreed.key) == 16 and len(agreed.name) == 32
+        found.add(agreed.key)
+        found.add(agreed.name)
+    assert len(found) == 40
 
 
 @pytest.mark.parametrize(
@@ -68,18 +69,19 @@ def test_both_ends_of_a_job_have_the_same_key_and_no_two_jobs_do():
         ({"protocol": "pond"}, VersionMismatch, "server1.*expected protocol trio.*pond"),
         ({"party": 2}, FrameError, "server1.*expected party 1.*party 2"),
         ({"job": bytes(16)}, FrameError, "server1.*another job"),
+        ({"parts": bytes(32)}, SecurityError, "server1.*does not belong together"),
     ],
 )
 def test_hellos_that_do_not_fit_are_refused(changes, error, message):
     mine, theirs = hellos(**changes)
     with pytest.raises(error, match=message):
-        mine.key_with(theirs, bytes(32), 1, "server1")
+        mine.agree(theirs, bytes(32), 1, "server1")
 
 
 def test_a_reflected_nonce_is_refused():
     mine, _ = hellos()
     with pytest.raises(SecurityError, match="own nonce"):
-        mine.key_with(Hello("trio", 1, JOB, DIGEST, mine.nonce), bytes(32), 1, "server1")
+        mine.agree(Hello("trio", 1, JOB, DIGEST, PARTS, mine.nonce), bytes(32), 1, "server1")
 
 
 def test_another_release_is_told_apart_from_a_stranger():

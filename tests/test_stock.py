@@ -172,7 +172,7 @@ def put(store, stock, owner, handle=None):
         with store.room(32) as room:
             store.put(owner, [Kept(handle, part, 32)], room)
     supply = Supply(bytes(16), 1, np.zeros(10, np.uint64))
-    item = Stocked(secrets.token_bytes(16), owner, bytes(32), {"w": part}, {"w": handle}, {}, supply)
+    item = Stocked(secrets.token_bytes(16), owner, bytes(32), {"w": part}, {"w": handle}, {}, supply, bytes(32))
     with store.room(1000) as room:
         stock.put(item, room)
     return item
@@ -311,7 +311,7 @@ def test_an_item_of_many_small_messages_counts_what_memory_takes():
     """Words alone would be an eighth of it, and less."""
     part = Material(np.zeros(1, np.uint64), np.zeros(1, np.uint64))
     supply = Supply(bytes(16), 1, np.zeros(1000, np.uint64), tuple(range(1, 1001)))
-    item = Stocked(bytes(16), "alice", bytes(32), {"w": part}, {"w": bytes(16)}, {"x": bytes(16)}, supply)
+    item = Stocked(bytes(16), "alice", bytes(32), {"w": part}, {"w": bytes(16)}, {"x": bytes(16)}, supply, bytes(32))
     assert item.nbytes == 8 * 1000 + 256 * (1000 + 1 + 2)
 
 
@@ -578,9 +578,9 @@ def test_nothing_prints_a_key_or_a_seed(cluster, weights):
     item = cluster.prepare(PLAN, {"w": weights})
     seeds = [seed for pair in item.seeds.values() for seed in pair]
     supply = Supply(seeds[0], 1, np.frombuffer(seeds[1], np.uint64))
-    stocked = Stocked(item.id, "alice", bytes(32), {}, {}, {"x": seeds[0]}, supply)
+    stocked = Stocked(item.id, "alice", bytes(32), {}, {}, {"x": seeds[0]}, supply, bytes(32))
     draw = Draw(b"sixteen secret b", 1, 0, 4)
-    material = Material(np.zeros(2, np.uint64), np.ones(2, np.uint64), np.ones(2, np.uint64))
+    material = Material(np.zeros(2, np.uint64), np.ones(2, np.uint64), operand=np.ones(2, np.uint64))
     collected = Collected(None, {"x": material}, None, None, {"x": seeds[0]})
     inputs = Inputs({"x": [(seeds[0], np.zeros(1, np.uint64))]}, {}, {}, {}, 1)
     for thing in (item, supply, stocked, draw, material, collected, inputs):

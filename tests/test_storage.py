@@ -43,12 +43,17 @@ def tensors(party, seed=0):
     for label, shape in (("w", (3, 4)), ("b", ()), ("odd label: ä", (1, 1, 7))):
         item = SavedTensor(label, shape, 18)
         words = [rng.integers(0, 2**64, item.size, np.uint64) for _ in range(2)]
-        made.append((item, Material(*words)))
+        made.append((item, Material(*words, ties_for(party))))
     return made
 
 
+def ties_for(party):
+    return {peer: secrets.token_bytes(32) for peer in {0, 1, 2} - {party}}
+
+
 def save(disk, owner, which, about, items, policy=Policy()):  # noqa: B008
-    with disk.writing(owner, which, about, [item for item, _ in items], policy) as writer:
+    ties = [part.ties for _, part in items]
+    with disk.writing(owner, which, about, [item for item, _ in items], policy, ties) as writer:
         for _, part in items:
             for piece in part.pieces():
                 writer.feed(piece)
@@ -183,7 +188,7 @@ PATTERN = b"words of a share" * 100
 def generation_with_pattern(directory):
     words = np.frombuffer(PATTERN, np.uint64)
     disk, which = Storage(directory, "trio", 2), generation()
-    save(disk, "alice", which, "", [(SavedTensor("w", words.shape, 0), Material(words, words))])
+    save(disk, "alice", which, "", [(SavedTensor("w", words.shape, 0), Material(words, words, ties_for(2)))])
     disk.commit("alice", which)
     return disk, which
 
@@ -298,7 +303,7 @@ def test_a_crash_at_any_moment_leaves_the_old_or_the_new(tmp_path, monkeypatch):
 def test_files_in_use_are_not_swept(tmp_path):
     """Another server with the same directory may be writing one."""
     disk, which = saved(tmp_path)
-    with disk.writing("alice", generation(number=2), "", [SavedTensor("w", (3,), 0)], Policy()) as writer:
+    with disk.writing("alice", generation(number=2), "", [SavedTensor("w", (3,), 0, "", True)], Policy()) as writer:
         writer.feed(bytes(8))
         other = Storage(tmp_path, "trio", 0)
         assert len(files(tmp_path)) == 2
@@ -426,7 +431,7 @@ def save_request(store, which, labels=("w",), shape=(4,), fraction=18, owner="al
     entries = []
     for label in labels:
         handle = secrets.token_bytes(16)
-        part = Material(np.zeros(4, np.uint64), np.ones(4, np.uint64))
+        part = Material(np.zeros(4, np.uint64), np.ones(4, np.uint64), ties_for(0))
         with store.room(64) as room:
             store.put(owner, [Kept(handle, part, 64)], room)
         entries.append(wire.Entry(label=label, handle=handle, shape=shape, fraction=fraction))

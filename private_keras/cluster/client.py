@@ -76,6 +76,11 @@ class CallFailed(Exception):
         self.kind = kind
 
 
+def kind_of(error: BaseException) -> str:
+    """The exact kind that a server gave an error; empty if none did."""
+    return error.__cause__.kind if isinstance(error.__cause__, CallFailed) else ""
+
+
 class ServerClient:
     """A connection to one server.
 

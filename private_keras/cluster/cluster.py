@@ -16,7 +16,7 @@ import numpy as np
 
 from private_keras.cluster import display
 from private_keras.cluster.audit import Head, Log, archived, broken_off
-from private_keras.cluster.client import CallFailed, ServerClient
+from private_keras.cluster.client import ServerClient, kind_of
 from private_keras.cluster.delivery import Deliveries, Delivery
 from private_keras.cluster.handle import Handle, Stats
 from private_keras.cluster.interface import ACTIVE, OWNER_ONLY, RUN_SECONDS, Cluster, decoded, kept_handles
@@ -52,11 +52,6 @@ CONNECT_SECONDS = 5.0
 ABANDON_SECONDS = 1.0
 # Beyond any number of jobs that servers take, and of those that wait to be refused; made as they are needed.
 MAX_JOB_THREADS = 10_000
-
-
-def _kind(error: ClusterError) -> str:
-    """The exact kind that a server gave an error."""
-    return error.__cause__.kind if isinstance(error.__cause__, CallFailed) else ""
 
 
 class NetworkCluster(Cluster):
@@ -190,9 +185,9 @@ class NetworkCluster(Cluster):
         try:
             return self._run(plan, bound, incarnation, deadline, on_step, item, delivery)
         except ClusterError as error:
-            if _kind(error) not in ("PlanNotPrepared", "ItemNotFound"):
+            if kind_of(error) not in ("PlanNotPrepared", "ItemNotFound"):
                 raise
-            if _kind(error) == "PlanNotPrepared":
+            if kind_of(error) == "PlanNotPrepared":
                 self._prepared.clear()
             return self._run(plan, bound, incarnation, deadline, on_step, None, delivery)
 
@@ -204,7 +199,7 @@ class NetworkCluster(Cluster):
             try:
                 item = make()
             except ClusterError as error:
-                if _kind(error) != "PlanNotPrepared":
+                if kind_of(error) != "PlanNotPrepared":
                     raise
                 self._prepared.clear()
                 self._send(plan, incarnation)

@@ -5,7 +5,7 @@ shapes and the public text, and no number.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,6 +28,18 @@ class Unusable(PrivateKerasError):
         self.owner = owner
         self.reason = reason
         self.unwilling = unwilling
+
+
+class Apart(PrivateKerasError):
+    """Owners gave servers parts of updates that do not belong together; no mean was computed.
+
+    Attributes:
+        owners: who.
+    """
+
+    def __init__(self, owners: Sequence[str], reason: str):
+        super().__init__(reason)
+        self.owners = owners
 
 
 @dataclass(frozen=True)
@@ -104,5 +116,6 @@ class Board(ABC):
 
         Raises:
             Unusable: an owner's shares are gone, or its policy does not allow the mean; nothing was opened.
+            Apart: owners are to blame that the job failed; updates may be used up.
             ClusterError, SecurityError: the job failed; updates may be used up.
         """

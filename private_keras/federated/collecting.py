@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from private_keras.errors import ClusterError, DeadlineExceeded, PrivateKerasError, SecurityError
-from private_keras.federated.board import Board, Listed, Unusable
+from private_keras.federated.board import Apart, Board, Listed, Unusable
 from private_keras.federated.patience import Patience
 from private_keras.federated.round import SHARED, Round
 
@@ -41,8 +41,8 @@ class Collected:
 class Collector:
     """The model owner's view of what owners share.
 
-    An owner whose policy did not allow a mean is left out from then on: with one policy for one server and another for
-    the next, it could have the other updates of each round used up.
+    An owner whose policy did not allow a mean is left out from then on, and one that gave servers parts that do not
+    belong together: it could have the other updates of each round used up.
     """
 
     def __init__(self, board: Board, federation: str):
@@ -70,6 +70,10 @@ class Collector:
                 except Unusable as error:
                     (self._barred if error.unwilling else gone)[error.owner] = error.reason
                     continue
+                except Apart as error:
+                    reason = "it gave servers parts of an update that do not belong together"
+                    self._barred |= dict.fromkeys(error.owners, reason)
+                    raise Spent(f"round {current.number + 1}: {error}") from error
                 except (SecurityError, ClusterError) as error:
                     raise Spent(f"round {current.number + 1}: {error}") from error
             if wait.left <= 0:
@@ -105,7 +109,7 @@ class Collector:
         unit = 2.0 ** -plan.types[plan.outputs[0].value].fraction
         if np.linalg.norm(step) > LONGEST * current.limit + unit * len(step):
             raise SecurityError(
-                "the mean is longer than any update that servers take, and is not used: an owner with software of its "
-                "own gave them shares that do not belong together, or a server does not keep to the plan"
+                "the mean is longer than any update that servers take, and is not used: a server does not keep to the "
+                "plan"
             )
         return step, bool(np.abs(step).max() <= unit)  # which truncations may leave of 0

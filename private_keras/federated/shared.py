@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from private_keras.cluster import Cluster, current
+from private_keras.cluster.client import kind_of
 from private_keras.cluster.loop import PublicValue
 from private_keras.cluster.putting import Column
 from private_keras.errors import FileError, HandleNotFound, SecurityError
-from private_keras.federated.board import Board, Listed, Tensor, Unusable
+from private_keras.federated.board import Apart, Board, Listed, Tensor, Unusable
 from private_keras.plan.aggregate import CLIENT, SEED
 from private_keras.plan.builder import PlanBuilder
 from private_keras.plan.plan import Plan
@@ -72,6 +73,9 @@ class ClusterBoard(Board):
                 for owner, name in updates.items():
                     if f" {owner}/{name}: its policy" in f" {error}":
                         raise Unusable(owner, f"its policy does not allow the mean: {error}", True) from error
+                apart = [owner for owner in updates if f"'{owner}/" in str(error)]
+                if apart and kind_of(error) == "PartsApart":
+                    raise Apart(apart, str(error)) from error
                 raise
         finally:
             self._cluster.delete(*held)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from private_keras.server.sizes import HELPER, WORD, seed_bytes, stored_bytes
 from private_keras.server.stock import Item
 from private_keras.server.store import Room, Store
 from private_keras.server.terms import Terms
+from private_keras.server.ties import Common, Ties, common, seed_ties
 from private_keras.server.wire import messages_pb2 as wire
 
 
@@ -35,6 +36,7 @@ class Collected:
         item: what was made ahead for this job, if anything was.
         seeds: of a job that is made ahead: by name, of this party's masks of the batch to come.
         dealt: of such a job: bytes that the helper will deal.
+        ties: by name, of each secret input, in the plan's order.
     """
 
     schedule: Schedule
@@ -44,6 +46,11 @@ class Collected:
     item: Item | None = None
     seeds: dict[str, bytes] = field(default_factory=dict, repr=False)
     dealt: int = 0
+    ties: Mapping[str, Ties] = field(default_factory=dict, repr=False)
+
+    def common(self, peer: int) -> Common:
+        """What another server must have in common with this one of the inputs."""
+        return common(self.ties, peer, b"" if self.item is None else self.item.pair)
 
 
 class Collector:
@@ -112,7 +119,9 @@ class Collector:
             for index, item in enumerate(first.inputs):
                 if first.ahead and item.name in seeds:
                     if self._party == HELPER:  # evaluators need none before the batch is there
-                        found[item.name] = helper_material(self._kernel, seeds[item.name], specs[item.name].type.size)
+                        size, of = specs[item.name].type.size, seeds[item.name]
+                        made = helper_material(self._kernel, of, size)
+                        found[item.name] = replace(made, ties=seed_ties(self._party, of, size))
                     continue
                 receiver = self._receiver(item, specs[item.name], first.steps, seeds.get(item.name, b""))
                 if receiver is not None:
@@ -133,7 +142,13 @@ class Collector:
             if stocked is not None:
                 stocked.check(schedule, found)
             judge.begin(schedule)
-            yield Collected(schedule, found, room, terms, stocked, seeds, dealt)
+            ties = {item.name: self._ties(item, found, seeds) for item in plan.inputs if not item.public}
+            yield Collected(schedule, found, room, terms, stocked, seeds, dealt, ties)
+
+    def _ties(self, item: PlanInput, found: Mapping[str, Stored], seeds: Mapping[str, bytes]) -> Ties:
+        if item.name in found:
+            return found[item.name].ties
+        return seed_ties(self._party, seeds[item.name], item.type.size)  # of a batch that is still to come
 
     def _seeds(self, first: wire.RunRequest, kept: dict[str, bytes], stocked: Item | None) -> dict[str, bytes]:
         """By name, the seeds of the batch's masks where they come ahead of the batch, or have come."""

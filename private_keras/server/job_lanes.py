@@ -7,6 +7,7 @@ import numpy as np
 from private_keras.errors import PrivateKerasError
 from private_keras.server.jobs import Job
 from private_keras.server.lane import DrawnApart, Lane
+from private_keras.server.pairing import Agreed
 from private_keras.transport.frames import END_STEP
 
 
@@ -19,15 +20,17 @@ class JobLanes:
     Attributes:
         channels: by party index.
         keys: 16 bytes by party index; this job's alone.
+        pairs: 32 bytes by party index, which name this job and that pair of servers.
     """
 
     def __init__(
-        self, give_back: Callable[[Lane, bool], None], job: Job, held: dict[int, Lane], keys: dict[int, bytes]
+        self, give_back: Callable[[Lane, bool], None], job: Job, held: dict[int, Lane], agreed: dict[int, Agreed]
     ):
         self._give_back = give_back
         self._job = job
         self._held = held
-        self.keys = keys
+        self.keys = {peer: of.key for peer, of in agreed.items()}
+        self.pairs = {peer: of.name for peer, of in agreed.items()}
         self.channels = {peer: lane.channel for peer, lane in held.items()}
 
     def finish(self, draws: dict[int, int], needed: Collection[int]) -> None:

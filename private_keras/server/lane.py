@@ -10,8 +10,8 @@ import numpy as np
 
 from private_keras.errors import FrameError
 from private_keras.server import limits
-from private_keras.server.pairing import Hello
-from private_keras.transport.frames import END_STEP
+from private_keras.server.pairing import HELLO_BYTES, Hello
+from private_keras.transport.frames import END_STEP, HELLO_STEP
 from private_keras.transport.stream import StreamChannel
 
 
@@ -39,6 +39,13 @@ class Lane:
     clean: bool = False
     draws: int | None = None
     ended: threading.Event = field(default_factory=threading.Event)
+
+    def hear(self, deadline: float) -> bytes:
+        """The peer's next message before a job: a hello, or `WAIT`."""
+        message = np.empty(HELLO_BYTES, np.uint8)
+        self.channel.deadline = deadline
+        self.channel.receive(HELLO_STEP, message)
+        return message.tobytes()
 
     def hear_end(self, draws: int) -> None:
         """Waits for the peer to say that the job is over.

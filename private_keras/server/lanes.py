@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -22,11 +22,13 @@ from private_keras.errors import (
     ServerUnavailable,
 )
 from private_keras.server import limits
+from private_keras.server.apart import PartsApart, differing
 from private_keras.server.job_lanes import JobLanes
 from private_keras.server.jobs import Job
 from private_keras.server.lane import DrawnApart, Lane, arriving
 from private_keras.server.log import Log
-from private_keras.server.pairing import HELLO_BYTES, SETUP_BYTES, WAIT, Hello, Setup
+from private_keras.server.pairing import SETUP_BYTES, WAIT, Agreed, Hello, Setup
+from private_keras.server.ties import Common
 from private_keras.transport.endpoint import Endpoint
 from private_keras.transport.frames import HELLO_STEP, SETUP_STEP, GaveUp
 from private_keras.transport.stream import StreamChannel
@@ -102,21 +104,24 @@ class Lanes:
             channel.close()
 
     # --- a job's view -------------------------------------------------------------------------------------------------
-    def open(self, job: Job, digest: bytes, peers: Collection[int] | None = None) -> JobLanes:
+    def open(self, job: Job, digest: bytes, parts: Mapping[int, Common]) -> JobLanes:
         """Lanes to other servers for this job, with the keys that the job shares with each.
 
         Args:
-            peers: which servers; None for all others.
+            digest: of plan and schedule.
+            parts: by server that takes part, what it must have in common with this one of the job's inputs.
 
         Raises:
             ServerUnavailable: a server does not answer or does not join the job.
             VersionMismatch: a server runs another plan, protocol or release.
+            PartsApart: a server has parts of inputs that do not belong to these.
         """
         lanes: dict[int, Lane] = {}
-        keys: dict[int, bytes] = {}
-        others = sorted(peers if peers is not None else set(range(len(self._names))) - {self._party})
+        agreed: dict[int, Agreed] = {}
+        apart: list[int] = []
+        others = sorted(parts)
         lower, higher = ([peer for peer in others if (peer < self._party) == below] for below in (True, False))
-        hellos = {peer: Hello.fresh(self._protocol, self._party, job.id, digest) for peer in others}
+        hellos = {peer: Hello.fresh(self._protocol, self._party, job.id, digest, parts[peer].digest) for peer in others}
         try:
             for peer in lower:
                 lanes[peer] = self._begin(job, peer, hellos[peer])
@@ -126,15 +131,17 @@ class Lanes:
                 job.wait_turn(lambda: self._say_wait(job, lanes))
             for peer in higher:
                 lanes[peer] = self._joined(job, lanes[peer], hellos[peer])
-                keys[peer] = self._agree(hellos[peer], lanes[peer])
+                self._agree(hellos[peer], lanes[peer], agreed, apart)
             for peer in lower:
                 lanes[peer] = self._answered(job, lanes[peer], hellos[peer])
-                keys[peer] = self._agree(hellos[peer], lanes[peer])
+                self._agree(hellos[peer], lanes[peer], agreed, apart)
+            if apart:
+                raise PartsApart(differing(self._party, {peer: lanes[peer].channel for peer in apart}, parts))
         except BaseException:
-            JobLanes(self.give_back, job, lanes, keys).fail(self._party)
+            JobLanes(self.give_back, job, lanes, agreed).fail(self._party)
             self.abandon(job.id)
             raise
-        return JobLanes(self.give_back, job, lanes, keys)
+        return JobLanes(self.give_back, job, lanes, agreed)
 
     def abandon(self, job_id: bytes) -> None:
         """The job will not take place on this server: who waits for it is told so, now and when it comes later."""
@@ -147,8 +154,11 @@ class Lanes:
             lane.channel.give_up(self._party)
             self.give_back(lane, clean=False)
 
-    def _agree(self, mine: Hello, lane: Lane) -> bytes:
-        return mine.key_with(lane.hello, lane.secret, lane.party, self._names[lane.party])
+    def _agree(self, mine: Hello, lane: Lane, agreed: dict[int, Agreed], apart: list[int]) -> None:
+        try:
+            agreed[lane.party] = mine.agree(lane.hello, lane.secret, lane.party, self._names[lane.party])
+        except PartsApart:
+            apart.append(lane.party)
 
     def _begin(self, job: Job, peer: int, hello: Hello, fresh: bool = False) -> Lane:
         """Takes an idle lane, or dials, and says hello on it."""
@@ -212,7 +222,7 @@ class Lanes:
         if lane.channel.idle():
             return lane
         try:
-            self._hear(lane, time.monotonic() + limits.SETUP_SECONDS)
+            lane.hear(time.monotonic() + limits.SETUP_SECONDS)
         except GaveUp:
             raise
         except PeerLost:
@@ -253,7 +263,7 @@ class Lanes:
         """The peer's hello, which comes when it is the job's turn there. A peer that says nothing at all is lost."""
         while True:
             try:
-                message = self._hear(lane, min(job.deadline, time.monotonic() + limits.JOIN_SECONDS))
+                message = lane.hear(min(job.deadline, time.monotonic() + limits.JOIN_SECONDS))
             except DeadlineExceeded:
                 if job.waiting:
                     job.check()
@@ -261,12 +271,6 @@ class Lanes:
             job.waiting = message == WAIT
             if not job.waiting:
                 return Hello.parse(message, self._names[lane.party])
-
-    def _hear(self, lane: Lane, deadline: float) -> bytes:
-        message = np.empty(HELLO_BYTES, np.uint8)
-        lane.channel.deadline = deadline
-        lane.channel.receive(HELLO_STEP, message)
-        return message.tobytes()
 
     def _dial(self, job: Job, peer: int) -> Lane:
         job.check()
@@ -371,9 +375,7 @@ class Lanes:
     def _offer(self, lane: Lane) -> bool:
         """One job on an accepted lane; True when the lane is good for another."""
         lane.channel.wait_readable()
-        lane.hello = Hello.parse(
-            self._hear(lane, time.monotonic() + limits.SETUP_SECONDS), self._names[lane.party]
-        )
+        lane.hello = Hello.parse(lane.hear(time.monotonic() + limits.SETUP_SECONDS), self._names[lane.party])
         key = lane.hello.job, lane.party
         with self._changed:
             before = self._offers.pop(key, None)

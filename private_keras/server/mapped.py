@@ -10,6 +10,7 @@ from private_keras.server import limits
 from private_keras.server.material import Material, helper_material, masks, read_only
 from private_keras.server.sealed import Sealed
 from private_keras.server.sizes import HELPER, WORD, material_bytes, seed_bytes, stored_bytes
+from private_keras.server.ties import Ties
 
 # In memory: seeds, place and what Python adds.
 HANDLE_BYTES = 1024
@@ -27,6 +28,7 @@ class Mapped:
         start: where in the file it begins.
         size: number of elements.
         seeded: whether masks are there as seeds.
+        ties: as when it was written.
 
     Attributes:
         memory_bytes: what `whole` takes.
@@ -35,9 +37,10 @@ class Mapped:
         FileError: the file is damaged where the tensor begins.
     """
 
-    def __init__(self, sealed: Sealed, start: int, party: int, kernel: Kernel, size: int, seeded: bool):
+    def __init__(self, sealed: Sealed, start: int, party: int, kernel: Kernel, size: int, seeded: bool, ties: Ties):
         self.size = size
         self.seeded = seeded
+        self.ties = ties
         self.token = object()
         self.memory_bytes = stored_bytes(size)
         self._sealed = sealed
@@ -59,7 +62,7 @@ class Mapped:
 
     def whole(self) -> Material:
         """Reads all of it; the caller has taken the room."""
-        return replace(self._part(0, self.size), token=self.token)
+        return replace(self._part(0, self.size), token=self.token, ties=self.ties)
 
     def pieces(self) -> Iterator[memoryview]:
         """The same bytes as in its own file, in pieces."""

@@ -6,7 +6,7 @@ independent of x.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +15,7 @@ from private_keras.errors import InputError
 from private_keras.plan.limits import MAX_ELEMENTS
 from private_keras.ring.kernel import Kernel
 from private_keras.server.sizes import HELPER, SEED_BYTES, WORD, material_bytes, seed_bytes
+from private_keras.server.ties import Ties, Tying
 
 STREAM_WORDS = 2  # words in a block of a seed's stream
 
@@ -26,11 +27,13 @@ class Stored(Protocol):
         size: number of elements.
         token: the same object in all forms of one tensor, and in no other.
         seeded: whether `pieces` begin with seeds instead of masks.
+        ties: what peers must have in common with this party (server/ties.py).
     """
 
     size: int
     token: object
     seeded: bool
+    ties: Ties
 
     def rows(self, indices: np.ndarray, row: int) -> "Material":
         """Rows of `row` elements each."""
@@ -49,11 +52,13 @@ class Material:
     Attributes:
         words: m at an evaluator; l0 - l1 at the helper, who has both.
         mask: l_i at evaluator i; l0 + l1 at the helper.
+        ties: see `Stored`; rows of a tensor have none of their own.
         operand: words - 2 mask, which products of an evaluator start from, where that is needed again and again.
     """
 
     words: np.ndarray = field(repr=False)
     mask: np.ndarray = field(repr=False)
+    ties: Ties = field(default_factory=dict, repr=False)
     operand: np.ndarray | None = field(default=None, repr=False)
     token: object = field(default_factory=object, repr=False, compare=False)
     seeded = False
@@ -102,6 +107,8 @@ class Receiver:
         self._wanted_seeds = seed_bytes(party)
         self._words = np.empty(0 if party == HELPER else elements, WORD)
         self._filled = 0
+        self._tying = Tying(party, elements)
+        self._tying.feed(seeds)
 
     def feed(self, data: bytes) -> None:
         """The next piece; raises `InputError` when it is more than agreed."""
@@ -116,6 +123,7 @@ class Receiver:
             )
         target[self._filled : self._filled + len(rest)] = np.frombuffer(rest, np.uint8)
         self._filled += len(rest)
+        self._tying.feed(data)
 
     def finish(self, kernel: Kernel) -> Material:
         """The material, masks made from their seeds; raises `InputError` when pieces are missing."""
@@ -124,9 +132,9 @@ class Receiver:
         if got != wanted:
             raise InputError(f"{self._what}: expected {wanted} bytes of material. Received: {got}")
         if self._party == HELPER:
-            return helper_material(kernel, bytes(self._seeds), self._elements)
+            return replace(helper_material(kernel, bytes(self._seeds), self._elements), ties=self._tying.ties())
         mask = masks(kernel, bytes(self._seeds), self._elements)
-        return Material(read_only(self._words.astype(np.uint64, copy=False)), mask)
+        return Material(read_only(self._words.astype(np.uint64, copy=False)), mask, self._tying.ties())
 
 
 def masks(kernel: Kernel, seeds: bytes, elements: int, start: int = 0) -> np.ndarray:

@@ -7,19 +7,21 @@ were.
 Sources: RFC 7748 (X25519), RFC 5869 (HKDF).
 """
 
+import hashlib
 import secrets
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from private_keras.errors import FrameError, SecurityError, VersionMismatch
+from private_keras.server.apart import PartsApart
 
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 _SETUP = struct.Struct("<8sII32s")
-_HELLO = struct.Struct("<8sII16s16s32s32s")
+_HELLO = struct.Struct("<8sII16s16s32s32s32s")
 _SETUP_MAGIC = b"pk lane\0"
 _HELLO_MAGIC = b"pk job\0\0"
 SETUP_BYTES = _SETUP.size
@@ -68,43 +70,51 @@ class Setup:
 
 @dataclass(frozen=True)
 class Hello:
-    """What one end of a lane says at the start of a job; `digest` is that of its plan and schedule."""
+    """What one end of a lane says at the start of a job.
+
+    Attributes:
+        digest: of its plan and schedule.
+        parts: hash of what the peer must have in common with it of the job's inputs (`ties.Common`).
+    """
 
     protocol: str
     party: int
     job: bytes
     digest: bytes
+    parts: bytes
     nonce: bytes
 
     @classmethod
-    def fresh(cls, protocol: str, party: int, job: bytes, digest: bytes) -> "Hello":
+    def fresh(cls, protocol: str, party: int, job: bytes, digest: bytes, parts: bytes) -> "Hello":
         """With a new nonce."""
-        return cls(protocol, party, job, digest, secrets.token_bytes(32))
+        return cls(protocol, party, job, digest, parts, secrets.token_bytes(32))
 
     @classmethod
     def parse(cls, message: bytes, peer: str) -> "Hello":
         """Reads a hello; raises FrameError or VersionMismatch naming the peer."""
-        magic, version, party, protocol, job, digest, nonce = _HELLO.unpack(message)
+        magic, version, party, protocol, job, digest, parts, nonce = _HELLO.unpack(message)
         if magic != _HELLO_MAGIC:
             raise FrameError(f"{peer}: expected the start of a job")
         if version != WIRE_VERSION:
             raise VersionMismatch(
                 f"{peer}: expected wire version {WIRE_VERSION}. Received: {version}; install the same release"
             )
-        return cls(protocol.rstrip(b"\0").decode("ascii", "replace"), party, job, digest, nonce)
+        return cls(protocol.rstrip(b"\0").decode("ascii", "replace"), party, job, digest, parts, nonce)
 
     def pack(self) -> bytes:
         """As bytes, always `HELLO_BYTES`."""
+        protocol = self.protocol.encode()
         return _HELLO.pack(
-            _HELLO_MAGIC, WIRE_VERSION, self.party, self.protocol.encode(), self.job, self.digest, self.nonce
+            _HELLO_MAGIC, WIRE_VERSION, self.party, protocol, self.job, self.digest, self.parts, self.nonce
         )
 
-    def key_with(self, theirs: "Hello", lane_secret: bytes, peer_party: int, peer: str) -> bytes:
-        """The 16-byte key that this job shares with the peer, once both hellos agree.
+    def agree(self, theirs: "Hello", lane_secret: bytes, peer_party: int, peer: str) -> "Agreed":
+        """What this job shares with the peer, once both hellos fit.
 
         Raises:
             VersionMismatch: the peer runs another plan, schedule or protocol.
             FrameError: the peer answers for another job or party.
+            PartsApart: the peer has other parts of the inputs than those that belong to these.
         """
         if theirs.party != peer_party or theirs.job != self.job:
             raise FrameError(
@@ -117,8 +127,24 @@ class Hello:
                 f"{peer} has another plan or another schedule (steps, rows, public values) for this job: "
                 f"expected digest {self.digest.hex()[:16]}. Received: {theirs.digest.hex()[:16]}"
             )
+        if theirs.parts != self.parts:
+            raise PartsApart({peer: []})
         if theirs.nonce == self.nonce:
             raise SecurityError(f"{peer} sent this server's own nonce back")
         low, high = (self, theirs) if self.party < theirs.party else (theirs, self)
+        nonces = low.nonce + high.nonce
         info = b"private_keras job" + self.job + self.digest + bytes([low.party, high.party])
-        return derive(lane_secret, low.nonce + high.nonce, info, 16)
+        return Agreed(derive(lane_secret, nonces, info, 16), hashlib.sha256(info + nonces).digest())
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """What two servers have in common in one job, and no other two, nor these in another job.
+
+    Attributes:
+        key: 16 bytes, secret.
+        name: 32 bytes.
+    """
+
+    key: bytes = field(repr=False)
+    name: bytes

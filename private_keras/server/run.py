@@ -24,6 +24,7 @@ from private_keras.server.sizes import WORD
 from private_keras.server.stock import Item, Stock
 from private_keras.server.store import Kept, Store
 from private_keras.server.terms import Terms
+from private_keras.server.ties import computed_ties
 from private_keras.server.wire import messages_pb2 as wire
 from private_keras.transport.frames import GaveUp
 
@@ -59,6 +60,7 @@ class Runner:
         self._make_party = MAKE_PARTY[protocol]
         self._party = party
         self._parties = parties
+        self._peers = set(range(parties)) - {party}
         self._kernel = kernel
         self._lanes = lanes
         self._store = store
@@ -73,8 +75,8 @@ class Runner:
         in order. What is kept is in the store when all servers have come to the same end, and not before.
         """
         # What was made ahead holds all that the helper would have to say.
-        peers = None if given.item is None else {1 - self._party}
-        with self._opened(job, given.schedule.digest, peers) as (lanes, traffic):
+        peers = self._peers if given.item is None else {1 - self._party}
+        with self._opened(job, given, peers) as (lanes, traffic):
             began = time.monotonic()  # when all servers are there
             protocol = self._protocol(lanes, given)
             feed = _feed(protocol, program.plan, given)
@@ -87,7 +89,9 @@ class Runner:
         draws = {peer: protocol.draws[peer] for peer in lanes.channels}
         lanes.finish(draws, _needed(draws, contributions, bool(kept)))
         job.check()
-        parts = [Material(*map(read_only, pair)) for pair in kept]
+        parts = [
+            Material(*map(read_only, pair), computed_ties(lanes.pairs, index)) for index, pair in enumerate(kept)
+        ]
         handles = list(given.schedule.kept.values())
         terms = [given.terms.get(name, Terms()) for name in given.schedule.kept]
         items = [
@@ -101,7 +105,7 @@ class Runner:
 
         The item is in the stock when all servers have come to the end, and not before.
         """
-        with self._opened(job, given.schedule.digest, None) as (lanes, traffic):
+        with self._opened(job, given, self._peers) as (lanes, traffic):
             began = time.monotonic()
             walk = self._walk(lanes, given.dealt)
             feed = (_shapes if isinstance(walk, trio.Ahead) else _feed)(walk, program.plan, given)
@@ -115,7 +119,7 @@ class Runner:
             handles = given.schedule.handles
             stored = {name: given.material[name] for name in handles}
             content, owner = given.schedule.content, job.owner
-            item = Item(job.id, owner, content, stored, handles, given.seeds, supply)
+            item = Item(job.id, owner, content, stored, handles, given.seeds, supply, lanes.pairs[1 - self._party])
             self._stock.put(item, given.room)
             stored_bytes = item.nbytes
         seconds = time.monotonic() - began
@@ -135,9 +139,9 @@ class Runner:
         return trio.Ahead(self._party, self._kernel, lanes.channels, lanes.keys, dealt // WORD.itemsize)
 
     @contextmanager
-    def _opened(self, job: Job, digest: bytes, peers: set[int] | None) -> Iterator[tuple[JobLanes, "_Meter"]]:
+    def _opened(self, job: Job, given: Collected, peers: set[int]) -> Iterator[tuple[JobLanes, "_Meter"]]:
         """A job's lanes; after an error in the `with` block they are closed, and peers told whom it blames."""
-        lanes = self._lanes.open(job, digest, peers)
+        lanes = self._lanes.open(job, given.schedule.digest, {peer: given.common(peer) for peer in peers})
         meter = _Meter(lanes, self._parties)
         try:
             yield lanes, meter

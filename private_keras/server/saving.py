@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -16,10 +16,11 @@ from private_keras.server.mapped import HANDLE_BYTES
 from private_keras.server.material import Stored
 from private_keras.server.oversight import Oversight
 from private_keras.server.policy import Policy
-from private_keras.server.sealed import Writer, sealed_bytes
+from private_keras.server.sealed import sealed_bytes
 from private_keras.server.sizes import stored_bytes
-from private_keras.server.storage import NONCE_BYTES, Generation, Storage, check_name, check_names
+from private_keras.server.storage import NONCE_BYTES, Filling, Generation, Storage, check_name, check_names
 from private_keras.server.store import Kept, Store
+from private_keras.server.ties import Ties
 from private_keras.server.wire import messages_pb2 as wire
 
 Message = TypeVar("Message")
@@ -67,7 +68,7 @@ class Saving:
                     )
                 head.add(replace(item, seeded=part.seeded, terms=terms))
                 parts.append(part)
-        with head.writing(self._storage) as writer:
+        with head.writing(self._storage, [part.ties for part in parts]) as writer:
             for part in parts:
                 for piece in part.pieces():
                     writer.feed(piece)
@@ -201,11 +202,11 @@ class _Head:
             )
         self._entries[item.label] = item
 
-    def writing(self, storage: Storage) -> AbstractContextManager[Writer]:
-        """The file that all of them go to."""
+    def writing(self, storage: Storage, ties: Sequence[Ties] | None = None) -> AbstractContextManager[Filling]:
+        """The file that all of them go to; `ties` as in `Storage.writing`."""
         if not self._entries:
             raise InputError("expected at least one tensor to save. Received: none")
-        return storage.writing(self._owner, self._generation, self._about, self._entries.values(), self.policy)
+        return storage.writing(self._owner, self._generation, self._about, self._entries.values(), self.policy, ties)
 
 
 def _resident_bytes(elements: int) -> int:

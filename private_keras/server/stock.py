@@ -27,6 +27,7 @@ class Item:
         stored: by input name, the stored tensors that it was made for.
         handles: their handles, by input name.
         seeds: by input name, of this party's masks of the batch to come.
+        pair: names the job that made it, as this evaluator and the other one know it: what it made fits together.
     """
 
     id: bytes
@@ -36,6 +37,7 @@ class Item:
     handles: Mapping[str, bytes] = field(repr=False)
     seeds: Mapping[str, bytes] = field(repr=False)
     supply: Supply = field(repr=False)
+    pair: bytes
 
     @property
     def nbytes(self) -> int:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from private_keras.errors import ClusterError, HandleNotFound, InputError, PrivateKerasError
+from private_keras.errors import ClusterError, FileError, HandleNotFound, InputError, PrivateKerasError
 from private_keras.ring.kernel import Kernel
 from private_keras.server import disk, limits
 from private_keras.server.catalogue import COMMITTED, FORGOTTEN, WRITING, WRITTEN, Catalogue, Row
@@ -27,6 +27,7 @@ from private_keras.server.mapped import Mapped, disk_bytes
 from private_keras.server.policy import Policy
 from private_keras.server.sealed import Sealed, Writer, sealed_bytes
 from private_keras.server.terms import Source
+from private_keras.server.ties import Ties, TyingMany, packed, unpacked
 from private_keras.server.vault import ENDING, Vault, locked
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,79}", re.ASCII)
@@ -101,9 +102,13 @@ class Storage:
 
     @contextlib.contextmanager
     def writing(
-        self, owner: str, generation: Generation, about: str, entries: Sequence[SavedTensor], policy: Policy
-    ) -> Iterator[Writer]:
+        self, owner: str, generation: Generation, about: str, entries: Sequence[SavedTensor], policy: Policy,
+        ties: Sequence[Ties] | None = None,
+    ) -> Iterator["Filling"]:
         """A new generation's file, to be filled in the `with` block, entry by entry; counts once it is committed.
+
+        Args:
+            ties: of each tensor; None: of what a client sends, they follow from that.
 
         Raises:
             NoStorage: the server was started without a directory.
@@ -117,11 +122,12 @@ class Storage:
             with self.vault.new(FILES) as file:
                 row = self.catalogue.names.begin(source, about, entries, policy, sealed_bytes(length), file.name)
                 writer = file.writer(self._context(source, about, to_json(entries)), length)
-                yield writer
-                if writer.left:
-                    raise InputError(f"expected {length} bytes of material. Received: {length - writer.left}")
+                filling = Filling(writer, TyingMany(self._party, entries) if ties is None else None)
+                yield filling
+                if filling.left:
+                    raise InputError(f"expected {length} bytes of material. Received: {length - filling.left}")
                 file.sync()
-                self.catalogue.names.finish(row)
+                self.catalogue.names.finish(row, packed(filling.ties() if ties is None else ties))
         except BaseException:
             if row is not None:
                 with contextlib.suppress(PrivateKerasError):
@@ -156,6 +162,9 @@ class Storage:
         if row is None or row.state != COMMITTED:
             raise _missing(generation.name)
         what = f"saved shares {generation.name!r}"
+        ties = unpacked(self._party, row.ties)
+        if len(ties) != len(row.entries):
+            raise FileError(f"{what}: written by an earlier state of this release; share them again")
         with self._lock, disk.errors():
             sealed = self._files.get(row.file)
             if sealed is None:
@@ -163,7 +172,7 @@ class Storage:
                 context = self._context(row.source, row.about, row.entries_text)
                 sealed = self.vault.open(FILES, row.file, context, length, what)
                 self._files[row.file] = sealed
-        return Opened(row, sealed, self._party)
+        return Opened(row, sealed, self._party, ties)
 
     def forget(self, owner: str, generations: Sequence[Generation]) -> int:
         """Removes the owner's generations among these; returns how many there were. Their policies stay."""
@@ -219,6 +228,29 @@ class Storage:
                 self.forget(row.source.owner, [generation_of(row.source)])
 
 
+class Filling:
+    """A generation's file as it is filled; `tying` follows what a client sends."""
+
+    def __init__(self, writer: Writer, tying: TyingMany | None):
+        self._writer = writer
+        self._tying = tying
+
+    @property
+    def left(self) -> int:
+        """Bytes that are still to come."""
+        return self._writer.left
+
+    def feed(self, data: bytes | memoryview) -> None:
+        """The next bytes; no more than are left."""
+        self._writer.feed(data)
+        if self._tying is not None:
+            self._tying.feed(data)
+
+    def ties(self) -> list[Ties]:
+        """Of what a client has sent, all of it."""
+        return self._tying.ties()
+
+
 @dataclass(frozen=True)
 class Opened:
     """A generation that can be read."""
@@ -226,12 +258,13 @@ class Opened:
     row: Row
     sealed: Sealed
     party: int
+    ties: Sequence[Ties]
 
     def tensors(self, kernel: Kernel) -> list[Mapped]:
         """All of its tensors, on disk; raises `FileError` where one's beginning is damaged."""
         result, start = [], 0
-        for entry in self.row.entries:
-            result.append(Mapped(self.sealed, start, self.party, kernel, entry.size, entry.seeded))
+        for entry, ties in zip(self.row.entries, self.ties, strict=True):
+            result.append(Mapped(self.sealed, start, self.party, kernel, entry.size, entry.seeded, ties))
             start += disk_bytes(self.party, entry.size, entry.seeded)
         return result
 

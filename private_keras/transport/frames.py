@@ -9,6 +9,7 @@ from private_keras.errors import FrameError, InputError, PeerLost
 HEADER = struct.Struct("<QQ")
 
 # Steps of jobs are below 2^63; these mark messages of the servers themselves.
+PARTS_STEP = (1 << 64) - 5
 SETUP_STEP = (1 << 64) - 4
 END_STEP = (1 << 64) - 3
 HELLO_STEP = (1 << 64) - 2

@@ -43,6 +43,7 @@ CREATE TABLE segments (
   first INTEGER PRIMARY KEY, count INTEGER NOT NULL, before BLOB NOT NULL, chain BLOB NOT NULL, closed REAL NOT NULL,
   signature BLOB NOT NULL, certificate BLOB NOT NULL, exported INTEGER NOT NULL DEFAULT 0);
 """,
+    "ALTER TABLE snapshots ADD COLUMN ties BLOB NOT NULL DEFAULT x''",
 )
 VERSION = len(_FORMATS)
 

@@ -17,10 +17,12 @@ from private_keras.server.catalogue.database import Database
 from private_keras.server.entries import SavedTensor
 from private_keras.server.policy import Policy
 from private_keras.server.terms import Source
+from private_keras.server.ties import TIE_BYTES
 
 WRITING, WRITTEN, COMMITTED, FORGOTTEN = "writing", "written", "committed", "forgotten"
 ROW_BYTES = 256  # of a row without its texts
-_COLUMNS = "id, owner, name, number, nonce, state, about, entries, policy, bytes, created, file, uses"
+TIES_BYTES = 2 * TIE_BYTES  # of a tensor
+_COLUMNS = "id, owner, name, number, nonce, state, about, entries, policy, bytes, created, file, uses, ties"
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Row:
         created: seconds since 1970.
         file: name of the file with the shares.
         uses: jobs of others that used it.
+        ties: of its tensors, as `server.ties` packs them; empty while it is written.
     """
 
     id: int
@@ -45,6 +48,7 @@ class Row:
     created: float
     file: str
     uses: int
+    ties: bytes
 
     @property
     def policy(self) -> Policy:
@@ -71,7 +75,7 @@ class Names:
             ClusterError: no room left, for this owner or at all.
         """
         texts = about, saved.to_json(entries), policy.to_json()
-        total = nbytes + ROW_BYTES + sum(len(text.encode()) for text in texts)
+        total = nbytes + ROW_BYTES + sum(len(text.encode()) for text in texts) + TIES_BYTES * len(entries)
         now = time.time()
         with self._database.transaction() as database:
             key = _key(source)
@@ -79,7 +83,7 @@ class Names:
                 raise InputError("this generation is saved already; every save needs a fresh one")
             self._check_records(database, source.owner)
             self._check_room(database, source.owner, total)
-            columns = _COLUMNS.removeprefix("id, ").removesuffix(", uses")
+            columns = _COLUMNS.removeprefix("id, ").removesuffix(", uses, ties")
             row = database.execute(
                 f"INSERT INTO snapshots ({columns}, lent) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
                 (*key, WRITING, *texts, total, now, file),
@@ -129,9 +133,11 @@ class Names:
                     f"{whose} are taken; forget what is no longer used"
                 )
 
-    def finish(self, row: int) -> None:
+    def finish(self, row: int, ties: bytes) -> None:
         """All of the generation's file is on disk."""
-        self._advance(row, WRITING, WRITTEN)
+        with self._database.transaction() as database:
+            self._advance(row, WRITING, WRITTEN)
+            database.execute("UPDATE snapshots SET ties = ? WHERE id = ?", (ties, row))
 
     def commit(self, source: Source) -> bool:
         """Makes a generation that was written one that can be loaded; whether there is one."""
@@ -164,7 +170,7 @@ class Names:
             if found is None or found.state not in (WRITTEN, COMMITTED):
                 return None
             database.execute(
-                "UPDATE snapshots SET state = ?, about = '', entries = '', bytes = ? WHERE id = ?",
+                "UPDATE snapshots SET state = ?, about = '', entries = '', ties = x'', bytes = ? WHERE id = ?",
                 (FORGOTTEN, ROW_BYTES + len(found.policy_text), found.id),
             )
             return found.file
@@ -291,6 +297,6 @@ def _key(source: Source) -> tuple[str, str, str, str]:
 
 
 def _row(found: tuple) -> Row:
-    row, owner, name, number, nonce, state, about, entries, policy, nbytes, created, file, uses = found
+    row, owner, name, number, nonce, state, about, entries, policy, nbytes, created, file, uses, ties = found
     source = Source(owner, name, int(number, 16), nonce)
-    return Row(row, source, state, about, entries, policy, nbytes, created, file, uses)
+    return Row(row, source, state, about, entries, policy, nbytes, created, file, uses, ties)
