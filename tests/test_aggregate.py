@@ -78,6 +78,9 @@ HOSTILE = {
     "squares that wrap": lambda row: [1 << 32] * ROW,
     "negative": lambda row: [-(1 << 61)] * ROW,
     "just too long": lambda row: [8 * int(x) for x in row],
+    "too long, with the bit that no comparison sees": lambda row: [
+        3 * int(x) + (i % 2 << 63) for i, x in enumerate(row)
+    ],
     "a little above the range": lambda row: [*[0] * (ROW - 1), 26 * int(LIMIT * 2**22)],
     "random words": lambda row: list(np.random.default_rng(3).integers(0, 1 << 63, ROW)),
 }

@@ -14,7 +14,7 @@ all updates are there:
 
 - *no element is out of range*: if one is above 12 limit in size, each sum is, with a chance of 1/2, above 6 limit
   whatever the other elements are, and all are checked: 2^-64 that it is not noticed. The sum looks at numbers mod 2^63,
-  and the mean uses twice the number (one bit shifted), which no other bit of it can enter;
+  and the mean and the squares use twice the number (one bit shifted), which no other bit of it can enter;
 - *the update is no longer than agreed*: the squares of the sums add up to its squared length times half their number,
   less than a fifth off as a rule. Above `_SLACK` times the limit squared it is refused: one of four times the
   limit passes with a chance below 4e-4, one of the limit is refused with a chance below 1e-12 (the tails of
@@ -203,7 +203,8 @@ def _sound(b: PlanBuilder, weights: str, projections: str, fraction: int, limit:
     least = b.constant(np.array(-math.floor(_TAIL * limit * 2**fraction), np.int64), fraction)
     inside = b.add("reduce_sum", b.add("greater_equal", both, least), axes=[1])
     cut = min(fraction, max(0, _bits(limit) + fraction - _LENGTH_BITS))
-    short = b.add("truncate", projections, bits=cut) if cut else projections
+    # Of twice the sums, as in the mean: a sum that was shared with the bit that no comparison sees has no other square.
+    short = b.add("truncate", b.add("shift", projections, bits=1), bits=cut + 1)
     squares = b.add("reduce_sum", b.add("multiply", short, short), axes=[1])
     most = math.floor(_SLACK * PROJECTIONS / 2 * (limit * 2.0 ** (fraction - cut)) ** 2)
     length = b.add("less", squares, b.constant(np.array(most, np.int64), b.type(squares).fraction))
