@@ -215,6 +215,17 @@ def test_what_a_pinned_plan_made_is_for_pinned_plans():
     refused(consent(**policy, plans=digests[1:]), asked(second, {"x": terms}), f"'{digests[0]}' made")
 
 
+def test_what_a_kind_could_not_have_opened_no_pinned_plan_opens():
+    second = plan("predict", owner="client", weights="client")
+    rules = consent(use=["analyst"], plans=["fit", f"sha256:{second.digest}"], reveal_to=["analyst"])
+    for value in ("raw", "layer"):
+        first = plan("train", receivers=[], value=value)
+        refused(rules, asked(second, {"x": kept(rules, first, None)}), "'fit' open what is reduced", "input 'x'", "digest")
+        pinned = consent(use=["analyst"], plans=[f"sha256:{p.digest}" for p in (first, second)], reveal_to=["analyst"])
+        pinned.check(asked(second, {"x": kept(pinned, first, None)}))
+    rules.check(asked(second, {"w": kept(rules, plan("train", receivers=[], value="mean"), None)}))
+
+
 def test_parts_of_a_row_are_no_rows():
     """Else the sum over 30 features of one patient would be one over 30 rows."""
     rules, wide = consent(**ALL), Terms.of(X, row=32)

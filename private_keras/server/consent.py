@@ -17,7 +17,7 @@ kind may:
 
 What earlier jobs kept may be computed with, and opened to the same receivers, by plans of any kind, if it shows no
 more than what its own kind could have opened. A digest allows its plan on the owner's own shares, and on what other
-allowed plans made.
+allowed plans made: of plans that a kind allows, what these could have opened.
 """
 
 import datetime
@@ -271,6 +271,14 @@ class Consent:
                 self._refuse(
                     source, "allows this plan by its digest", f"a copy of the shares as input {name!r} of the client",
                     f"load them from {source.owner}",
+                )  # fmt: skip
+            # Else any plan of a kind that opens little could hand on to this one what it keeps.
+            beyond = sorted(made for made in shows.made if made in OPENS and shows.level > OPENS[made])
+            if beyond:
+                self._refuse(
+                    source, f"lets plans of kind {_word(beyond[0])} open {_TOLD[OPENS[beyond[0]]]} at most",
+                    f"input {name!r}, which one of them made and which shows {_TOLD[shows.level]}",
+                    "allow the plan that made it by its digest",
                 )  # fmt: skip
         role = OWN[1]
         if self._parties is not None and role in self._parties and asked.caller != role:
