@@ -119,9 +119,19 @@ def test_the_same_row_many_times_is_one_row():
     rules = consent(**ALL)
     granted = rules.check(asked(plan("evaluate", value="mean")))
     rules.check_rows(granted, {"x": np.arange(16).reshape(2, 8)})
+    twice = np.array([[0, 1, 2, 3, 4, 5, 6, 7], [8, 9, 1, 2, 3, 4, 5, 8]])
     with pytest.raises(SecurityError, match="one row several times"):
-        rules.check_rows(granted, {"x": np.array([[1] * 7 + [2], [3] * 8])})
+        rules.check_rows(granted, {"x": twice})
     rules.check_rows(rules.check(asked(plan())), {"x": np.full((2, 8), 3)})
+    # Whoever allows a plan by its digest counts on that as well.
+    for kind in ("train", "predict"):
+        digest = asked(plan(kind, value="mean"))
+        named = consent(use=["analyst"], plans=[digest.digest], reveal_to=["analyst"])
+        granted = named.check(digest)
+        assert granted.reduced == ({"x"} if kind == "train" else set())
+        if kind == "train":
+            with pytest.raises(SecurityError, match="fewer rows than it seems"):
+                named.check_rows(granted, {"x": twice})
     refused(rules, asked(plan("evaluate", value="mean", rows=1)), "one row alone")
 
 

@@ -109,8 +109,10 @@ class Consent:
                 openings.setdefault(source, []).append((item, shown))
         by = {source: self._allowed_by(source, asked, openings.get(source, [])) for source in asked.others}
         self._check_shapes(asked)
+        # Who allows a plan by its digest counts on what its sums are of, too; predictions of a row twice are harmless.
+        reducing = ("evaluate", "train", *([asked.digest] if asked.plan.kind != "predict" else []))
         reduced = {
-            name for source, kind in by.items() if kind in ("evaluate", "train")
+            name for source, kind in by.items() if kind in reducing
             for name, shows in asked.shows(source).items() if shows.level > Level.REDUCED
         }  # fmt: skip
         used = tuple(
@@ -129,17 +131,17 @@ class Consent:
         return Granted(asked, kept, used, frozenset(reduced), opened)
 
     def check_rows(self, granted: Granted, rows: Mapping[str, np.ndarray]) -> None:
-        """That what counts as reduced over rows is not over one row, again and again.
+        """That what counts as reduced over rows is over different ones, and not of some again and again.
 
         Args:
             rows: by input name, numbers of rows (steps, rows).
         """
         for name in granted.reduced & rows.keys():
-            taken = rows[name]
-            if taken.shape[1] > 1 and (taken == taken[:, :1]).all(1).any():
+            taken = np.sort(rows[name], axis=1)
+            if (taken[:, 1:] == taken[:, :-1]).any():
                 raise SecurityError(
-                    f"input {name!r}: a step takes one row several times, and what it sums up would be of that row "
-                    "alone; take different rows"
+                    f"input {name!r}: a step takes one row several times, and what it sums up would be of fewer rows "
+                    "than it seems; take different rows in each step"
                 )
 
     def _made(self, source: Source, asked: Asked, by: str | None) -> frozenset[str]:
