@@ -1,5 +1,6 @@
 """One data connection between two servers, as jobs use it one after the other."""
 
+import contextlib
 import socket
 import threading
 import time
@@ -77,3 +78,10 @@ def arriving(listener: socket.socket, failed: Callable[[str], None]) -> Iterator
             if listener.fileno() >= 0:
                 failed(error.strerror or type(error).__name__)
                 time.sleep(limits.ACCEPT_SECONDS)
+
+
+def stop(listener: socket.socket | None) -> None:
+    """Closes a listener and ends `arriving` in the thread that waits there, which closing alone would leave waiting."""
+    if listener is not None and listener.fileno() >= 0:
+        with socket.socket(fileno=listener.detach()) as detached, contextlib.suppress(OSError):
+            detached.shutdown(socket.SHUT_RDWR)

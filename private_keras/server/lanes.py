@@ -25,7 +25,7 @@ from private_keras.server import limits
 from private_keras.server.apart import PartsApart, differing
 from private_keras.server.job_lanes import JobLanes
 from private_keras.server.jobs import Job
-from private_keras.server.lane import DrawnApart, Lane, arriving
+from private_keras.server.lane import DrawnApart, Lane, arriving, stop
 from private_keras.server.log import Log
 from private_keras.server.pairing import SETUP_BYTES, WAIT, Agreed, Hello, Setup
 from private_keras.server.ties import Common
@@ -77,12 +77,12 @@ class Lanes:
 
     def close(self) -> None:
         """Ends all connections."""
-        if self._listener is not None:
-            self._listener.close()
+        stop(self._listener)
         with self._changed:
-            channels = [lane.channel for lanes in self._idle.values() for lane in lanes] + list(self._accepted)
-        for channel in channels:
-            channel.interrupt()
+            idle = [lanes.pop() for lanes in self._idle.values() for _ in range(len(lanes))]
+            accepted = list(self._accepted)
+        for end in (*(lane.channel.close for lane in idle), *(channel.interrupt for channel in accepted)):
+            end()
 
     def round_trip(self, peer: str, deadline: float) -> float:
         """Seconds of one exchange with a server of lower index, on a new connection that is closed again.
