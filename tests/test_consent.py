@@ -230,7 +230,8 @@ def test_what_a_kind_could_not_have_opened_no_pinned_plan_opens():
     rules = consent(use=["analyst"], plans=["fit", f"sha256:{second.digest}"], reveal_to=["analyst"])
     for value in ("raw", "layer"):
         first = plan("train", receivers=[], value=value)
-        refused(rules, asked(second, {"x": kept(rules, first, None)}), "'fit' open what is reduced", "input 'x'", "digest")
+        job = asked(second, {"x": kept(rules, first, None)})
+        refused(rules, job, "'fit' open what is reduced", "input 'x'", "digest")
         pinned = consent(use=["analyst"], plans=[f"sha256:{p.digest}" for p in (first, second)], reveal_to=["analyst"])
         pinned.check(asked(second, {"x": kept(pinned, first, None)}))
     rules.check(asked(second, {"w": kept(rules, plan("train", receivers=[], value="mean"), None)}))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from private_keras.cli import main
+from private_keras.cli.audit import _line as line_of
 from private_keras.cluster import Rows
 from private_keras.errors import HandleNotFound, InputError, SecurityError
 from private_keras.plan.builder import PlanBuilder
@@ -237,6 +238,30 @@ def test_audit_logs(parties):
                 assert not about
             for entry in about:
                 assert not any(str(value)[:7] in json.dumps(entry) for value in X.ravel())
+
+
+def test_openings_of_an_owners_shares_are_listed_before_all_others(parties):
+    """A plan may have more outputs than an entry lists."""
+    share(parties, "o", reveal_to=["analyst"])
+    b = PlanBuilder()
+    b.input("x", (6, 4), F, "hospital")
+    b.input("w", (4, 2), F, "client")
+    for i in range(40):
+        b.output("w", f"own{i}", ["client"] if i % 4 else [])
+    b.output(b.add("truncate", b.add("matmul", "x", "w"), bits=F), "theirs", ["client"])
+    parties["analyst"].run(b.build("many", "predict"), {"x": load(parties, "o"), "w": W})
+    for log in parties["hospital"].audit():
+        entries = [entry for entry in log.entries if entry.get("sources") == ["hospital/o"]]
+        assert [entry["event"] for entry in entries] == ["run", "opened"]
+        for entry in entries:
+            assert entry["openings"][0]["shows"] == {"hospital/o": "rows"} and len(entry["openings"]) == 31
+    b.output("w", "one", ["client"])
+    b.output("w", "two", ["client"])
+    parties["analyst"].run(b.build("many", "predict"), {"x": load(parties, "o"), "w": W})
+    log, *_ = parties["hospital"].audit()
+    last = log.entries[-1]
+    assert (last["openings"][0]["output"], len(last["openings"]), last["unlisted"]) == ("theirs", 32, 1)
+    assert "; opens 1 more, which the plan names" in line_of(last)
 
 
 def command(capsys, *arguments):

@@ -84,6 +84,8 @@ def _line(entry: dict[str, Any]) -> str:
     for opened in entry.get("openings", ()):
         shows = ", ".join(f"{source}: {level}" for source, level in opened["shows"].items())
         facts.append(f"opens {opened['output']} to {', '.join(opened['to'])}" + (f" ({shows})" if shows else ""))
+    if entry.get("unlisted"):
+        facts.append(f"opens {entry['unlisted']} more, which the plan names")
     line = f"{entry['time'][:23]}  {entry['server']}  {entry['number']:>6}  {entry['event']:<8}  {'; '.join(facts)}"
     return "".join(c if c.isprintable() else "?" for c in line)  # a server's words, and none that a terminal obeys
 

@@ -20,7 +20,7 @@ MAX_FILE_BYTES = 1 << 20
 _SERVERS = 3
 _CLOCKS = 3600.0  # by which servers' clocks may differ
 # What servers must tell alike of a job.
-_FACTS = ("caller", "plan", "kind", "digest", "sources", "openings", "delivery", "kept")
+_FACTS = ("caller", "plan", "kind", "digest", "sources", "openings", "delivery", "kept", "unlisted")
 
 
 @dataclass(frozen=True)

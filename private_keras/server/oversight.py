@@ -170,6 +170,10 @@ class Oversight:
         plan, granted = order.plan, order.granted
         sources = granted.asked.others
         receivers = order.receivers
+        # What is of owners comes first: who writes the plan could hide it behind openings of its own.
+        opened = sorted(
+            (item for item in plan.outputs if item.receivers), key=lambda item: not granted.opened.get(item.name)
+        )  # fmt: skip
         openings = [
             {
                 "output": item.name,
@@ -177,8 +181,10 @@ class Oversight:
                 "to": [order.caller if receiver == CLIENT else receiver for receiver in item.receivers],
                 "shows": {str(s): level.name.lower() for s, level in sorted(granted.opened.get(item.name, {}).items())},
             }
-            for item in plan.outputs[:limits.AUDIT_OUTPUTS] if item.receivers
-        ]  # fmt: skip
+            for item in opened[:limits.AUDIT_OUTPUTS]
+        ]
+        if len(opened) > len(openings):
+            facts["unlisted"] = len(opened) - len(openings)
         self.audit.write(
             event, [order.caller, *receivers, *(source.owner for source in sources)], caller=order.caller,
             job=order.id.hex(), plan=plan.name, kind=plan.kind, digest=plan.digest, sources=[str(s) for s in sources],
