@@ -109,10 +109,13 @@ class Consent:
                 openings.setdefault(source, []).append((item, shown))
         by = {source: self._allowed_by(source, asked, openings.get(source, [])) for source in asked.others}
         self._check_shapes(asked)
-        # Who allows a plan by its digest counts on what its sums are of, too; predictions of a row twice are harmless.
-        reducing = ("evaluate", "train", *([asked.digest] if asked.plan.kind != "predict" else []))
+        # Who allows a plan by its digest counts on what its sums are of, too. Single rows may be predicted twice; that a
+        # plan does no more is for its steps to say, and not for its kind.
+        sums = {source for shown in traced.values() for source, s in shown.items() if s.level is Level.REDUCED}
+        predicted = {source for source in by if asked.plan.kind == "predict" and source not in sums}
         reduced = {
-            name for source, kind in by.items() if kind in reducing
+            name for source, kind in by.items()
+            if kind in ("evaluate", "train") or kind == asked.digest and source not in predicted
             for name, shows in asked.shows(source).items() if shows.level > Level.REDUCED
         }  # fmt: skip
         used = tuple(
