@@ -109,8 +109,8 @@ class Consent:
                 openings.setdefault(source, []).append((item, shown))
         by = {source: self._allowed_by(source, asked, openings.get(source, [])) for source in asked.others}
         self._check_shapes(asked)
-        # Who allows a plan by its digest counts on what its sums are of, too. Single rows may be predicted twice; that a
-        # plan does no more is for its steps to say, and not for its kind.
+        # Who allows a plan by its digest counts on what its sums are of, too. Single rows may be predicted twice; that
+        # a plan does no more is for its steps to say, and not for its kind.
         sums = {source for shown in traced.values() for source, s in shown.items() if s.level is Level.REDUCED}
         predicted = {source for source in by if asked.plan.kind == "predict" and source not in sums}
         reduced = {
