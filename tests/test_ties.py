@@ -19,6 +19,7 @@ from private_keras.server.collect import Collected
 from private_keras.server.material import Receiver, split
 from private_keras.server.sizes import material_bytes
 from private_keras.server.ties import (
+    NO_TIE,
     TIE_BYTES,
     Tying,
     TyingMany,
@@ -127,7 +128,8 @@ def test_results_are_tied_to_their_job_pair_and_place():
 
 def test_what_is_compared_depends_on_each_tie_their_order_and_the_item():
     a, b, c = ({0: secrets.token_bytes(32), 1: secrets.token_bytes(32)} for _ in range(3))
-    variants = [[a, b], [b, a], [a, c], [a], [a, b, {}], [a, {}, b]]
+    none = {0: NO_TIE, 1: NO_TIE}
+    variants = [[a, b], [b, a], [a, c], [a], [a, b, none], [a, none, b]]
     named = [dict(zip("xyz", ties, strict=False)) for ties in variants]
     assert len({common(ties, peer).digest for ties in named for peer in (0, 1)}) == 12
     assert common(named[0], 0, secrets.token_bytes(32)).digest != common(named[0], 0).digest
@@ -340,6 +342,34 @@ def keeping_plan():
     w = b.input("w", DATA["w"].shape, 18, "client")
     b.output(b.add("truncate", b.add("multiply", w, b.constant(np.int64(1 << 18), 18)), bits=18), "w/kept", [])
     return b.build("keeping", "train")
+
+
+@pytest.mark.parametrize("party", range(3))
+def test_servers_mask_results_in_the_plan_s_order(cluster, monkeypatch, party):
+    """A client could say in another order to each what is to be kept."""
+    run = ServerClient.run
+
+    def reversing(self, requests, seconds, short):
+        def changed():
+            for request in requests:
+                kept = list(request.kept)[::-1]
+                del request.kept[:]
+                request.kept.extend(kept)
+                yield request
+
+        return run(self, changed() if self is cluster._clients[party] else requests, seconds, short)
+
+    b = PlanBuilder()
+    w = b.input("w", DATA["w"].shape, 18, "client")
+    for factor in (1, 2):
+        b.output(b.add("multiply", w, b.constant(np.int64(factor), 0)), f"times{factor}", [])
+    with monkeypatch.context() as patch:
+        patch.setattr(ServerClient, "run", reversing)
+        kept = cluster.run(b.build("two", "train"), {"w": DATA["w"]})
+    for factor in (1, 2):
+        result = cluster.run(PLAN, {"x": DATA["x"], "w": kept[f"times{factor}"]})["y"]
+        assert result == pytest.approx(factor * RESULT, abs=1e-3)
+    cluster.delete(*kept.values())
 
 
 @pytest.mark.parametrize("party", range(3))

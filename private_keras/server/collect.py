@@ -21,7 +21,7 @@ from private_keras.server.sizes import HELPER, WORD, seed_bytes, stored_bytes
 from private_keras.server.stock import Item
 from private_keras.server.store import Room, Store
 from private_keras.server.terms import Terms
-from private_keras.server.ties import Common, Ties, common, seed_ties
+from private_keras.server.ties import NO_TIE, Common, Ties, common, seed_ties
 from private_keras.server.wire import messages_pb2 as wire
 
 
@@ -148,7 +148,8 @@ class Collector:
     def _ties(self, item: PlanInput, found: Mapping[str, Stored], seeds: Mapping[str, bytes]) -> Ties:
         if item.name in found:
             return found[item.name].ties
-        return seed_ties(self._party, seeds[item.name], item.type.size)  # of a batch that is still to come
+        # Of a batch that is still to come; words are compared when they are there.
+        return {1 - self._party: NO_TIE, **seed_ties(self._party, seeds[item.name], item.type.size)}
 
     def _seeds(self, first: wire.RunRequest, kept: dict[str, bytes], stocked: Item | None) -> dict[str, bytes]:
         """By name, the seeds of the batch's masks where they come ahead of the batch, or have come."""
@@ -180,7 +181,9 @@ class Collector:
         if given != wanted:
             raise InputError(f"expected handles for the outputs {wanted[:20]}, which are kept. Received: {given[:20]}")
         self._store.check_free([item.handle for item in first.kept], owner)
-        return {outputs[item.output].name: item.handle for item in first.kept}
+        # In the plan's order: servers mask one after the other, and a client could name them in any.
+        handles = {item.output: item.handle for item in first.kept}
+        return {outputs[index].name: handles[index] for index in wanted}
 
     def _stored(self, job: Job, item: wire.Input, spec: PlanInput, ahead: bool, material: Stored) -> Stored:
         what, size, of = f"input {item.name!r}", material.size, spec.type.size

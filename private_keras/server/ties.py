@@ -18,7 +18,7 @@ from private_keras.protocols.trio import EVALUATORS
 from private_keras.server.sizes import HELPER, SEED_BYTES, material_bytes, seed_bytes
 
 TIE_BYTES = 32
-_NONE = bytes(TIE_BYTES)
+NO_TIE = bytes(TIE_BYTES)
 
 # By peer.
 Ties = Mapping[int, bytes]
@@ -150,5 +150,5 @@ def common(ties: Mapping[str, Ties], peer: int, made: bytes = b"") -> Common:
         ties: of each secret input, in the plan's order.
         made: names the job that made ahead what this one uses (`pairing.Agreed`).
     """
-    found = [of.get(peer, _NONE) for of in ties.values()]
+    found = [of[peer] for of in ties.values()]
     return Common((*["what was made ahead"] * bool(made), *ties), b"".join([made, *found]))
