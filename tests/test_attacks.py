@@ -29,6 +29,7 @@ from private_keras.errors import (
     VersionMismatch,
 )
 from private_keras.plan.builder import PlanBuilder
+from private_keras.ring import fixedpoint
 from private_keras.server import limits
 from private_keras.server.allowance import Allowance
 from private_keras.server.config import parse_config
@@ -702,3 +703,35 @@ def test_another_cluster_description(servers, tmp_path):
     with pytest.raises(PrivateKerasError, match="impostor"):
         cluster.connect(60)
     cluster.close()
+
+
+def test_one_job_of_two_callers(parties):
+    """Each server judges by who called it: servers that were called by several do not compute together."""
+    b = PlanBuilder()
+    b.output(b.add("relu", b.input("x", (4,), 18, "client")), "y", ["client"])
+    plan = b.build("two callers", "compute")
+    callers = [parties["analyst"], parties["receiver"], parties["analyst"]]
+    for cluster in parties.values():
+        for client in cluster._clients:
+            client.prepare(plan.to_json().encode())
+    parts = callers[0]._split(fixedpoint.encode(np.array([1.0, -2, 3, -4]), 18))
+    job, outcomes = secrets.token_bytes(16), {}
+
+    def run(party):
+        seeds, words = parts[party]
+        request = wire.RunRequest(job=job, digest=plan.digest, seconds=30, steps=1, inputs=[wire.Input(name="x")])
+        request.pieces.add(input=0, data=seeds + words.tobytes())
+        try:
+            list(callers[party]._clients[party].run(iter([request]), 30, False))
+        except PrivateKerasError as error:
+            outcomes[party] = error
+        except grpc.RpcError as error:
+            outcomes[party] = from_call(error, f"server{party}", "")[0]
+
+    threads = [threading.Thread(target=run, args=(party,)) for party in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(outcomes) == {0, 1, 2}
+    assert any(isinstance(error, VersionMismatch) and "caller" in str(error) for error in outcomes.values()), outcomes

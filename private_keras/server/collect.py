@@ -129,7 +129,9 @@ class Collector:
             _feed(job, receivers, first, rest)
             handles = {item.name: item.handle for item in first.inputs if item.handle}
             sources = {name: of.identity for name, (_, of) in held.items() if of.shows}
-            schedule = Schedule(plan.digest, first.steps, handles, {}, {}, kept, first.ahead, first.item, sources)
+            schedule = Schedule(
+                plan.digest, first.steps, handles, {}, {}, kept, first.ahead, first.item, sources, job.owner
+            )
             for index, receiver in receivers.items():
                 item = first.inputs[index]
                 if isinstance(receiver, Receiver):

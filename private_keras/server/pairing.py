@@ -124,7 +124,7 @@ class Hello:
             raise VersionMismatch(f"{peer}: expected protocol {self.protocol}. Received: {theirs.protocol}")
         if theirs.digest != self.digest:
             raise VersionMismatch(
-                f"{peer} has another plan or another schedule (steps, rows, public values) for this job: "
+                f"{peer} has another plan or another schedule (caller, steps, rows, public values) for this job: "
                 f"expected digest {self.digest.hex()[:16]}. Received: {theirs.digest.hex()[:16]}"
             )
         if theirs.parts != self.parts:

@@ -59,6 +59,7 @@ class Schedule:
         item: id of the item of stock that the job uses up, if any.
         sources: by input name, of stored tensors that come from others: which shares these are. A handle is the
             client's to give, and it could give one for different tensors to each server.
+        caller: whose job it is. Each server judges by who called it, and they must not have been called by several.
     """
 
     plan: str
@@ -70,15 +71,14 @@ class Schedule:
     ahead: bool = False
     item: bytes = b""
     sources: Mapping[str, bytes] = field(default_factory=dict)
+    caller: str = ""
 
     @property
     def digest(self) -> bytes:
         """SHA-256 of all of it; 32 bytes."""
-        if self.ahead:
-            return hashlib.sha256(b"private_keras ahead\0" + self.content).digest()
-        if self.item:
-            return hashlib.sha256(b"private_keras item\0" + self.item + self.content).digest()
-        return self.content
+        kind = b"ahead" if self.ahead else b"item" if self.item else b"run"
+        said = b"private_keras " + kind + b"\0" + self.item + self.content + self.caller.encode()
+        return hashlib.sha256(said).digest()
 
     @property
     def content(self) -> bytes:
