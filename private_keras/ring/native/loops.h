@@ -13,6 +13,7 @@
 namespace {
 #include "lanes.h"
 #include "loops_tile.h"
+#include "loops_pack.h"
 #include "loops_matmul.h"
 #include "loops_conv.h"
 #include "loops_planes.h"

@@ -6,7 +6,7 @@ constexpr ptrdiff_t NEAR = 4;
 struct Patches {
     const Convolution& s;
     size_t group_channels;
-    const u64* x;  // first channel of the group
+    const u64 *x, *less;  // first channel of the group, and what twice is taken from it, if anything
 
     // Output pixel -> batch and three space positions.
     struct Pixel {
@@ -48,6 +48,15 @@ struct Patches {
     void pack(size_t first, int count, size_t p, size_t k, u64* to) const {
         Pixel pixels[TILE_ROWS];
         for (int i = 0; i < count; i++) pixels[i] = pixel(first + size_t(i));
+        if (less) pack_pixels<true>(pixels, count, p, k, to);
+        else pack_pixels<false>(pixels, count, p, k, to);
+    }
+
+  private:
+    template <bool TWO>
+    void pack_pixels(const Pixel* pixels, int count, size_t p, size_t k, u64* to) const {
+        if (LINES_FILL_VECTORS && count == TILE_ROWS && s.x_channel == 1 && group_channels >= 2 * LANES)
+            return pack_lines<TWO>(pixels, p, k, to);
         // Neighbouring words (one channel): a tile at a time. Pixels further apart are faster one after the other.
         bool wide = rows_run();
         bool even = s.stride[2] * s.x_space[2] <= NEAR && count == TILE_ROWS && evenly_spaced(pixels);
@@ -61,9 +70,29 @@ struct Patches {
                                  : Matrix{};
             if (inside.data) PlainRows{inside}.pack(0, TILE_ROWS, 0, run, to);
             else for (int i = 0; i < count; i++) {
-                if (wide) pack_row(pixels[i], tap, ptrdiff_t(start), ptrdiff_t(run), to + i);
-                else pack_tap(pixels[i], tap, start, run, to + i);
+                if (wide) pack_row<TWO>(pixels[i], tap, ptrdiff_t(start), ptrdiff_t(run), to + i);
+                else pack_tap<TWO>(pixels[i], tap, start, run, to + i);
             }
+            to += run * TILE_ROWS;
+            p += run;
+        }
+    }
+    const u64* twice(const u64* from) const { return less ? less + (from - x) : nullptr; }
+    // A tile of pixels with many channels each, tap by tap, side by side. A pixel in the padding is a line of zeros.
+    template <bool TWO>
+    void pack_lines(const Pixel* pixels, size_t p, size_t k, u64* to) const {
+        static constexpr u64 zeros[K_BLOCK] = {};
+        ptrdiff_t tap[3];
+        Lines lines;
+        for (size_t end = p + k; p < end;) {
+            size_t start = p % group_channels, run = least(least(group_channels - start, end - p), K_BLOCK);
+            tap_of(p / group_channels, tap);
+            for (int i = 0; i < TILE_ROWS; i++) {
+                const u64* at = under(pixels[i], tap);
+                lines.data[i] = at ? at + start : zeros;
+                if constexpr (TWO) lines.less[i] = at ? twice(at) + start : zeros;
+            }
+            interleave<TWO>(lines, run, to, TILE_ROWS);
             to += run * TILE_ROWS;
             p += run;
         }
@@ -77,14 +106,15 @@ struct Patches {
     Matrix inside_tap(const Pixel* pixels, const ptrdiff_t tap[3], size_t channel) const {
         const u64 *from = under(pixels[0], tap), *last = under(pixels[TILE_ROWS - 1], tap);
         if (!from || !last) return {};
-        return {from + ptrdiff_t(channel) * s.x_channel, s.stride[2] * s.x_space[2], s.x_channel};
+        from += ptrdiff_t(channel) * s.x_channel;
+        return {from, s.stride[2] * s.x_space[2], s.x_channel, twice(from)};
     }
     Matrix inside_row(const Pixel* pixels, const ptrdiff_t tap[3], ptrdiff_t start, ptrdiff_t run) const {
         ptrdiff_t channels = ptrdiff_t(group_channels);
         const u64* from = line(pixels[0], tap);
         ptrdiff_t low = pixels[0].at[2] * channels + start, high = pixels[TILE_ROWS - 1].at[2] * channels + start + run;
         if (!from || low < 0 || high > s.space[2] * channels) return {};
-        return {from + low, s.stride[2] * channels, 1};
+        return {from + low, s.stride[2] * channels, 1, twice(from + low)};
     }
     // Start of the input's line under one tap, or null in the padding.
     const u64* line(const Pixel& pixel, const ptrdiff_t tap[3]) const {
@@ -96,6 +126,7 @@ struct Patches {
         }
         return from;
     }
+    template <bool TWO>
     void pack_tap(const Pixel& pixel, const ptrdiff_t tap[3], size_t channel, size_t run, u64* to) const {
         const u64* from = under(pixel, tap);
         if (!from) {
@@ -103,33 +134,31 @@ struct Patches {
             return;
         }
         from += ptrdiff_t(channel) * s.x_channel;
-        for (size_t q = 0; q < run; q++) to[q * TILE_ROWS] = from[ptrdiff_t(q) * s.x_channel];
+        const u64* taken = twice(from);
+        for (size_t q = 0; q < run; q++) to[q * TILE_ROWS] = word_at<TWO>(from, taken, ptrdiff_t(q) * s.x_channel);
     }
     // Words start .. start+run-1 of the window's last axis and channels, zero where they hang over the input's edge.
+    template <bool TWO>
     void pack_row(const Pixel& pixel, const ptrdiff_t tap[3], ptrdiff_t start, ptrdiff_t run, u64* to) const {
         const u64* from = line(pixel, tap);
         ptrdiff_t channels = ptrdiff_t(group_channels), at = pixel.at[2] * channels + start;
         ptrdiff_t low = at < 0 ? -at : 0, high = s.space[2] * channels - at;
         high = !from || high < 0 ? 0 : high < run ? high : run;
+        const u64* taken = from ? twice(from) : nullptr;
         ptrdiff_t q = 0;
         for (; q < (low < run ? low : run); q++) to[q * TILE_ROWS] = 0;
-        for (; q < high; q++) to[q * TILE_ROWS] = from[at + q];
+        for (; q < high; q++) to[q * TILE_ROWS] = word_at<TWO>(from, taken, at + q);
         for (; q < run; q++) to[q * TILE_ROWS] = 0;
     }
 };
 
 // Few pixels: their patches are packed whole, and weights are read where they are.
-inline void few_pixels(size_t m, size_t n, size_t k, const Patches& patches, const Patches* less, size_t first, Matrix w,
-                       u64* y, ptrdiff_t y_row, Into how) {
+inline void few_pixels(size_t m, size_t n, size_t k, const Patches& patches, size_t first, Matrix w, u64* y,
+                       ptrdiff_t y_row, Into how) {
     u64* panel = scratch(0, TILE_ROWS * k);
     for (size_t i = 0; i < m; i += TILE_ROWS) {
         size_t count = least(TILE_ROWS, m - i);
         patches.pack(first + i, int(count), 0, k, panel);
-        if (less) {
-            u64* room = scratch(1, TILE_ROWS * k);
-            less->pack(first + i, int(count), 0, k, room);
-            take_twice(panel, room, TILE_ROWS * k);
-        }
         few(count, n, k, {panel, 1, TILE_ROWS}, w, y + ptrdiff_t(i) * y_row, y_row, how);
     }
 }
@@ -157,7 +186,7 @@ inline void depthwise_run(const Tap* taps, size_t count, size_t channel, u64* y,
 
 // One channel and one filter per group: vectors run over channels, which must be contiguous. Without `less`.
 inline void depthwise(const Convolution& s, size_t first, size_t last) {
-    Patches patches{s, 1, s.x};
+    Patches patches{s, 1, s.x, nullptr};
     size_t window = size_t(s.window[0] * s.window[1] * s.window[2]), whole = s.channels / LANES * LANES;
     Tap* taps = reinterpret_cast<Tap*>(scratch(0, 2 * window));
     for (size_t row = first; row < last; row++) {
@@ -188,13 +217,12 @@ inline void conv(const Convolution& s, size_t first, size_t last) {
     size_t k = size_t(s.window[0] * s.window[1] * s.window[2]) * group_channels;
     for (size_t group = 0; group < s.groups; group++) {
         ptrdiff_t channel = ptrdiff_t(group * group_channels) * s.x_channel;
-        Patches patches{s, group_channels, s.x + channel}, twice{s, group_channels, s.x_less + (s.x_less ? channel : 0)};
-        const Patches* less = s.x_less ? &twice : nullptr;
+        Patches patches{s, group_channels, s.x + channel, s.x_less ? s.x_less + channel : nullptr};
         Matrix w{s.w + group * group_filters, ptrdiff_t(s.filters), 1, s.w_less ? s.w_less + group * group_filters : nullptr};
         u64* y = s.y + first * s.filters + group * group_filters;
         if (few_rows(last - first))
-            few_pixels(last - first, group_filters, k, patches, less, first, w, y, ptrdiff_t(s.filters), s.how);
+            few_pixels(last - first, group_filters, k, patches, first, w, y, ptrdiff_t(s.filters), s.how);
         else
-            blocked(last - first, group_filters, k, patches, less, first, w, y, ptrdiff_t(s.filters), s.how);
+            blocked(last - first, group_filters, k, patches, first, w, y, ptrdiff_t(s.filters), s.how);
     }
 }

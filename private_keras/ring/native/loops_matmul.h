@@ -4,92 +4,28 @@ constexpr size_t K_BLOCK = 256;
 constexpr size_t ROW_BLOCK = (96 + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
 constexpr size_t COLUMN_BLOCK = (512 + TILE_COLUMNS - 1) / TILE_COLUMNS * TILE_COLUMNS;
 
-inline size_t least(size_t a, size_t b) { return a < b ? a : b; }
-
-inline Matrix from(Matrix a, ptrdiff_t offset) { return {a.data + offset, a.row, a.column, a.less ? a.less + offset : nullptr}; }
-inline Matrix turned(Matrix a) { return {a.data, a.column, a.row, a.less}; }
-
-// Rows of an ordinary matrix; `Patches` in loops_conv.h is the other kind.
-struct PlainRows {
-    Matrix a;
-    // Interleaves rows first .. first+count-1, columns p .. p+k-1, with the constant stride TILE_ROWS.
-    void pack(size_t first, int count, size_t p, size_t k, u64* to) const {
-        const u64* from = a.data + ptrdiff_t(first) * a.row + ptrdiff_t(p) * a.column;
-        if (a.row == 1 && count == TILE_ROWS) {
-            for (size_t q = 0; q < k; q++, from += a.column, to += TILE_ROWS)
-                __builtin_memcpy(to, from, TILE_ROWS * sizeof(u64));
-        } else if (a.row == 1) {
-            for (size_t q = 0; q < k; q++, from += a.column, to += TILE_ROWS)
-                for (int i = 0; i < count; i++) to[i] = from[i];
-        } else if (count == TILE_ROWS) {
-            for (size_t q = 0; q < k; q++, from += a.column, to += TILE_ROWS)
-#pragma GCC unroll 8
-                for (int i = 0; i < TILE_ROWS; i++) to[i] = from[i * a.row];
-        } else {
-            for (size_t q = 0; q < k; q++, from += a.column, to += TILE_ROWS)
-                for (int i = 0; i < count; i++) to[i] = from[i * a.row];
-        }
-    }
-};
-
-inline int vectors_of(size_t columns) { return int((columns + LANES - 1) / LANES); }
-
-// Panels of TILE_COLUMNS columns, each (k, width rounded up to vectors), zero where b has no column; how many words.
-inline size_t pack_columns(Matrix b, size_t k, size_t n, u64* to) {
-    const u64* begin = to;
-    for (size_t j = 0; j < n; j += TILE_COLUMNS) {
-        size_t width = least(TILE_COLUMNS, n - j), padded = size_t(vectors_of(width)) * LANES;
-        const u64* from = b.data + ptrdiff_t(j) * b.column;
-        if (b.column == 1 && width == size_t(TILE_COLUMNS)) {
-            for (size_t p = 0; p < k; p++, from += b.row, to += TILE_COLUMNS)
-                __builtin_memcpy(to, from, TILE_COLUMNS * sizeof(u64));
-            continue;
-        }
-        for (size_t p = 0; p < k; p++, from += b.row, to += padded) {
-            for (size_t q = 0; q < width; q++) to[q] = from[ptrdiff_t(q) * b.column];
-            for (size_t q = width; q < padded; q++) to[q] = 0;
-        }
-    }
-    return size_t(to - begin);
-}
-
 inline void clear_rows(size_t m, size_t n, u64* c, ptrdiff_t c_row) {
     for (size_t i = 0; i < m; i++)
         for (size_t j = 0; j < n; j++) c[ptrdiff_t(i) * c_row + ptrdiff_t(j)] = 0;
 }
 
-// to -= 2 less
-inline void take_twice(u64* to, const u64* less, size_t n) {
-#pragma GCC ivdep
-    for (size_t i = 0; i < n; i++) to[i] -= less[i] + less[i];
-}
-
-// Rows (first_row ..) times b into c (m, n): blocks of k and columns of b stay in the caches while rows pass. Twice the
-// rows of `less`, if there are any, are taken from those of `rows`.
+// Rows (first_row ..) times b into c (m, n): blocks of k and columns of b stay in the caches while rows pass.
 template <class Rows>
-void blocked(size_t m, size_t n, size_t k, const Rows& rows, const Rows* less, size_t first_row, Matrix b, u64* c,
-             ptrdiff_t c_row, Into how) {
+void blocked(size_t m, size_t n, size_t k, const Rows& rows, size_t first_row, Matrix b, u64* c, ptrdiff_t c_row, Into how) {
     if (k == 0 && how == Into::set) clear_rows(m, n, c, c_row);
     size_t k_block = least(k, K_BLOCK);
     u64* a_panels = scratch(0, ROW_BLOCK * k_block);
-    size_t b_words = (least(n, COLUMN_BLOCK) + TILE_COLUMNS) * k_block;
-    u64* b_panels = scratch(1, b_words);
-    u64* room = less || b.less ? scratch(2, b_words < TILE_ROWS * k_block ? TILE_ROWS * k_block : b_words) : nullptr;
+    u64* b_panels = scratch(1, (least(n, COLUMN_BLOCK) + TILE_COLUMNS) * k_block);
     for (size_t j0 = 0; j0 < n; j0 += COLUMN_BLOCK) {
         size_t columns = least(COLUMN_BLOCK, n - j0);
         for (size_t p0 = 0; p0 < k; p0 += K_BLOCK) {
             size_t depth = least(K_BLOCK, k - p0);
-            Matrix part = from(b, ptrdiff_t(p0) * b.row + ptrdiff_t(j0) * b.column);
-            pack_columns(part, depth, columns, b_panels);
-            if (b.less) take_twice(b_panels, room, pack_columns({part.less, b.row, b.column}, depth, columns, room));
+            pack_columns(from(b, ptrdiff_t(p0) * b.row + ptrdiff_t(j0) * b.column), depth, columns, b_panels);
             for (size_t i0 = 0; i0 < m; i0 += ROW_BLOCK) {
                 size_t block = least(ROW_BLOCK, m - i0);
                 for (size_t i = 0; i < block; i += TILE_ROWS) {
                     int count = int(least(TILE_ROWS, block - i));
                     rows.pack(first_row + i0 + i, count, p0, depth, a_panels + i * depth);
-                    if (!less) continue;
-                    less->pack(first_row + i0 + i, count, p0, depth, room);
-                    take_twice(a_panels + i * depth, room, TILE_ROWS * depth);
                 }
                 for (size_t j = 0; j < columns; j += TILE_COLUMNS) {
                     size_t width = least(TILE_COLUMNS, columns - j);
@@ -245,6 +181,5 @@ inline void matmul(size_t m, size_t n, size_t k, Matrix a, Matrix b, u64* c, ptr
         if (a.less) a = made(a, m, k, scratch(3, m * k));
         return few(m, n, k, a, b, c, c_row, how);
     }
-    PlainRows less{{a.less, a.row, a.column}};
-    blocked(m, n, k, PlainRows{a}, a.less ? &less : nullptr, 0, b, c, c_row, how);
+    blocked(m, n, k, PlainRows{a}, 0, b, c, c_row, how);
 }
