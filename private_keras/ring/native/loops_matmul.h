@@ -9,6 +9,31 @@ inline void clear_rows(size_t m, size_t n, u64* c, ptrdiff_t c_row) {
         for (size_t j = 0; j < n; j++) c[ptrdiff_t(i) * c_row + ptrdiff_t(j)] = 0;
 }
 
+// The block of b that is packed next, from row p and column j on: while tiles multiply, its words come from memory. Each tile
+// asks for one cache line of every row, of the first array, then of the other.
+class Coming {
+  public:
+    Coming(Matrix b, size_t p, size_t j, size_t n) : row(b.row) {
+        if (b.column != 1 || j >= n) return;
+        Matrix block = from(b, ptrdiff_t(p) * b.row + ptrdiff_t(j));
+        at[0] = block.data;
+        at[1] = block.less;
+        lines = (least(COLUMN_BLOCK, n - j) + LINE - 1) / LINE;
+        all = b.less ? 2 * lines : lines;
+    }
+    Ahead next(const u64* otherwise) {
+        if (taken == all) return {otherwise, 0};
+        size_t line = taken++;
+        return {line < lines ? at[0] + line * LINE : at[1] + (line - lines) * LINE, row};
+    }
+
+  private:
+    static constexpr size_t LINE = 8;  // words
+    const u64* at[2] = {};
+    ptrdiff_t row;
+    size_t lines = 0, all = 0, taken = 0;
+};
+
 // Rows (first_row ..) times b into c (m, n): blocks of k and columns of b stay in the caches while rows pass.
 template <class Rows>
 void blocked(size_t m, size_t n, size_t k, const Rows& rows, size_t first_row, Matrix b, u64* c, ptrdiff_t c_row, Into how) {
@@ -21,6 +46,8 @@ void blocked(size_t m, size_t n, size_t k, const Rows& rows, size_t first_row, M
         for (size_t p0 = 0; p0 < k; p0 += K_BLOCK) {
             size_t depth = least(K_BLOCK, k - p0);
             pack_columns(from(b, ptrdiff_t(p0) * b.row + ptrdiff_t(j0) * b.column), depth, columns, b_panels);
+            bool further = p0 + depth < k;
+            Coming coming(b, further ? p0 + depth : 0, further ? j0 : j0 + columns, n);
             for (size_t i0 = 0; i0 < m; i0 += ROW_BLOCK) {
                 size_t block = least(ROW_BLOCK, m - i0);
                 for (size_t i = 0; i < block; i += TILE_ROWS) {
@@ -36,7 +63,7 @@ void blocked(size_t m, size_t n, size_t k, const Rows& rows, size_t first_row, M
                         Tile run = count == TILE_ROWS ? whole : packed_tile(count, vectors_of(width));
                         run(depth, a_panels + i * depth, 1, TILE_ROWS, b_panel, 0,
                             c + ptrdiff_t(i0 + i) * c_row + ptrdiff_t(j0 + j), c_row, int(width),
-                            how == Into::set && p0 > 0 ? Into::add : how);
+                            how == Into::set && p0 > 0 ? Into::add : how, coming.next(b_panel));
                     }
                 }
             }
@@ -54,7 +81,7 @@ inline void thin(size_t m, size_t n, size_t k, Matrix a, Matrix b, u64* c, ptrdi
             size_t left = (whole - j) / LANES, strips = (left + size_t(thin_vectors(rows)) - 1) / size_t(thin_vectors(rows));
             int vectors = int((left + strips - 1) / strips);
             thin_tile(rows, vectors)(k, a.data + ptrdiff_t(i) * a.row, a.row, a.column, b.data + j, b.row,
-                                     c + ptrdiff_t(i) * c_row + ptrdiff_t(j), c_row, vectors * LANES, how);
+                                     c + ptrdiff_t(i) * c_row + ptrdiff_t(j), c_row, vectors * LANES, how, {});
             j += size_t(vectors) * LANES;
         }
     }

@@ -9,9 +9,15 @@ constexpr int TILE_ROWS = 2, TILE_VECTORS = 4, THIN_SUMS = 8, THIN_VECTORS = 4;
 #endif
 constexpr int TILE_COLUMNS = TILE_VECTORS * LANES;
 
+// Words that are wanted soon, `step` words apart: a packed tile asks for one in each of its k steps.
+struct Ahead {
+    const u64* at;
+    ptrdiff_t step;
+};
+
 // a (R, k) b (k, N * LANES) into c (R rows, `width` <= N * LANES columns); the columns of b are contiguous.
 typedef void (*Tile)(size_t k, const u64* a, ptrdiff_t a_row, ptrdiff_t a_column, const u64* b, ptrdiff_t b_row, u64* c,
-                     ptrdiff_t c_row, int width, Into how);
+                     ptrdiff_t c_row, int width, Into how, Ahead ahead);
 
 inline Words joined(const u64* c, Words sum, Into how) {
     return how == Into::set ? sum : how == Into::add ? load(c) + sum : load(c) - sum;
@@ -21,7 +27,7 @@ inline void put(u64* c, u64 sum, Into how) { *c = how == Into::set ? sum : how =
 // PACKED: a and b are panels, whose strides are constants.
 template <int R, int N, bool PACKED>
 void tile(size_t k, const u64* a, ptrdiff_t a_row, ptrdiff_t a_column, const u64* b, ptrdiff_t b_row, u64* c,
-          ptrdiff_t c_row, int width, Into how) {
+          ptrdiff_t c_row, int width, Into how, [[maybe_unused]] Ahead ahead) {
     if constexpr (PACKED) {
         a_row = 1;
         a_column = TILE_ROWS;
@@ -36,6 +42,10 @@ void tile(size_t k, const u64* a, ptrdiff_t a_row, ptrdiff_t a_column, const u64
 #pragma GCC unroll 8
             for (int j = 0; j < N * LANES; j += 8)
                 __builtin_prefetch(reinterpret_cast<const char*>(b) + (8 * b_row + j) * ptrdiff_t(sizeof(u64)));
+        }
+        if constexpr (PACKED) {
+            __builtin_prefetch(ahead.at, 0, 2);
+            ahead.at += ahead.step;
         }
         Factor factors[N];
 #pragma GCC unroll 8
