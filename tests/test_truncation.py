@@ -1,4 +1,6 @@
-"""Truncations by the million: never further than one unit, unbiased, over the whole domain |z| < 2^62."""
+"""Truncations by the million: never further than one unit, unbiased, over the whole domain |z| < 2^62. And who knows
+how a number was rounded.
+"""
 
 import numpy as np
 import pytest
@@ -36,3 +38,28 @@ def test_ten_million():
 @pytest.mark.long
 def test_a_hundred_million():
     run(100)
+
+
+@pytest.mark.parametrize("server", ["evaluator", "helper"])
+def test_each_server_knows_which_rows_a_sum_of_roundings_counts(server):
+    """What security.md says of dithers: sums over all rows are, to who knows one, sums over rows that it knows."""
+    rows, bits, unit = 12, 40, (1 << 39) + 1
+    y = np.random.default_rng(7).integers(0, 2, rows)
+    seen = []
+
+    def keep_masks(number, parts):
+        (m, _), _, (_, mask) = parts
+        seen.append(-1 - signed(m) if server == "evaluator" else signed(mask))
+        return parts
+
+    def sums(p, *xs):
+        return tuple(p.linear(lambda a: a.sum(keepdims=True), (1,), p.truncate(x, bits)) for x in xs)
+
+    # The same rows under masks of their own each time, as they are wherever a job masks them.
+    scaled = [(y * unit).astype(np.uint64)] * (4 * rows)
+    opened = [int(signed(z)[0]) for z in Session(twist=keep_masks).run(sums, *scaled)]
+    counted = [(unit + (dither & ((1 << bits) - 1))) >> bits for dither in seen]
+    assert opened == [int(of @ y) for of in counted], "a sum over the rows whose dithers lift them"
+    assert len(set(opened)) > 1, "which no function that treats rows alike would give"
+    found, *_ = np.linalg.lstsq(np.array(counted, float), np.array(opened, float), rcond=None)
+    assert np.array_equal(np.rint(found).astype(int), y)
