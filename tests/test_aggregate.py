@@ -17,7 +17,7 @@ from private_keras.protocols.simulate import Simulate, SimulatedShare
 from private_keras.ring import default_kernel, fixedpoint
 from private_keras.server.execute import Program
 from tests.aggregates import SIZES, given, joined, mean, names, updates
-from tests.trio import Session, ring
+from tests.trio import Session, ring, signed
 
 LIMIT = 4.0
 
@@ -32,7 +32,7 @@ def test_mean(count, limit, most):
     plan = aggregate_plan(SIZES, owners, limit)
     opened = SimulatedCluster().run(plan, given(owners, counts, rows))
     unit = 2.0 ** -min(update_fraction(count, limit), plan.types[plan.outputs[0].value].fraction)
-    assert np.abs(joined(opened) - mean(counts, rows)).max() < 3 * unit + 1e-7 * limit
+    assert np.abs(joined(opened) - mean(counts, rows)).max() < 3 * unit + 3e-7 * limit
 
 
 @pytest.mark.parametrize("examples", [1, 2, 100, 500])
@@ -49,7 +49,34 @@ def test_any_counts(count, limit, most, seed):
     owners = names(count)
     counts, rows = updates(count, limit, seed, most)
     opened = SimulatedCluster().run(aggregate_plan(SIZES, owners, limit), given(owners, counts, rows))
-    assert np.abs(joined(opened) - mean(counts, rows)).max() < 1e-6
+    exact = mean(counts, rows)
+    assert np.abs(joined(opened) - exact).max() < 1e-6 + 3e-7 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("limit", [2.0**-10, LIMIT, 64.0, 2.0**14])
+def test_last_digits_of_a_mean_do_not_tell_the_sum_of_counts(limit):
+    """Of a dividend in whole units of the result they would: multiples of 2^13 / 4998, at random rounded."""
+    owners, counts = names(5), [900, 1100, 1000, 950, 1048]
+    plan = aggregate_plan([20_000], owners, limit, 2000)
+    fraction = next(item.type.fraction for item in plan.inputs if item.label == "update")
+    unit = 2.0 ** plan.types[plan.outputs[0].value].fraction
+    # Of few hundred units: the inverse's own rounding hides more in larger ones.
+    rows = np.random.default_rng(4).normal(size=(5, 1, 20_000)) * min(limit / 200, 300 / unit)
+    values = {f"{owner}/examples": ring([[n]]) for owner, n in zip(owners, counts, strict=True)}
+    values |= {
+        f"{owner}/update/0": ring(np.rint(row * 2**fraction).astype(np.int64))
+        for owner, row in zip(owners, rows, strict=True)
+    }
+    program = Program(plan)
+
+    def go(p, *shares):
+        given_ = dict(zip(values, shares, strict=True)) | {SEED: np.array(9, np.uint64)}
+        return program.compute(p, given_)["mean/0"]
+
+    opened = signed(Session().run(go, *values.values())).reshape(-1)
+    # Of numbers that lie nowhere in particular: one over the root of their number.
+    assert abs(np.exp(2j * np.pi * (opened * sum(counts) % 2**13) / 2**13).mean()) < 0.05
+    assert np.abs(opened / unit - np.average(rows, 0, counts)).max() <= 3 / unit
 
 
 def ring_run(plan, values, seed=5):

@@ -21,7 +21,9 @@ all updates are there:
   Achlioptas, J. Comput. Syst. Sci. 2003, for sums of signs: each of our -1, 0, 0, 1 is half a sum of two).
 
 The mean is (sum of count times update) / (sum of counts). The divisor is brought to 1/2 .. 1 by a power of two, which
-the dividend takes as well, so that the quotient is as precise for a thousand examples as for a billion.
+the dividend takes as well, so that the quotient is as precise for a thousand examples as for a billion. The dividend
+has `_GUARD` bits more than the quotient that is opened: as whole units of it, multiplied by 2^k / (sum of counts),
+results of some thousand elements would tell the sum of counts by their last digits.
 
 Cost (trio): 34 rounds. Per element of an update, whatever the number of owners: 3 deals and 2 openings; per owner
 three times 64 comparisons. Sums of random elements are local: 64 additions for each element of each owner.
@@ -54,7 +56,8 @@ _SLACK = 3  # of the squared length, as 64 sums tell it
 _MOST_FRACTION, _LEAST_FRACTION = 22, 12
 _ROOM = 61  # bits of any value
 _LENGTH_BITS = 15  # of a limit where lengths are squared
-_INVERSE, _QUOTIENT = 28, 24  # fractional bits of the divisor's inverse while it is refined, and in the product
+_INVERSE, _QUOTIENT = 28, 22  # fractional bits of the divisor's inverse while it is refined, and in the product
+_GUARD = 8  # bits that the dividend has more than the result
 _EVEN = 1 << 31  # a chance of one half
 _NAME = re.compile(
     r"mean of at least ([0-9]{1,5}) updates, length up to ([0-9.e+-]{1,32}), examples up to ([0-9]{1,9})"
@@ -143,12 +146,15 @@ def aggregate_plan(
     scale, inverse = _inverse(b, weights, _span(len(owners), examples))
     many = b.add("reduce_sum", sound, axes=[1], keepdims=True)
     scale = b.add("multiply", scale, b.add("greater_equal", many, b.constant(np.array(minimum, np.int64), 0)))
-    result = min(fraction + 1, _ROOM - 5 - _QUOTIENT - _bits(limit))
     for part, update in enumerate(updates):
         total = b.add("matmul", weights, b.add("shift", update, bits=1))
         total = b.add("multiply", total, scale)
-        total = b.add("truncate", total, bits=b.type(total).fraction - result)
-        mean = b.add("truncate", b.add("multiply", total, inverse), bits=_QUOTIENT)
+        widest = min(_ROOM - 5 - _bits(limit), limits.MAX_FRACTION) - _QUOTIENT
+        cut = max(0, b.type(total).fraction - widest)
+        total = b.add("truncate", total, bits=cut) if cut else total
+        result = min(fraction + 1, b.type(total).fraction - _GUARD)
+        mean = b.add("multiply", total, inverse)
+        mean = b.add("truncate", mean, bits=b.type(mean).fraction - result)
         b.output(mean, f"mean/{part}", [CLIENT])
     name = f"mean of at least {minimum} updates, length up to {float(limit)!r}, examples up to {examples}"
     return b.build(name, "aggregate")
