@@ -25,6 +25,11 @@ NAMES = ["server0", "server1", "server2"]
 ALIKE = Common((), b"")  # what all have in common of no inputs
 
 
+def alike(party, parts=ALIKE):
+    """What a party has in common with each peer."""
+    return dict.fromkeys({0, 1, 2} - {party}, parts)
+
+
 def eventually(check, seconds=60.0):
     """Whether a condition comes true in time."""
     deadline = time.monotonic() + seconds
@@ -72,7 +77,7 @@ class Servers:
         def one(party):
             try:
                 with self.jobs[party].begin(job_id, "local", time.monotonic() + seconds) as running:
-                    lanes = self.lanes[party].open(running, digests[party], dict.fromkeys({0, 1, 2} - {party}, parts))
+                    lanes = self.lanes[party].open(running, digests[party], alike(party, parts))
                     try:
                         results[party] = work(party, running, lanes)
                     except BaseException:

@@ -23,7 +23,7 @@ from private_keras.server.turns import Place, Turns
 from private_keras.server.wire import messages_pb2 as wire
 from tests.clusters import TlsServers, dense_data, dense_plan, endless_plan
 from tests.test_faults import eventually
-from tests.test_server_lanes import DIGEST, Servers
+from tests.test_server_lanes import DIGEST, Servers, alike
 
 
 def nothing():
@@ -174,7 +174,7 @@ def test_servers_that_meet_jobs_in_different_orders_do_not_wait_for_each_other(t
 
     def one(party, job_id, owner):
         with servers.jobs[party].begin(job_id, owner, time.monotonic() + 60) as running:
-            lanes = servers.lanes[party].open(running, DIGEST)
+            lanes = servers.lanes[party].open(running, DIGEST, alike(party))
             if party == 0:
                 with lock:
                     computing.add(job_id)
@@ -212,7 +212,7 @@ def test_a_server_that_gives_up_a_waiting_job_ends_it_everywhere(tmp_path):
     def one(party, job_id, between=None):
         try:
             with servers.jobs[party].begin(job_id, "x", time.monotonic() + 60) as running:
-                lanes = servers.lanes[party].open(running, DIGEST)
+                lanes = servers.lanes[party].open(running, DIGEST, alike(party))
                 if between is not None:
                     between.wait(60)
                 lanes.finish(dict.fromkeys(lanes.channels, 1), list(lanes.channels))
