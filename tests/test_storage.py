@@ -174,6 +174,15 @@ def test_a_file_of_another_server_is_refused(tmp_path, party):
         read(disk, "alice", other)
 
 
+def test_what_was_written_without_ties_is_not_read(tmp_path):
+    """By a server of before: it could not tell whether the others have the parts that belong to these."""
+    disk, which = saved(tmp_path)
+    with disk.catalogue.transaction() as database:
+        database.execute("UPDATE snapshots SET ties = x''")
+    with pytest.raises(FileError, match="share them again"):
+        disk.opened("alice", which)
+
+
 # --- the key ----------------------------------------------------------------------------------------------------------
 def test_nothing_on_disk_says_what_was_shared(tmp_path):
     disk, which = generation_with_pattern(tmp_path / "disk")
